@@ -1,0 +1,2 @@
+//! The control side of RVS.
+pub mod api;

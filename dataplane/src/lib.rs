@@ -1,0 +1,1 @@
+//! The packet logic of RVS, and the DPDK adapter that drives it.
