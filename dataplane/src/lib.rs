@@ -1,1 +1,36 @@
 //! The packet logic of RVS, and the DPDK adapter that drives it.
+//!
+//! Read from the top: [`director`] is the whole path of a packet in one file,
+//! and the only place where the order of its steps is decided. It stands on
+//!
+//! - [`packet`]: frames, header parsing, checksum arithmetic: pure code over
+//!   bytes
+//! - [`shard`]: which worker owns a connection
+//! - [`conn`]: the connection table, its entries, states and ageing
+//! - [`service`], [`scheduler`]: virtual services, real servers, and the choice
+//!   among them
+//! - [`forward`]: the rewrites, one file per forwarding method
+//! - [`snapshot`], [`update`]: the configuration that workers read, and how a
+//!   new one reaches them
+//! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
+//!   the kernel
+//!
+//! Nothing in these modules knows DPDK, the time of day or threads: a frame is
+//! a byte slice, the time is an argument. `dpdk` (feature `dpdk`) is the one
+//! module that turns mbufs into frames and verdicts into transmissions.
+//!
+//! Packet-path rules: no allocation, lock, system call, shared write or
+//! formatting per packet. Nothing here panics on any input from the wire.
+
+pub mod conn;
+pub mod counters;
+pub mod director;
+pub mod forward;
+pub mod packet;
+pub mod punt;
+pub mod scheduler;
+pub mod service;
+pub mod shard;
+pub mod snapshot;
+pub mod time;
+pub mod update;

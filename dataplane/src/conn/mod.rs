@@ -1,0 +1,17 @@
+//! The connection table: layout, states, ageing.
+//!
+//! One [`table::Table`] per worker and address family, touched by that worker
+//! alone. [`memory`] owns the raw memory and is the one module of the packet
+//! logic with `unsafe`; [`entry`] says what an entry holds; [`state`] is the
+//! TCP state machine and the timeouts; [`hash`] the keyed table hash.
+
+pub mod entry;
+pub mod hash;
+pub mod memory;
+pub mod state;
+pub mod table;
+
+pub use entry::{Entry, Entry4, Entry6, Key4, Key6};
+pub use hash::HashKey;
+pub use state::{State, Timeouts};
+pub use table::{Slot, Table, TableFull};

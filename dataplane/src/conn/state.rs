@@ -1,0 +1,219 @@
+//! Connection states, the TCP state machine, and timeouts.
+
+use crate::packet::headers::tcp;
+use crate::time::{TICKS_PER_SECOND, Tick};
+
+/// The state of a connection, with the names that ipvsadm shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum State {
+    /// TCP, nothing seen yet.
+    None,
+    /// TCP, both sides agreed.
+    Established,
+    /// TCP, the server opened.
+    SynSent,
+    /// TCP, the client's SYN was seen.
+    SynRecv,
+    /// TCP, one side has finished.
+    FinWait,
+    /// TCP, both sides have finished.
+    TimeWait,
+    /// TCP, reset or out of order.
+    Close,
+    /// TCP, the client has finished first.
+    CloseWait,
+    /// TCP, the last acknowledgement is due.
+    LastAck,
+    /// UDP.
+    Udp,
+}
+
+const STATES: usize = 10;
+
+impl State {
+    /// The state with this number, as an entry stores it. A number that no
+    /// state has reads as `Close`, whose connections go soonest.
+    #[must_use]
+    pub const fn from_u8(number: u8) -> Self {
+        const BY_NUMBER: [State; STATES] = [
+            State::None,
+            State::Established,
+            State::SynSent,
+            State::SynRecv,
+            State::FinWait,
+            State::TimeWait,
+            State::Close,
+            State::CloseWait,
+            State::LastAck,
+            State::Udp,
+        ];
+        if (number as usize) < STATES { BY_NUMBER[number as usize] } else { State::Close }
+    }
+
+    /// The name in `ipvsadm -Lc`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Udp => "UDP",
+        }
+    }
+
+    /// Whether it counts as ActiveConn; all others are InActConn.
+    #[must_use]
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Established | Self::SynSent | Self::SynRecv)
+    }
+
+    /// Whether a SYN on the same tuple begins a new connection, which is
+    /// scheduled anew (`conn_reuse_mode=1`, the kernel's default).
+    #[must_use]
+    pub const fn is_reusable(self) -> bool {
+        matches!(self, Self::TimeWait | Self::Close)
+    }
+
+    /// The state after a TCP packet from the client, where the server's
+    /// packets do not pass the director (DR, TUN).
+    ///
+    /// RST counts before SYN, SYN before FIN, FIN before ACK, as the kernel
+    /// weighs them; a packet with none of the four ends in CLOSE.
+    #[must_use]
+    pub const fn after_client_only(self, flags: u8) -> Self {
+        use State::*;
+        if flags & tcp::RST != 0 {
+            return match self {
+                SynRecv => SynRecv,
+                LastAck => LastAck,
+                _ => Close,
+            };
+        }
+        if flags & tcp::SYN != 0 {
+            return match self {
+                Established | SynSent => Established,
+                _ => SynRecv,
+            };
+        }
+        if flags & tcp::FIN != 0 {
+            return match self {
+                None => Close,
+                Established => FinWait,
+                SynRecv => TimeWait,
+                other => other,
+            };
+        }
+        if flags & tcp::ACK != 0 {
+            return match self {
+                None | SynSent | SynRecv => Established,
+                LastAck => Close,
+                other => other,
+            };
+        }
+        Close
+    }
+}
+
+/// How long a connection lives in each state without a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts([u32; STATES]);
+
+impl Default for Timeouts {
+    /// The kernel's.
+    fn default() -> Self {
+        let mut timeouts = Self([0; STATES]);
+        for (state, seconds) in [
+            (State::None, 2),
+            (State::Established, 900),
+            (State::SynSent, 120),
+            (State::SynRecv, 60),
+            (State::FinWait, 120),
+            (State::TimeWait, 120),
+            (State::Close, 10),
+            (State::CloseWait, 60),
+            (State::LastAck, 30),
+            (State::Udp, 300),
+        ] {
+            timeouts.set(state, seconds);
+        }
+        timeouts
+    }
+}
+
+impl Timeouts {
+    /// Sets the timeout of a state, s.
+    pub fn set(&mut self, state: State, seconds: u32) {
+        self.0[state as usize] = seconds.saturating_mul(TICKS_PER_SECOND);
+    }
+
+    /// The timeout of a state, ticks.
+    #[must_use]
+    #[inline]
+    pub const fn ticks(&self, state: State) -> u32 {
+        self.0[state as usize]
+    }
+
+    /// When a connection in `state` that was last seen at `last` is over.
+    #[must_use]
+    #[inline]
+    pub const fn expiry(&self, state: State, last: Tick) -> Tick {
+        last.plus(self.ticks(state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tcp::{ACK, FIN, RST, SYN};
+
+    fn run(flags: &[u8]) -> State {
+        flags.iter().fold(State::None, |state, &f| state.after_client_only(f))
+    }
+
+    /// The lives of connections under DR, as recorded from the kernel.
+    #[test]
+    fn client_only_lives() {
+        assert_eq!(run(&[SYN]), State::SynRecv);
+        assert_eq!(run(&[SYN, ACK]), State::Established);
+        assert_eq!(run(&[SYN, ACK, ACK]), State::Established);
+        assert_eq!(run(&[SYN, ACK, FIN | ACK]), State::FinWait);
+        assert_eq!(run(&[SYN, ACK, FIN | ACK, ACK]), State::FinWait);
+        assert_eq!(run(&[SYN, ACK, RST]), State::Close);
+        assert_eq!(run(&[SYN, ACK, RST | ACK]), State::Close);
+        assert_eq!(run(&[SYN, RST]), State::SynRecv);
+        assert_eq!(run(&[SYN, FIN | ACK]), State::TimeWait);
+        assert_eq!(run(&[SYN, ACK, SYN]), State::Established);
+        assert_eq!(run(&[SYN, ACK, FIN | ACK, SYN]), State::SynRecv);
+        assert_eq!(run(&[SYN, ACK, 0]), State::Close);
+    }
+
+    #[test]
+    fn what_counts_as_active() {
+        let active: Vec<_> =
+            (0..STATES as u8).map(State::from_u8).filter(|s| s.is_active()).collect();
+        assert_eq!(active, [State::Established, State::SynSent, State::SynRecv]);
+    }
+
+    #[test]
+    fn numbers_name_their_states_and_others_close() {
+        for number in 0..STATES as u8 {
+            assert_eq!(State::from_u8(number) as u8, number);
+        }
+        assert_eq!(State::from_u8(255), State::Close);
+    }
+
+    #[test]
+    fn timeouts_are_the_kernels() {
+        let timeouts = Timeouts::default();
+        assert_eq!(timeouts.ticks(State::Established), 900 * TICKS_PER_SECOND);
+        assert_eq!(timeouts.ticks(State::SynRecv), 60 * TICKS_PER_SECOND);
+        assert_eq!(timeouts.expiry(State::Close, Tick::from_secs(5)), Tick::from_secs(15));
+    }
+}

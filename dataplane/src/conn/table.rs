@@ -1,0 +1,354 @@
+//! The connection table: groups of 15 tags beside lines of 15 entries.
+//!
+//! ```text
+//! groups    [tag x15 | overflow | deadline x15 | spare]     32 bytes a group
+//! entries   [entry x15]                                     64 bytes an entry
+//! ```
+//!
+//! - The hash's upper half chooses a connection's home group, its lowest byte
+//!   (0 read as 1) is the tag; tag 0 marks a free slot.
+//! - A full group sends an insertion on to the next one and counts it in
+//!   `overflow`. A look-up ends at the first group whose overflow is 0, so a
+//!   miss usually costs one line. Removing a connection takes the counts back:
+//!   no tombstones, no pointers.
+//! - Beside each tag lies a deadline: the coarse time (8 s) at which the
+//!   connection may be over at the earliest. It is written when the entry's
+//!   tick changes. The sweep compares deadlines of a whole group at once and
+//!   touches an entry only when its deadline has passed; the entry decides.
+//!
+//! A hit touches the group's line and the entry's line, nothing else. The table
+//! is sized once for its limit at 80 % load; pages that no connection ever used
+//! cost no memory.
+
+use bytemuck::Zeroable;
+
+use super::entry::Entry;
+use super::hash::HashKey;
+use super::memory::{Region, equal_bytes, prefetch_l2};
+use crate::time::Tick;
+
+/// Slots in a group.
+const SLOTS: usize = 15;
+/// The bits of a match mask that are slots; the 16th byte is the overflow.
+const SLOT_BITS: u16 = 0x7fff;
+/// Groups that a look-up or insertion goes through at most. At 80 % load an
+/// insertion past the fourth is already rare; past this the table counts as
+/// full for the tuple.
+const MAX_PROBES: usize = 32;
+/// Ticks in a unit of the deadline byte: 8 s.
+const DEADLINE_UNIT: u32 = 64;
+/// The furthest deadline, in units. Bytes compare as signed differences, so it
+/// must stay below 128. A connection that lives longer is looked at when this
+/// has passed, and given a new one.
+const MAX_DEADLINE: u32 = 120;
+
+#[derive(Debug, Clone, Copy, Zeroable)]
+#[repr(C, align(32))]
+struct Group {
+    /// 15 tags, and in the last byte the overflow count: loaded as one vector.
+    tags: [u8; 16],
+    /// 15 deadlines and a spare byte.
+    deadlines: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Group>() == 32);
+
+impl Group {
+    fn matches(&self, tag: u8) -> u16 {
+        equal_bytes(&self.tags, tag) & SLOT_BITS
+    }
+
+    fn free(&self) -> u16 {
+        self.matches(0)
+    }
+
+    fn overflow(&self) -> u8 {
+        self.tags[SLOTS]
+    }
+
+    /// The used slots whose deadline has passed.
+    fn due(&self, now: u8) -> u16 {
+        let mut bits = 0;
+        for (slot, &deadline) in self.deadlines.iter().enumerate() {
+            bits |= u16::from(now.wrapping_sub(deadline) < 128) << slot;
+        }
+        bits & !self.free() & SLOT_BITS
+    }
+}
+
+/// Where an entry is. Valid until the entry is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(u32);
+
+impl Slot {
+    fn of(group: usize, slot: usize) -> Self {
+        Self((group * SLOTS + slot) as u32)
+    }
+
+    fn group(self) -> usize {
+        self.0 as usize / SLOTS
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize % SLOTS
+    }
+}
+
+/// A new connection found no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableFull;
+
+/// A connection table of one worker and family.
+#[derive(Debug)]
+pub struct Table<E: Entry> {
+    groups: Region<Group>,
+    entries: Region<E>,
+    hash_key: HashKey,
+    live: usize,
+    limit: usize,
+    /// The group that the sweep looks at next.
+    cursor: usize,
+}
+
+/// What [`Table::sweep`] is to do with a connection whose deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is over: remove it.
+    Remove,
+    /// It lives until this tick, unless a packet comes.
+    Keep(Tick),
+}
+
+impl<E: Entry> Table<E> {
+    /// A table for at most `limit` connections (at least 1).
+    ///
+    /// # Errors
+    /// When there is not enough memory, or the limit is beyond 2^31.
+    pub fn new(limit: usize, hash_key: HashKey) -> std::io::Result<Self> {
+        let limit = limit.max(1);
+        // 80 % load, and room for a probe to spread in the smallest table.
+        let groups = (limit + limit / 4).div_ceil(SLOTS) + 1;
+        if groups * SLOTS > u32::MAX as usize / 2 {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(Self {
+            groups: Region::new(groups)?,
+            entries: Region::new(groups * SLOTS)?,
+            hash_key,
+            live: 0,
+            limit,
+            cursor: 0,
+        })
+    }
+
+    /// Connections in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Whether the entries lie in reserved huge pages.
+    #[must_use]
+    pub fn is_huge(&self) -> bool {
+        self.entries.is_huge()
+    }
+
+    /// Number of groups, the unit of [`Table::sweep`] and [`Table::scan`].
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The hash of a key in this table.
+    #[must_use]
+    #[inline]
+    pub fn hash(&self, key: &E::Key) -> u64 {
+        E::hash(key, &self.hash_key)
+    }
+
+    /// The hash's upper half as a fraction of the number of groups: no
+    /// division, no power of two needed.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        (((hash >> 32) * self.groups.len() as u64) >> 32) as usize
+    }
+
+    #[inline]
+    fn tag(hash: u64) -> u8 {
+        (hash as u8).max(1)
+    }
+
+    #[inline]
+    fn next(&self, group: usize) -> usize {
+        if group + 1 == self.groups.len() { 0 } else { group + 1 }
+    }
+
+    /// First stage of a look-up: asks for the home group's line.
+    #[inline]
+    pub fn prefetch_group(&self, hash: u64) {
+        prefetch_l2(&self.groups[self.home(hash)]);
+    }
+
+    /// Second stage: asks for the line of the first entry whose tag matches.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        let group = self.home(hash);
+        let matches = self.groups[group].matches(Self::tag(hash));
+        if matches != 0 {
+            let slot = matches.trailing_zeros() as usize;
+            prefetch_l2(&self.entries[group * SLOTS + slot]);
+        }
+    }
+
+    /// Finds a connection; `hash` is [`Table::hash`] of its key.
+    #[must_use]
+    #[inline]
+    pub fn find(&self, hash: u64, key: &E::Key) -> Option<Slot> {
+        let tag = Self::tag(hash);
+        let mut group = self.home(hash);
+        for _ in 0..MAX_PROBES {
+            let control = &self.groups[group];
+            let mut matches = control.matches(tag);
+            while matches != 0 {
+                let slot = matches.trailing_zeros() as usize;
+                if self.entries[group * SLOTS + slot].key() == *key {
+                    return Some(Slot::of(group, slot));
+                }
+                matches &= matches - 1;
+            }
+            if control.overflow() == 0 {
+                return None;
+            }
+            group = self.next(group);
+        }
+        None
+    }
+
+    /// Adds a connection that is not in the table, to be looked at by the
+    /// sweep once `expiry` has passed.
+    ///
+    /// # Errors
+    /// [`TableFull`] at the limit, or when no group in reach has a free slot.
+    pub fn insert(
+        &mut self,
+        hash: u64,
+        entry: E,
+        now: Tick,
+        expiry: Tick,
+    ) -> Result<Slot, TableFull> {
+        if self.live >= self.limit {
+            return Err(TableFull);
+        }
+        let home = self.home(hash);
+        let (group, slot) = self.free_slot(home).ok_or(TableFull)?;
+        let mut passed = home;
+        while passed != group {
+            self.groups[passed].tags[SLOTS] += 1;
+            passed = self.next(passed);
+        }
+        self.groups[group].tags[slot] = Self::tag(hash);
+        self.groups[group].deadlines[slot] = deadline(now, expiry);
+        self.entries[group * SLOTS + slot] = entry;
+        self.live += 1;
+        Ok(Slot::of(group, slot))
+    }
+
+    /// The first free slot from `home` on, unless a full group on the way can
+    /// not count one more passer-by.
+    fn free_slot(&self, home: usize) -> Option<(usize, usize)> {
+        let mut group = home;
+        for _ in 0..MAX_PROBES {
+            let free = self.groups[group].free();
+            if free != 0 {
+                return Some((group, free.trailing_zeros() as usize));
+            }
+            if self.groups[group].overflow() == u8::MAX {
+                return None;
+            }
+            group = self.next(group);
+        }
+        None
+    }
+
+    /// Removes a connection.
+    pub fn remove(&mut self, slot: Slot) {
+        let (group, index) = (slot.group(), slot.index());
+        let hash = self.hash(&self.entries[slot.0 as usize].key());
+        let mut passed = self.home(hash);
+        while passed != group {
+            self.groups[passed].tags[SLOTS] -= 1;
+            passed = self.next(passed);
+        }
+        self.groups[group].tags[index] = 0;
+        self.live -= 1;
+    }
+
+    /// The entry in a slot.
+    #[must_use]
+    #[inline]
+    pub fn entry(&self, slot: Slot) -> &E {
+        &self.entries[slot.0 as usize]
+    }
+
+    /// The entry in a slot, for changing.
+    #[inline]
+    pub fn entry_mut(&mut self, slot: Slot) -> &mut E {
+        &mut self.entries[slot.0 as usize]
+    }
+
+    /// Notes when a connection expires unless another packet comes.
+    pub fn set_expiry(&mut self, slot: Slot, now: Tick, expiry: Tick) {
+        self.groups[slot.group()].deadlines[slot.index()] = deadline(now, expiry);
+    }
+
+    /// Looks at the next `count` groups for connections that are over. `fate`
+    /// decides about each whose deadline has passed; what it removes is gone
+    /// when it returns. A call may see the same connection again after
+    /// [`Table::group_count`] groups.
+    pub fn sweep(&mut self, now: Tick, count: usize, mut fate: impl FnMut(&E) -> Fate) {
+        let coarse = (now.0 / DEADLINE_UNIT) as u8;
+        for _ in 0..count.min(self.groups.len()) {
+            let group = self.cursor;
+            self.cursor = self.next(group);
+            let mut due = self.groups[group].due(coarse);
+            while due != 0 {
+                let slot = Slot::of(group, due.trailing_zeros() as usize);
+                due &= due - 1;
+                match fate(&self.entries[slot.0 as usize]) {
+                    Fate::Remove => self.remove(slot),
+                    Fate::Keep(expiry) => self.set_expiry(slot, now, expiry),
+                }
+            }
+        }
+    }
+
+    /// Shows the entries of one group.
+    pub fn scan(&self, group: usize, mut show: impl FnMut(&E)) {
+        let Some(control) = self.groups.get(group) else { return };
+        let mut used = !control.free() & SLOT_BITS;
+        while used != 0 {
+            let slot = used.trailing_zeros() as usize;
+            used &= used - 1;
+            show(&self.entries[group * SLOTS + slot]);
+        }
+    }
+
+    /// Slots in a group: the most that [`Table::scan`] shows.
+    pub const GROUP_SLOTS: usize = SLOTS;
+}
+
+/// The deadline byte for an expiry: never later than the expiry itself, and
+/// near enough to compare as a signed byte.
+fn deadline(now: Tick, expiry: Tick) -> u8 {
+    let furthest = now.0 / DEADLINE_UNIT + MAX_DEADLINE;
+    (expiry.0 / DEADLINE_UNIT).min(furthest) as u8
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,578 @@
+//! The director driven as the worker drives it: frames in, verdicts and frames
+//! out.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use etherparse::PacketBuilder;
+
+use super::*;
+use crate::conn::Timeouts;
+use crate::scheduler::{Candidate, Candidates, Position, Scheduler};
+use crate::service::{PortHop, Server, ServerCounts, Service, Services};
+use crate::snapshot::Port;
+use crate::update::{ControlEnd, channel};
+
+const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
+const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];
+const SERVER_MAC: [[u8; 6]; 2] = [[0, 0x50, 0, 0, 1, 0], [0, 0x50, 0, 0, 2, 0]];
+const CIP: [u8; 4] = [192, 168, 1, 12];
+const VIP: [u8; 4] = [192, 168, 1, 100];
+const NOON: Tick = Tick::from_secs(1000);
+
+struct Bench {
+    director: Director,
+    control: ControlEnd,
+    snapshot: Snapshot,
+}
+
+fn server(last_byte: u8, hop: Hop) -> Arc<Server> {
+    Arc::new(Server {
+        address: SocketAddr::from(([192, 168, 1, last_byte], 80)),
+        hop,
+        deleted: false,
+        counts: Arc::new(ServerCounts::new(2)),
+    })
+}
+
+fn hop(mac: [u8; 6]) -> Hop {
+    Hop::Port(PortHop { port: 0, dst_mac: mac, src_mac: PORT_MAC, mtu: 1500 })
+}
+
+fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
+    let list = weights.iter().zip(0..).map(|(&weight, server)| Candidate { server, weight });
+    Arc::new(Service {
+        key: ServiceKey { protocol, vip, vport: 80 },
+        scheduler: Scheduler::Rr,
+        position: Arc::new(Position::default()),
+        candidates: Candidates::new(list.collect()),
+    })
+}
+
+fn vip6() -> IpAddr {
+    "fd00:1::100".parse().unwrap()
+}
+
+impl Bench {
+    /// Worker 0 of `workers`, with TCP and UDP services on VIP:80, and one on
+    /// an IPv6 address, over two servers.
+    fn new(workers: usize, connections: usize) -> Self {
+        let (control, link) = channel();
+        let config = DirectorConfig {
+            worker: 0,
+            shard: Arc::new(Shard::new(0x6d5a, workers, 128)),
+            connections,
+            hash_key: HashKey::new([1, 2, 3]),
+            punt_limits: PuntLimits::default(),
+        };
+        let mut bench = Self {
+            director: Director::new(config, link).unwrap(),
+            control,
+            snapshot: Snapshot {
+                ports: vec![Port { mac: PORT_MAC }],
+                servers: vec![
+                    Some(server(31, hop(SERVER_MAC[0]))),
+                    Some(server(32, hop(SERVER_MAC[1]))),
+                ],
+                ..Default::default()
+            },
+        };
+        bench.set_weights([1, 1]);
+        bench
+    }
+
+    fn set_weights(&mut self, weights: [u32; 2]) {
+        let vip = IpAddr::from(VIP);
+        self.snapshot.services = Services::new([
+            service(Protocol::Tcp, vip, weights),
+            service(Protocol::Udp, vip, weights),
+            service(Protocol::Tcp, vip6(), weights),
+        ]);
+        self.publish();
+    }
+
+    fn change_server(&mut self, number: usize, change: impl FnOnce(&mut Server)) {
+        let mut server = (**self.snapshot.servers[number].as_ref().unwrap()).clone();
+        change(&mut server);
+        self.snapshot.servers[number] = Some(Arc::new(server));
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.snapshot.epoch += 1;
+        self.control.send(Update::Snapshot(Arc::new(self.snapshot.clone()))).unwrap();
+        self.director.housekeeping(NOON);
+        assert!(matches!(self.control.receive(), Some(Reply::Retired(_))));
+        assert_eq!(self.control.shared().epoch(), self.snapshot.epoch);
+    }
+
+    fn send(&mut self, now: Tick, packet: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut buffer = vec![0xee; 128];
+        buffer.extend(packet);
+        buffer.extend([0xdd; 64]);
+        let mut frames = [Frame::new(&mut buffer, 128, packet.len(), packet.len(), 0)];
+        let mut verdicts = [Verdict::Punt; 1];
+        self.director.process(now, Source::Port, &mut frames, &mut verdicts);
+        (verdicts[0], frames[0].bytes().to_vec())
+    }
+
+    /// The index of the server that the packet went to, by its MAC.
+    fn server_of(&mut self, now: Tick, packet: &[u8]) -> usize {
+        let (verdict, bytes) = self.send(now, packet);
+        assert_eq!(verdict, Verdict::Send { port: 0 });
+        SERVER_MAC.iter().position(|mac| bytes[..6] == *mac).expect("a server's MAC")
+    }
+
+    fn connections(&self, number: usize) -> (u32, u32) {
+        self.snapshot.servers[number].as_ref().unwrap().counts.connections.read()
+    }
+
+    fn pass_time(&mut self, from: Tick, seconds: u32) -> Tick {
+        let end = from.plus(seconds * TICKS_PER_SECOND);
+        let mut now = from;
+        while now < end {
+            now = now.plus(1);
+            // A loop wakes many times a tick; twice is enough for small tables.
+            self.director.housekeeping(now);
+            self.director.housekeeping(now);
+        }
+        now
+    }
+}
+
+/// A TCP packet with the letters' flags: S, F, R, A, in any order.
+fn tcp4(cport: u16, flags: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
+        .ipv4(CIP, VIP, 64)
+        .tcp(cport, 80, 1, 1000)
+        .write(&mut bytes, b"")
+        .unwrap();
+    bytes[47] = flags.chars().fold(0, |bits, letter| {
+        bits | match letter {
+            'S' => tcp::SYN,
+            'F' => tcp::FIN,
+            'R' => tcp::RST,
+            'A' => tcp::ACK,
+            other => panic!("no flag {other}"),
+        }
+    });
+    bytes
+}
+
+fn udp4(cport: u16, dport: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
+        .ipv4(CIP, VIP, 64)
+        .udp(cport, dport)
+        .write(&mut bytes, b"hello")
+        .unwrap();
+    bytes
+}
+
+fn tcp6(cport: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let IpAddr::V6(vip) = vip6() else { unreachable!() };
+    PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
+        .ipv6("fd00:1::12".parse::<std::net::Ipv6Addr>().unwrap().octets(), vip.octets(), 64)
+        .tcp(cport, 80, 1, 1000)
+        .syn()
+        .write(&mut bytes, b"data")
+        .unwrap();
+    bytes
+}
+
+#[test]
+fn dr_changes_macs_ttl_and_header_checksum_only() {
+    let mut bench = Bench::new(1, 100);
+    let mut packet = tcp4(5000, "S");
+    packet.extend([0; 6]); // Padding of a short frame.
+    let (verdict, sent) = bench.send(NOON, &packet);
+    assert_eq!(verdict, Verdict::Send { port: 0 });
+    let mut expected = packet[..54].to_vec();
+    expected[..6].copy_from_slice(&SERVER_MAC[0]);
+    expected[6..12].copy_from_slice(&PORT_MAC);
+    expected[22] = 63;
+    let sum = u16::from_be_bytes([packet[24], packet[25]]) + 0x0100;
+    expected[24..26].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(sent, expected);
+}
+
+#[test]
+fn dr_of_ipv6_changes_macs_and_hop_limit_only() {
+    let mut bench = Bench::new(1, 100);
+    let packet = tcp6(5000);
+    let (verdict, sent) = bench.send(NOON, &packet);
+    assert_eq!(verdict, Verdict::Send { port: 0 });
+    let mut expected = packet;
+    expected[..6].copy_from_slice(&SERVER_MAC[0]);
+    expected[6..12].copy_from_slice(&PORT_MAC);
+    expected[21] = 63;
+    assert_eq!(sent, expected);
+}
+
+#[test]
+fn a_priority_tag_is_taken_off() {
+    let mut bench = Bench::new(1, 100);
+    let mut packet = tcp4(5000, "S");
+    packet.splice(12..12, [0x81, 0, 0xa0, 0]);
+    let (_, tagged) = bench.send(NOON, &packet);
+    let (_, plain) = Bench::new(1, 100).send(NOON, &tcp4(5000, "S"));
+    assert_eq!(tagged, plain);
+}
+
+#[test]
+fn connections_alternate_and_stay_where_they_are() {
+    let mut bench = Bench::new(1, 100);
+    let first: Vec<_> = (0..6).map(|i| bench.server_of(NOON, &tcp4(5000 + i, "S"))).collect();
+    assert_eq!(first, [0, 1, 0, 1, 0, 1]);
+    let later: Vec<_> =
+        (0..6).map(|i| bench.server_of(NOON.plus(99), &tcp4(5000 + i, "A"))).collect();
+    assert_eq!(later, first);
+}
+
+#[test]
+fn packets_of_one_new_connection_in_one_burst_share_it() {
+    let mut bench = Bench::new(1, 100);
+    let mut buffers: Vec<_> = ["S", "A", "FA"].iter().map(|flags| tcp4(5000, flags)).collect();
+    let mut frames: Vec<_> = buffers
+        .iter_mut()
+        .map(|b| {
+            let len = b.len();
+            Frame::new(b, 0, len, len, 0)
+        })
+        .collect();
+    let mut verdicts = [Verdict::Punt; 3];
+    bench.director.process(NOON, Source::Port, &mut frames, &mut verdicts);
+    assert_eq!(verdicts, [Verdict::Send { port: 0 }; 3]);
+    assert!(frames.iter().all(|f| f.bytes()[..6] == SERVER_MAC[0]));
+    assert_eq!(bench.connections(0), (0, 1));
+}
+
+#[test]
+fn counts_follow_the_life_of_a_connection() {
+    let mut bench = Bench::new(1, 100);
+    let mut life = Vec::new();
+    for flags in ["S", "A", "FA", "A"] {
+        bench.send(NOON, &tcp4(5000, flags));
+        life.push(bench.connections(0));
+    }
+    assert_eq!(life, [(1, 0), (1, 0), (0, 1), (0, 1)]);
+    let totals = bench.snapshot.servers[0].as_ref().unwrap().counts.totals();
+    assert_eq!((totals.connections, totals.in_packets, totals.in_bytes), (1, 4, 160));
+}
+
+#[test]
+fn connections_go_after_their_states_timeout() {
+    for (packets, timeout) in
+        [(&["S"][..], 60), (&["S", "A"], 900), (&["S", "A", "FA"], 120), (&["S", "A", "R"], 10)]
+    {
+        let mut bench = Bench::new(1, 100);
+        for flags in packets {
+            bench.send(NOON, &tcp4(5000, flags));
+        }
+        let now = bench.pass_time(NOON, timeout - 1);
+        assert_eq!(bench.director.counters_mut().connections, 1, "{packets:?}");
+        bench.pass_time(now, 3);
+        assert_eq!(bench.director.counters_mut().connections, 0, "{packets:?}");
+        assert_eq!(bench.connections(0), (0, 0), "{packets:?}");
+        assert_eq!(bench.director.counters_mut().expired, 1);
+    }
+}
+
+#[test]
+fn udp_connections_live_from_packet_to_packet() {
+    let mut bench = Bench::new(1, 100);
+    assert_eq!(bench.server_of(NOON, &udp4(6000, 80)), 0);
+    assert_eq!(bench.connections(0), (0, 1));
+    let now = bench.pass_time(NOON, 299);
+    assert_eq!(bench.server_of(now, &udp4(6000, 80)), 0);
+    let now = bench.pass_time(now, 299);
+    assert_eq!(bench.connections(0), (0, 1));
+    bench.pass_time(now, 3);
+    assert_eq!(bench.connections(0), (0, 0));
+}
+
+#[test]
+fn timeouts_of_a_new_snapshot_hold_for_old_connections() {
+    let mut bench = Bench::new(1, 100);
+    bench.send(NOON, &udp4(6000, 80));
+    let mut timeouts = Timeouts::default();
+    timeouts.set(State::Udp, 1000);
+    bench.snapshot.timeouts = timeouts;
+    bench.publish();
+    let now = bench.pass_time(NOON, 990);
+    assert_eq!(bench.connections(0), (0, 1));
+    bench.pass_time(now, 12);
+    assert_eq!(bench.connections(0), (0, 0));
+}
+
+#[test]
+fn weight_0_drains() {
+    let mut bench = Bench::new(1, 100);
+    assert_eq!(bench.server_of(NOON, &tcp4(5000, "S")), 0);
+    bench.set_weights([0, 1]);
+    assert_eq!(bench.server_of(NOON, &tcp4(5000, "A")), 0);
+    assert!((1..5).all(|i| bench.server_of(NOON, &tcp4(5000 + i, "S")) == 1));
+    bench.set_weights([0, 0]);
+    let (verdict, _) = bench.send(NOON, &tcp4(5999, "S"));
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoServer));
+    assert_eq!(bench.server_of(NOON, &tcp4(5000, "A")), 0);
+}
+
+#[test]
+fn a_deleted_servers_connections_wait_for_its_return() {
+    let mut bench = Bench::new(1, 100);
+    bench.send(NOON, &tcp4(5000, "S"));
+    bench.change_server(0, |s| s.deleted = true);
+    for flags in ["A", "S"] {
+        let (verdict, _) = bench.send(NOON, &tcp4(5000, flags));
+        assert_eq!(verdict, Verdict::Drop(DropReason::ServerDeleted));
+    }
+    bench.change_server(0, |s| s.deleted = false);
+    assert_eq!(bench.server_of(NOON, &tcp4(5000, "A")), 0);
+}
+
+#[test]
+fn without_a_connection_only_a_syn_opens_one() {
+    let mut bench = Bench::new(1, 100);
+    for (flags, verdict) in [
+        ("A", Verdict::Punt),
+        ("FA", Verdict::Punt),
+        ("", Verdict::Punt),
+        ("R", Verdict::Drop(DropReason::TcpRstNoConnection)),
+        ("SR", Verdict::Drop(DropReason::TcpRstNoConnection)),
+        ("SA", Verdict::Send { port: 0 }),
+        ("SF", Verdict::Send { port: 0 }),
+    ] {
+        let cport = 5000 + flags.len() as u16 * 100 + flags.bytes().map(u16::from).sum::<u16>();
+        assert_eq!(bench.send(NOON, &tcp4(cport, flags)).0, verdict, "{flags:?}");
+    }
+}
+
+#[test]
+fn a_syn_on_a_closed_connection_is_scheduled_anew() {
+    let mut bench = Bench::new(1, 100);
+    assert_eq!(bench.server_of(NOON, &tcp4(5000, "S")), 0);
+    // In ESTABLISHED it stays where it is.
+    bench.send(NOON, &tcp4(5000, "A"));
+    assert_eq!(bench.server_of(NOON, &tcp4(5000, "S")), 0);
+    bench.send(NOON, &tcp4(5000, "R"));
+    assert_eq!(bench.server_of(NOON, &tcp4(5000, "S")), 1);
+    assert_eq!((bench.connections(0), bench.connections(1)), ((0, 0), (1, 0)));
+    // In FIN_WAIT it stays, too.
+    bench.send(NOON, &tcp4(5000, "A"));
+    bench.send(NOON, &tcp4(5000, "FA"));
+    assert_eq!(bench.server_of(NOON, &tcp4(5000, "S")), 1);
+}
+
+#[test]
+fn what_no_service_has_is_the_kernels() {
+    let mut bench = Bench::new(1, 100);
+    assert_eq!(bench.send(NOON, &udp4(6000, 81)).0, Verdict::Punt);
+    let (verdict, bytes) = bench.send(NOON, &udp4(6000, 53));
+    assert_eq!((verdict, bytes), (Verdict::Punt, udp4(6000, 53)));
+}
+
+#[test]
+fn fragments_to_a_service_are_dropped_and_others_punted() {
+    let mut bench = Bench::new(1, 100);
+    let fragment = |vip: [u8; 4]| {
+        let mut header =
+            etherparse::Ipv4Header::new(16, 64, etherparse::IpNumber::UDP, CIP, vip).unwrap();
+        header.more_fragments = true;
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
+            .ip(etherparse::IpHeaders::Ipv4(header, Default::default()))
+            .write(&mut bytes, etherparse::IpNumber::UDP, &[0; 16])
+            .unwrap();
+        bytes
+    };
+    let (verdict, _) = bench.send(NOON, &fragment(VIP));
+    assert_eq!(verdict, Verdict::Drop(DropReason::Fragment));
+    assert_eq!(bench.send(NOON, &fragment([192, 168, 1, 21])).0, Verdict::Punt);
+}
+
+#[test]
+fn every_way_to_a_server_has_its_verdict() {
+    let mut bench = Bench::new(1, 100);
+    bench.set_weights([1, 0]);
+    let small = PortHop { port: 0, dst_mac: SERVER_MAC[0], src_mac: PORT_MAC, mtu: 39 };
+    for (hop, verdict) in [
+        (Hop::Unresolved, Verdict::Drop(DropReason::NoNextHop)),
+        (Hop::NoRoute, Verdict::Drop(DropReason::NoRoute)),
+        (Hop::Local, Verdict::Punt),
+        (Hop::Port(small), Verdict::Drop(DropReason::TooBig)),
+        (Hop::Port(PortHop { mtu: 40, ..small }), Verdict::Send { port: 0 }),
+    ] {
+        bench.change_server(0, |s| s.hop = hop);
+        assert_eq!(bench.send(NOON, &tcp4(5000, "S")).0, verdict, "{hop:?}");
+    }
+}
+
+#[test]
+fn the_last_hop_is_not_forwarded() {
+    let mut bench = Bench::new(1, 100);
+    for ttl in [0, 1] {
+        let mut packet = tcp4(5000, "S");
+        packet[22] = ttl;
+        packet[24..26].fill(0);
+        let sum = !(crate::packet::checksum::add(0, &packet[14..34]) as u16);
+        packet[24..26].copy_from_slice(&sum.to_be_bytes());
+        let (verdict, _) = bench.send(NOON, &packet);
+        assert_eq!(verdict, Verdict::Drop(DropReason::TtlExpired));
+    }
+}
+
+#[test]
+fn a_full_table_refuses_new_connections_and_keeps_the_old() {
+    let mut bench = Bench::new(1, 3);
+    for i in 0..3 {
+        bench.server_of(NOON, &tcp4(5000 + i, "S"));
+    }
+    let (verdict, _) = bench.send(NOON, &tcp4(6000, "S"));
+    assert_eq!(verdict, Verdict::Drop(DropReason::TableFull));
+    assert!((0..3).all(|i| bench.send(NOON, &tcp4(5000 + i, "A")).0 != verdict));
+}
+
+#[test]
+fn others_connections_are_handed_over_once() {
+    let mut bench = Bench::new(2, 100);
+    let shard = Shard::new(0x6d5a, 2, 128);
+    let mut handed = 0;
+    for cport in 5000..5050 {
+        let addresses = Addresses::V4 {
+            src: Ipv4Addr::from(CIP).to_bits(),
+            dst: Ipv4Addr::from(VIP).to_bits(),
+        };
+        let owner = shard.owner(shard.hash(&addresses, cport, 80));
+        let mut buffer = tcp4(cport, "S");
+        let len = buffer.len();
+        let mut frames = [Frame::new(&mut buffer, 0, len, len, 0)];
+        let mut verdicts = [Verdict::Punt];
+        bench.director.process(NOON, Source::Port, &mut frames, &mut verdicts);
+        if owner == 0 {
+            assert_eq!(verdicts[0], Verdict::Send { port: 0 });
+            continue;
+        }
+        handed += 1;
+        assert_eq!(verdicts[0], Verdict::Handoff { worker: 1 });
+        // The receiver takes it as its own, whatever it would compute.
+        bench.director.process(NOON, Source::Handoff, &mut frames, &mut verdicts);
+        assert_eq!(verdicts[0], Verdict::Send { port: 0 });
+    }
+    assert!((10..40).contains(&handed), "{handed}");
+}
+
+#[test]
+fn the_nics_hash_decides_ownership() {
+    let mut bench = Bench::new(2, 100);
+    let mut buffer = tcp4(5000, "S");
+    let len = buffer.len();
+    let mut frames = [Frame::new(&mut buffer, 0, len, len, 0)];
+    let mut verdicts = [Verdict::Punt];
+    for (hash, verdict) in [(3, Verdict::Handoff { worker: 1 }), (2, Verdict::Send { port: 0 })] {
+        frames[0].rss_hash = Some(hash);
+        bench.director.process(NOON, Source::Port, &mut frames, &mut verdicts);
+        assert_eq!(verdicts[0], verdict);
+    }
+}
+
+#[test]
+fn a_listing_is_complete_and_stays_within_its_room() {
+    let mut bench = Bench::new(1, 5_000);
+    for cport in 1..=3_000 {
+        bench.send(NOON, &tcp4(cport, "S"));
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut group = 0;
+    loop {
+        let rows = Vec::with_capacity(100);
+        let capacity = rows.capacity();
+        let dump = Dump { ipv6: false, group, finished: false, rows };
+        bench.control.send(Update::Dump(Box::new(dump))).unwrap();
+        let dump = loop {
+            bench.director.housekeeping(NOON);
+            if let Some(Reply::Dump(dump)) = bench.control.receive() {
+                break dump;
+            }
+        };
+        assert_eq!(dump.rows.capacity(), capacity, "the worker must not allocate");
+        for row in &dump.rows {
+            let ConnectionKey::V4(key) = row.key else { panic!("an IPv4 row") };
+            assert!(seen.insert(key.cport), "twice: {}", key.cport);
+            assert_eq!(row.state, State::SynRecv);
+            assert_eq!(row.expiry, NOON.plus(60 * TICKS_PER_SECOND));
+        }
+        if dump.finished {
+            break;
+        }
+        group = dump.group;
+    }
+    assert_eq!(seen.len(), 3_000);
+}
+
+#[test]
+fn before_the_first_configuration_all_is_the_kernels() {
+    let (_control, link) = channel();
+    let config = DirectorConfig {
+        worker: 0,
+        shard: Arc::new(Shard::new(0x6d5a, 1, 128)),
+        connections: 1,
+        hash_key: HashKey::new([1, 2, 3]),
+        punt_limits: PuntLimits::default(),
+    };
+    let mut director = Director::new(config, link).unwrap();
+    let mut buffer = tcp4(5000, "S");
+    let len = buffer.len();
+    let mut frames = [Frame::new(&mut buffer, 0, len, len, 0)];
+    let mut verdicts = [Verdict::Drop(DropReason::EthShort)];
+    director.process(NOON, Source::Port, &mut frames, &mut verdicts);
+    assert_eq!(verdicts[0], Verdict::Punt);
+}
+
+#[test]
+fn a_punt_flood_is_limited_and_counted() {
+    let mut bench = Bench::new(1, 100);
+    let verdicts: Vec<_> = (0..10_000).map(|_| bench.send(NOON, &udp4(1, 9)).0).collect();
+    let limited = Verdict::Drop(DropReason::PuntLimitedOther);
+    let dropped = verdicts.iter().filter(|&&v| v == limited).count();
+    assert_eq!(dropped, 7_499, "a quarter of a second's 10,000 and one pass");
+    let counters = bench.director.counters_mut();
+    assert_eq!(counters.dropped(DropReason::PuntLimitedOther), 7_499);
+}
+
+proptest::proptest! {
+    /// Whatever comes in a burst, nothing panics, and each frame gets a verdict
+    /// with its drop counted.
+    #[test]
+    fn any_burst_is_survived(
+        packets in proptest::collection::vec(
+            (0usize..4, 0usize..70, proptest::collection::vec(proptest::num::u8::ANY, 0..90)),
+            0..BURST,
+        ),
+    ) {
+        let mut bench = Bench::new(2, 20);
+        let mut buffers: Vec<Vec<u8>> = packets
+            .into_iter()
+            .map(|(base, keep, tail)| {
+                let good =
+                    [tcp4(keep as u16, "S"), tcp6(keep as u16), udp4(1, 80), tcp4(1, "A")];
+                let mut bytes = good[base][..keep.min(good[base].len())].to_vec();
+                bytes.extend(tail);
+                bytes
+            })
+            .collect();
+        let mut frames: Vec<_> = buffers
+            .iter_mut()
+            .map(|b| {
+                let len = b.len();
+                Frame::new(b, 0, len, len, 0)
+            })
+            .collect();
+        let mut verdicts = vec![Verdict::Punt; frames.len()];
+        bench.director.process(NOON, Source::Port, &mut frames, &mut verdicts);
+        let dropped = verdicts.iter().filter(|v| matches!(v, Verdict::Drop(_))).count() as u64;
+        let counted: u64 = bench.director.counters_mut().drops.iter().sum();
+        proptest::prop_assert_eq!(dropped, counted);
+    }
+}

@@ -1,0 +1,89 @@
+//! Internet checksum arithmetic (RFC 1071, RFC 1624).
+//!
+//! The sum is over 16-bit words in one's complement: carries out of the top are
+//! added at the bottom. Such a sum does not depend on the byte order in which
+//! the words are read, so words are read big endian throughout and a stored
+//! checksum is simply one of them.
+
+/// Adds the 16-bit words of `bytes` to a running sum. An odd last byte counts
+/// as the high half of a word (RFC 1071, section 1).
+#[must_use]
+pub fn add(sum: u32, bytes: &[u8]) -> u32 {
+    let words = bytes.chunks_exact(2);
+    let mut total = u64::from(sum);
+    if let [last] = words.remainder() {
+        total += u64::from(*last) << 8;
+    }
+    for word in words {
+        total += u64::from(u16::from_be_bytes([word[0], word[1]]));
+    }
+    u32::from(fold(total))
+}
+
+/// Folds the carries into 16 bits.
+#[must_use]
+pub fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// Whether an IPv4 header, checksum included, sums to all ones (RFC 791).
+#[must_use]
+pub fn ip4_header_is_good(header: &[u8]) -> bool {
+    add(0, header) == 0xffff
+}
+
+/// The header checksum after the TTL went down by one: the word that holds it
+/// fell by 0x0100, so the checksum rises by as much (RFC 1141). The result is
+/// 0 rather than 0xffff where both would verify, as the kernel leaves it.
+#[must_use]
+pub fn after_ttl_decrement(checksum: u16) -> u16 {
+    let sum = u32::from(checksum) + 0x0100;
+    (sum + u32::from(sum >= 0xffff)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 1071, section 3.
+    #[test]
+    fn sums_the_example_of_the_rfc() {
+        assert_eq!(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+    }
+
+    #[test]
+    fn an_odd_byte_is_the_high_half() {
+        assert_eq!(add(0, &[0x12, 0x34, 0x56]), 0x1234 + 0x5600);
+    }
+
+    /// For every checksum that a header can carry, the header verifies after
+    /// the decrement if and only if it did before.
+    #[test]
+    fn ttl_decrement_keeps_every_checksum_as_right_or_wrong_as_it_was() {
+        let mut header =
+            [0x45, 0, 0, 0x28, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 168, 1, 12, 192, 168, 1, 100];
+        for id in 0..=u16::MAX {
+            header[4..6].copy_from_slice(&id.to_be_bytes());
+            header[8] = 64;
+            header[10..12].fill(0);
+            let right = !(add(0, &header) as u16);
+            for (checksum, good) in [(right, true), (right ^ 0x0100, false)] {
+                header[8] = 64;
+                header[10..12].copy_from_slice(&checksum.to_be_bytes());
+                assert_eq!(ip4_header_is_good(&header), good);
+                header[8] = 63;
+                header[10..12].copy_from_slice(&after_ttl_decrement(checksum).to_be_bytes());
+                assert_eq!(ip4_header_is_good(&header), good, "id {id:#x}, checksum {checksum:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn ttl_decrement_leaves_zero_rather_than_all_ones() {
+        assert_eq!(after_ttl_decrement(0xfeff), 0);
+        assert_eq!(after_ttl_decrement(0xff00), 1);
+    }
+}

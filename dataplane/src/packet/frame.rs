@@ -1,0 +1,121 @@
+//! A received packet as a view of the buffer that holds it.
+
+/// A packet: a buffer with the packet's bytes somewhere inside, so that headers
+/// can grow at the front and padding can go at the end without copying.
+///
+/// A packet may be longer than the buffer (`total_len > len`) when the driver
+/// spread it over several segments; the buffer then holds its first bytes,
+/// which include all headers that forwarding reads.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    buffer: &'a mut [u8],
+    start: usize,
+    len: usize,
+    total_len: usize,
+    /// Index of the port that it came from.
+    pub port: u8,
+    /// The Toeplitz hash that the NIC computed, where it did.
+    pub rss_hash: Option<u32>,
+    /// Whether the NIC verified the IPv4 header checksum.
+    pub ip_checksum_good: bool,
+}
+
+impl<'a> Frame<'a> {
+    /// The packet at `start..start + len` of `buffer`, of `total_len` bytes in
+    /// all.
+    ///
+    /// A range outside the buffer is cut to it.
+    #[must_use]
+    pub fn new(buffer: &'a mut [u8], start: usize, len: usize, total_len: usize, port: u8) -> Self {
+        let start = start.min(buffer.len());
+        let len = len.min(buffer.len() - start);
+        let total_len = total_len.max(len);
+        Self { buffer, start, len, total_len, port, rss_hash: None, ip_checksum_good: false }
+    }
+
+    /// The bytes at hand: the packet, or its first segment.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.start + self.len]
+    }
+
+    /// The bytes at hand, for rewriting.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.start + self.len]
+    }
+
+    /// Where the packet begins in the buffer.
+    #[must_use]
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// How many bytes of it are in the buffer.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The length of the whole packet.
+    #[must_use]
+    pub fn total_len(&self) -> usize {
+        self.total_len
+    }
+
+    /// Removes `count` bytes at the front (at most all at hand).
+    pub fn strip_front(&mut self, count: usize) {
+        let count = count.min(self.len);
+        self.start += count;
+        self.len -= count;
+        self.total_len -= count;
+    }
+
+    /// Cuts the packet to `total_len` bytes. Does nothing where that would not
+    /// shorten it, or where the cut lies in a later segment than the first:
+    /// trailing bytes of such a packet are harmless padding.
+    pub fn truncate(&mut self, total_len: usize) {
+        if total_len >= self.len || self.total_len != self.len {
+            return;
+        }
+        self.len = total_len;
+        self.total_len = total_len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stripping_and_cutting_move_only_the_view() {
+        let mut buffer = [0, 1, 2, 3, 4, 5, 6, 7];
+        let mut frame = Frame::new(&mut buffer, 2, 5, 5, 0);
+        frame.strip_front(1);
+        frame.truncate(3);
+        assert_eq!(frame.bytes(), [3, 4, 5]);
+        assert_eq!((frame.start(), frame.len(), frame.total_len()), (3, 3, 3));
+    }
+
+    #[test]
+    fn a_frame_never_reaches_outside_its_buffer() {
+        let mut buffer = [0; 4];
+        let mut frame = Frame::new(&mut buffer, 3, 9, 9, 0);
+        assert_eq!(frame.len(), 1);
+        frame.strip_front(7);
+        assert!(frame.is_empty());
+    }
+
+    #[test]
+    fn a_packet_in_segments_is_not_cut() {
+        let mut buffer = [0; 8];
+        let mut frame = Frame::new(&mut buffer, 0, 8, 20, 0);
+        frame.truncate(4);
+        assert_eq!((frame.len(), frame.total_len()), (8, 20));
+    }
+}

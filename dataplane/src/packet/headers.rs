@@ -1,0 +1,367 @@
+//! Parsing: from a frame to the few facts that forwarding needs.
+//!
+//! Ethernet II, at most a priority tag (VLAN id 0), IPv4 with options, IPv6
+//! with extension headers, TCP and UDP. What is not a TCP or UDP packet to one
+//! host is the kernel's; what is malformed is a [`DropReason`]. The checks are
+//! the kernel's (`ip_rcv`, `ipv6_rcv`, and what IPVS reads): the UDP length and
+//! the TCP data offset are not validated.
+
+use crate::counters::DropReason;
+use crate::packet::{Frame, Mac, checksum};
+use crate::punt::PuntKind;
+
+/// Address families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The protocols that services have. The value is the IP protocol number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP.
+    Tcp = 6,
+    /// UDP.
+    Udp = 17,
+}
+
+impl Protocol {
+    const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
+    /// Length of the part of the header that must be there.
+    const fn header_len(self) -> usize {
+        match self {
+            Self::Tcp => 20,
+            Self::Udp => 8,
+        }
+    }
+}
+
+/// TCP flag bits of [`Headers::tcp_flags`].
+pub mod tcp {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement field counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// Source and destination address of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addresses {
+    /// IPv4, as numbers.
+    V4 {
+        /// Source.
+        src: u32,
+        /// Destination.
+        dst: u32,
+    },
+    /// IPv6, in wire order.
+    V6 {
+        /// Source.
+        src: [u8; 16],
+        /// Destination.
+        dst: [u8; 16],
+    },
+}
+
+/// What forwarding needs of a TCP or UDP packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// Source and destination.
+    pub addresses: Addresses,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Source port; 0 in a fragment.
+    pub src_port: u16,
+    /// Destination port; 0 in a fragment.
+    pub dst_port: u16,
+    /// The flag byte of TCP; 0 otherwise.
+    pub tcp_flags: u8,
+    /// Whether this is a fragment. Ports are then not read, not even in the
+    /// first one.
+    pub fragment: bool,
+    /// Offset of the IP header in the frame.
+    pub l3: u16,
+    /// Length of the IP packet, header included.
+    pub ip_len: u16,
+}
+
+impl Headers {
+    /// The address family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match self.addresses {
+            Addresses::V4 { .. } => Family::V4,
+            Addresses::V6 { .. } => Family::V6,
+        }
+    }
+}
+
+/// What a well-formed frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parsed {
+    /// TCP or UDP to one host: possibly a service's.
+    Flow(Headers),
+    /// For the kernel, whatever the services are.
+    Kernel(PuntKind),
+}
+
+const ETHERNET: usize = 14;
+const VLAN_TAG: usize = 4;
+const ETHERTYPE_IP4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_IP6: u16 = 0x86dd;
+const ICMPV6: u8 = 58;
+/// Extension headers that RVS follows; hosts send at most a few.
+const MAX_EXTENSIONS: usize = 8;
+
+/// Parses a frame that came in on a port with the address `port_mac`.
+///
+/// # Errors
+/// The reason to drop it.
+pub fn parse(frame: &Frame<'_>, port_mac: Mac) -> Result<Parsed, DropReason> {
+    let bytes = frame.bytes();
+    let Some((ethernet, _)) = bytes.split_first_chunk::<ETHERNET>() else {
+        return Err(DropReason::EthShort);
+    };
+    let (ethertype, l3) = ethertype(bytes)?;
+    if ethernet[0] & 1 != 0 {
+        // Group addresses: the kernel knows which it joined.
+        return Ok(Parsed::Kernel(group_kind(bytes, ethertype, l3)));
+    }
+    if ethernet[..6] != port_mac {
+        return Err(DropReason::EthOtherHost);
+    }
+    match ethertype {
+        ETHERTYPE_IP4 => parse_ip4(frame, l3),
+        ETHERTYPE_IP6 => parse_ip6(frame, l3),
+        ETHERTYPE_ARP => Ok(Parsed::Kernel(PuntKind::Neighbour)),
+        _ => Ok(Parsed::Kernel(PuntKind::Other)),
+    }
+}
+
+/// The type of the payload and where it begins.
+fn ethertype(bytes: &[u8]) -> Result<(u16, usize), DropReason> {
+    let outer = be16(bytes, 12).ok_or(DropReason::EthShort)?;
+    if outer != ETHERTYPE_VLAN {
+        return Ok((outer, ETHERNET));
+    }
+    let tag = be16(bytes, ETHERNET).ok_or(DropReason::EthShort)?;
+    if tag & 0x0fff != 0 {
+        return Err(DropReason::VlanUnknown);
+    }
+    let inner = be16(bytes, ETHERNET + 2).ok_or(DropReason::EthShort)?;
+    Ok((inner, ETHERNET + VLAN_TAG))
+}
+
+/// The kind of a frame to a group address. Only what tells neighbour discovery
+/// from the rest is looked at.
+fn group_kind(bytes: &[u8], ethertype: u16, l3: usize) -> PuntKind {
+    match ethertype {
+        ETHERTYPE_ARP => PuntKind::Neighbour,
+        ETHERTYPE_IP6 if bytes.get(l3 + 6) == Some(&ICMPV6) => icmp6_kind(bytes, l3 + 40),
+        _ => PuntKind::Other,
+    }
+}
+
+/// Router and neighbour solicitations and advertisements, redirects (RFC 4861,
+/// types 133 to 137) keep neighbours resolved; the rest is ordinary traffic.
+fn icmp6_kind(bytes: &[u8], l4: usize) -> PuntKind {
+    match bytes.get(l4) {
+        Some(133..=137) => PuntKind::Neighbour,
+        _ => PuntKind::Other,
+    }
+}
+
+fn parse_ip4(frame: &Frame<'_>, l3: usize) -> Result<Parsed, DropReason> {
+    let bytes = frame.bytes();
+    let Some(header) = bytes.get(l3..).and_then(<[u8]>::first_chunk::<20>) else {
+        return Err(DropReason::Ip4Truncated);
+    };
+    let header_len = usize::from(header[0] & 0x0f) * 4;
+    let ip_len = u16::from_be_bytes([header[2], header[3]]);
+    if header[0] >> 4 != 4 || header_len < 20 || usize::from(ip_len) < header_len {
+        return Err(DropReason::Ip4BadHeader);
+    }
+    let Some(with_options) = bytes.get(l3..l3 + header_len) else {
+        return Err(DropReason::Ip4Truncated);
+    };
+    if l3 + usize::from(ip_len) > frame.total_len() {
+        return Err(DropReason::Ip4Truncated);
+    }
+    if !frame.ip_checksum_good && !checksum::ip4_header_is_good(with_options) {
+        return Err(DropReason::Ip4BadChecksum);
+    }
+    let src = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
+    let dst = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
+    if is_martian4(src) {
+        return Err(DropReason::IpMartian);
+    }
+    let Some(protocol) = Protocol::from_number(header[9]) else {
+        return Ok(Parsed::Kernel(PuntKind::Other));
+    };
+    // More-fragments flag and offset; only a whole datagram has both 0.
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
+    let addresses = Addresses::V4 { src, dst };
+    let l4_len = usize::from(ip_len) - header_len;
+    flow(bytes, addresses, protocol, fragment, l3, l3 + header_len, l4_len, ip_len)
+}
+
+/// 0/8, 127/8, and everything from 224/4 upwards is no host's address.
+const fn is_martian4(src: u32) -> bool {
+    let first = src >> 24;
+    first == 0 || first == 127 || first >= 224
+}
+
+fn parse_ip6(frame: &Frame<'_>, l3: usize) -> Result<Parsed, DropReason> {
+    let bytes = frame.bytes();
+    let Some(header) = bytes.get(l3..).and_then(<[u8]>::first_chunk::<40>) else {
+        return Err(DropReason::Ip6Truncated);
+    };
+    if header[0] >> 4 != 6 {
+        return Err(DropReason::Ip6BadHeader);
+    }
+    let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let end = l3 + 40 + payload_len;
+    if end > frame.total_len() {
+        return Err(DropReason::Ip6Truncated);
+    }
+    // 65,535 is the most that a length field says; longer ones are jumbograms
+    // (RFC 2675), which no port here carries.
+    let Ok(ip_len) = u16::try_from(40 + payload_len) else {
+        return Err(DropReason::Ip6BadHeader);
+    };
+    let mut src = [0; 16];
+    let mut dst = [0; 16];
+    src.copy_from_slice(&header[8..24]);
+    dst.copy_from_slice(&header[24..40]);
+    if is_martian6(&src) {
+        return Err(DropReason::IpMartian);
+    }
+    let chain = skip_extensions(bytes, header[6], l3 + 40, end)?;
+    let Some(protocol) = Protocol::from_number(chain.protocol) else {
+        let kind = match chain.protocol {
+            ICMPV6 if !chain.fragment => icmp6_kind(bytes, chain.l4),
+            _ => PuntKind::Other,
+        };
+        return Ok(Parsed::Kernel(kind));
+    };
+    let addresses = Addresses::V6 { src, dst };
+    let l4_len = end - chain.l4;
+    flow(bytes, addresses, protocol, chain.fragment, l3, chain.l4, l4_len, ip_len)
+}
+
+/// Loopback and multicast; `::` is for neighbour discovery, whose packets go
+/// to groups.
+fn is_martian6(src: &[u8; 16]) -> bool {
+    let value = u128::from_be_bytes(*src);
+    value <= 1 || src[0] == 0xff
+}
+
+/// What follows the IPv6 extension headers.
+struct Chain {
+    protocol: u8,
+    l4: usize,
+    fragment: bool,
+}
+
+/// Walks the extension headers from `at` (RFC 8200, section 4). A fragment
+/// header with offset 0 and no more fragments is a whole datagram (RFC 6946).
+fn skip_extensions(
+    bytes: &[u8],
+    mut protocol: u8,
+    mut at: usize,
+    end: usize,
+) -> Result<Chain, DropReason> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    for _ in 0..=MAX_EXTENSIONS {
+        if !matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
+            return Ok(Chain { protocol, l4: at, fragment: false });
+        }
+        let Some(header) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) else {
+            return Err(DropReason::Ip6BadHeader);
+        };
+        let len = match protocol {
+            FRAGMENT => 8,
+            AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
+            _ => (usize::from(header[1]) + 1) * 8,
+        };
+        if at + len > end {
+            return Err(DropReason::Ip6BadHeader);
+        }
+        let next = header[0];
+        if protocol == FRAGMENT && u16::from_be_bytes([header[2], header[3]]) & 0xfff9 != 0 {
+            return Ok(Chain { protocol: next, l4: at + len, fragment: true });
+        }
+        protocol = next;
+        at += len;
+    }
+    Err(DropReason::Ip6TooManyHeaders)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the two families' common tail, inlined")]
+#[inline(always)]
+fn flow(
+    bytes: &[u8],
+    addresses: Addresses,
+    protocol: Protocol,
+    fragment: bool,
+    l3: usize,
+    l4: usize,
+    l4_len: usize,
+    ip_len: u16,
+) -> Result<Parsed, DropReason> {
+    let mut headers = Headers {
+        addresses,
+        protocol,
+        src_port: 0,
+        dst_port: 0,
+        tcp_flags: 0,
+        fragment,
+        l3: l3 as u16,
+        ip_len,
+    };
+    if fragment {
+        return Ok(Parsed::Flow(headers));
+    }
+    let needed = protocol.header_len();
+    if l4_len < needed {
+        return Err(DropReason::L4Truncated);
+    }
+    let Some(header) = bytes.get(l4..l4 + needed) else {
+        return Err(DropReason::L4Truncated);
+    };
+    headers.src_port = u16::from_be_bytes([header[0], header[1]]);
+    headers.dst_port = u16::from_be_bytes([header[2], header[3]]);
+    if protocol == Protocol::Tcp {
+        headers.tcp_flags = header[13];
+    }
+    Ok(Parsed::Flow(headers))
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    let word = bytes.get(at..at + 2)?;
+    Some(u16::from_be_bytes([word[0], word[1]]))
+}
+
+#[cfg(test)]
+mod tests;

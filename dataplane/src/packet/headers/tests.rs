@@ -1,0 +1,279 @@
+use etherparse::{IpFragOffset, IpNumber, Ipv4Extensions, Ipv4Header, PacketBuilder};
+
+use super::*;
+
+const MAC: Mac = [0, 0x50, 0, 0, 4, 0];
+const CLIENT_MAC: Mac = [0, 0x50, 0, 0, 3, 0];
+const CIP: [u8; 4] = [192, 168, 1, 12];
+const VIP: [u8; 4] = [192, 168, 1, 100];
+
+fn parse_bytes(bytes: &[u8]) -> Result<Parsed, DropReason> {
+    let mut buffer = bytes.to_vec();
+    let len = buffer.len();
+    parse(&Frame::new(&mut buffer, 0, len, len, 0), MAC)
+}
+
+fn tcp4() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, MAC)
+        .ipv4(CIP, VIP, 64)
+        .tcp(51_000, 80, 1, 1000)
+        .syn()
+        .write(&mut bytes, b"payload")
+        .unwrap();
+    bytes
+}
+
+fn udp6() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, MAC)
+        .ipv6([0xfd; 16], [0xfe; 16], 64)
+        .udp(5353, 53)
+        .write(&mut bytes, b"x")
+        .unwrap();
+    bytes
+}
+
+fn flow(bytes: &[u8]) -> Headers {
+    match parse_bytes(bytes) {
+        Ok(Parsed::Flow(headers)) => headers,
+        other => panic!("a flow, not {other:?}"),
+    }
+}
+
+fn fix_checksum(bytes: &mut [u8]) {
+    let header_len = usize::from(bytes[14] & 15) * 4;
+    bytes[24..26].fill(0);
+    let sum = !(checksum::add(0, &bytes[14..14 + header_len]) as u16);
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+}
+
+#[test]
+fn tcp_over_ipv4() {
+    let expected = Headers {
+        addresses: Addresses::V4 { src: u32::from_be_bytes(CIP), dst: u32::from_be_bytes(VIP) },
+        protocol: Protocol::Tcp,
+        src_port: 51_000,
+        dst_port: 80,
+        tcp_flags: tcp::SYN,
+        fragment: false,
+        l3: 14,
+        ip_len: 47,
+    };
+    assert_eq!(flow(&tcp4()), expected);
+}
+
+#[test]
+fn udp_over_ipv6() {
+    let headers = flow(&udp6());
+    assert_eq!(headers.addresses, Addresses::V6 { src: [0xfd; 16], dst: [0xfe; 16] });
+    assert_eq!((headers.protocol, headers.src_port, headers.dst_port), (Protocol::Udp, 5353, 53));
+    assert_eq!((headers.l3, headers.ip_len, headers.tcp_flags), (14, 49, 0));
+}
+
+#[test]
+fn ip_options_are_passed_over() {
+    let mut bytes = tcp4();
+    bytes[14] = 0x47;
+    bytes.splice(34..34, [1, 1, 1, 1, 1, 1, 1, 0]);
+    bytes[16..18].copy_from_slice(&55u16.to_be_bytes());
+    fix_checksum(&mut bytes);
+    assert_eq!(flow(&bytes).dst_port, 80);
+}
+
+#[test]
+fn a_priority_tag_is_accepted_and_another_vlan_is_not() {
+    let mut bytes = tcp4();
+    bytes.splice(12..12, [0x81, 0, 0xe0, 0]);
+    assert_eq!(flow(&bytes).l3, 18);
+    bytes[15] = 7;
+    assert_eq!(parse_bytes(&bytes), Err(DropReason::VlanUnknown));
+    assert_eq!(parse_bytes(&bytes[..15]), Err(DropReason::EthShort));
+}
+
+#[test]
+fn padding_is_no_part_of_the_packet() {
+    let mut bytes = tcp4();
+    bytes.extend([0; 20]);
+    assert_eq!(flow(&bytes).ip_len, 47);
+}
+
+#[test]
+fn ipv6_extension_headers_are_passed_over() {
+    // Hop-by-hop with 8 bytes, destination options with 16.
+    let mut bytes = udp6();
+    let mut chain = vec![60, 0, 1, 4, 0, 0, 0, 0];
+    chain.extend([17, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes[20] = 0;
+    bytes.splice(54..54, chain);
+    bytes[18..20].copy_from_slice(&33u16.to_be_bytes());
+    assert_eq!(flow(&bytes).dst_port, 53);
+}
+
+#[test]
+fn fragments_are_told_apart() {
+    let mut bytes = tcp4();
+    bytes[20..22].copy_from_slice(&0x2000u16.to_be_bytes());
+    fix_checksum(&mut bytes);
+    let first = flow(&bytes);
+    assert!(first.fragment);
+    assert_eq!((first.src_port, first.dst_port), (0, 0));
+
+    // Don't-fragment alone is no fragment.
+    bytes[20..22].copy_from_slice(&0x4000u16.to_be_bytes());
+    fix_checksum(&mut bytes);
+    assert!(!flow(&bytes).fragment);
+
+    // IPv6: offset 8; and an atomic fragment, which is none.
+    for (offset, fragment) in [([0, 8], true), ([0, 1], true), ([0, 0], false), ([0, 6], false)] {
+        let mut bytes = udp6();
+        bytes[20] = 44;
+        bytes.splice(54..54, [17, 0, offset[0], offset[1], 0, 0, 0, 1]);
+        bytes[18..20].copy_from_slice(&17u16.to_be_bytes());
+        assert_eq!(flow(&bytes).fragment, fragment, "{offset:?}");
+    }
+}
+
+#[test]
+fn a_last_fragment_shorter_than_a_header_is_still_a_fragment() {
+    let mut header = Ipv4Header::new(2, 64, IpNumber::UDP, CIP, VIP).unwrap();
+    header.fragment_offset = IpFragOffset::try_new(100).unwrap();
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, MAC)
+        .ip(etherparse::IpHeaders::Ipv4(header, Ipv4Extensions::default()))
+        .write(&mut bytes, IpNumber::UDP, b"zz")
+        .unwrap();
+    assert!(flow(&bytes).fragment);
+}
+
+/// Each row changes a good packet, and names what that makes it.
+#[test]
+fn malformed_packets_have_their_reason() {
+    type Change = fn(&mut Vec<u8>);
+    let rows: &[(&str, fn() -> Vec<u8>, Change, DropReason)] = &[
+        ("no ethernet header", tcp4, |b| b.truncate(13), DropReason::EthShort),
+        ("another host's", tcp4, |b| b[5] = 9, DropReason::EthOtherHost),
+        ("half an IPv4 header", tcp4, |b| b.truncate(30), DropReason::Ip4Truncated),
+        ("half a packet", tcp4, |b| b.truncate(50), DropReason::Ip4Truncated),
+        ("version 5", tcp4, |b| b[14] = 0x55, DropReason::Ip4BadHeader),
+        ("header of 16 bytes", tcp4, |b| b[14] = 0x44, DropReason::Ip4BadHeader),
+        ("length below the header's", tcp4, |b| b[17] = 19, DropReason::Ip4BadHeader),
+        ("options beyond the length", tcp4, |b| b[14] = 0x4f, DropReason::Ip4BadHeader),
+        ("checksum", tcp4, |b| b[24] ^= 1, DropReason::Ip4BadChecksum),
+        (
+            "from loopback",
+            tcp4,
+            |b| {
+                b[26] = 127;
+                fix_checksum(b);
+            },
+            DropReason::IpMartian,
+        ),
+        (
+            "from a group",
+            tcp4,
+            |b| {
+                b[26] = 224;
+                fix_checksum(b);
+            },
+            DropReason::IpMartian,
+        ),
+        (
+            "no room for TCP",
+            tcp4,
+            |b| {
+                b[17] = 39;
+                fix_checksum(b);
+            },
+            DropReason::L4Truncated,
+        ),
+        ("half an IPv6 header", udp6, |b| b.truncate(50), DropReason::Ip6Truncated),
+        ("half an IPv6 packet", udp6, |b| b.truncate(60), DropReason::Ip6Truncated),
+        ("IPv6 of version 4", udp6, |b| b[14] = 0x40, DropReason::Ip6BadHeader),
+        ("IPv6 from a group", udp6, |b| b[22] = 0xff, DropReason::IpMartian),
+        (
+            "IPv6 from loopback",
+            udp6,
+            |b| {
+                b[22..38].fill(0);
+                b[37] = 1;
+            },
+            DropReason::IpMartian,
+        ),
+        ("IPv6 without room for UDP", udp6, |b| b[19] = 7, DropReason::L4Truncated),
+        ("extension past the end", udp6, |b| b[20] = 60, DropReason::Ip6BadHeader),
+        (
+            "endless extensions",
+            udp6,
+            |b| {
+                b[20] = 60;
+                b.splice(54..54, [60, 0, 1, 4, 0, 0, 0, 0].repeat(20));
+                b[18..20].copy_from_slice(&169u16.to_be_bytes());
+            },
+            DropReason::Ip6TooManyHeaders,
+        ),
+    ];
+    for (what, good, change, reason) in rows {
+        let mut bytes = good();
+        change(&mut bytes);
+        assert_eq!(parse_bytes(&bytes), Err(*reason), "{what}");
+    }
+}
+
+#[test]
+fn a_checksum_that_the_nic_verified_is_not_computed_again() {
+    let mut bytes = tcp4();
+    bytes[24] ^= 1;
+    let len = bytes.len();
+    let mut frame = Frame::new(&mut bytes, 0, len, len, 0);
+    frame.ip_checksum_good = true;
+    assert!(matches!(parse(&frame, MAC), Ok(Parsed::Flow(_))));
+}
+
+#[test]
+fn what_the_kernel_gets() {
+    let mut arp = vec![0xff; 6];
+    arp.extend(CLIENT_MAC);
+    arp.extend([8, 6, 0, 1]);
+    assert_eq!(parse_bytes(&arp), Ok(Parsed::Kernel(PuntKind::Neighbour)));
+    arp[..6].copy_from_slice(&MAC);
+    assert_eq!(parse_bytes(&arp), Ok(Parsed::Kernel(PuntKind::Neighbour)));
+
+    let mut ping = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, MAC)
+        .ipv4(CIP, VIP, 64)
+        .icmpv4_echo_request(1, 1)
+        .write(&mut ping, b"")
+        .unwrap();
+    assert_eq!(parse_bytes(&ping), Ok(Parsed::Kernel(PuntKind::Other)));
+
+    let mut solicitation = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, [0x33, 0x33, 0xff, 0, 0, 1])
+        .ipv6([0xfe; 16], [0xff; 16], 255)
+        .icmpv6_raw(135, 0, [0; 4])
+        .write(&mut solicitation, &[0; 16])
+        .unwrap();
+    assert_eq!(parse_bytes(&solicitation), Ok(Parsed::Kernel(PuntKind::Neighbour)));
+    solicitation[..6].copy_from_slice(&MAC);
+    assert_eq!(parse_bytes(&solicitation), Ok(Parsed::Kernel(PuntKind::Neighbour)));
+
+    // A TCP packet to a group is no service's.
+    let mut bytes = tcp4();
+    bytes[0] = 1;
+    assert_eq!(parse_bytes(&bytes), Ok(Parsed::Kernel(PuntKind::Other)));
+}
+
+proptest::proptest! {
+    /// The contract: no bytes make the parser panic, also with good beginnings.
+    #[test]
+    fn never_panics(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        start in 0usize..4,
+        keep in 0usize..60,
+    ) {
+        let good = [tcp4(), udp6(), tcp4(), udp6()][start].clone();
+        let mut mixed = good[..keep.min(good.len())].to_vec();
+        mixed.extend(bytes);
+        let _ = parse_bytes(&mixed);
+    }
+}
