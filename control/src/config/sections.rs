@@ -1,0 +1,327 @@
+//! Turns the sections of the file into the types of [`super`], and checks what
+//! concerns several of them.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::read::{Item, Result, Source, Table, quoted};
+use super::{
+    Cidr, Config, Control, Device, Director, Eal, HugePages, MAX_CORES, MAX_PORTS, Poll, Port,
+    Punt, Vip, address, cores, services,
+};
+use crate::api::Timeouts;
+
+pub(super) const SECTIONS: [&str; 8] =
+    ["director", "control", "eal", "punt", "timeouts", "port", "vip", "service"];
+pub(super) const DIRECTOR: [&str; 4] = ["cores", "poll", "connections", "run_dir"];
+pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];
+pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
+pub(super) const PUNT: [&str; 3] = ["neighbour", "tcp", "other"];
+pub(super) const TIMEOUTS: [&str; 3] = ["tcp", "tcp_fin", "udp"];
+pub(super) const PORT: [&str; 6] =
+    ["name", "device", "mtu", "rx_descriptors", "tx_descriptors", "addresses"];
+pub(super) const VIP: [&str; 1] = ["addresses"];
+
+/// `sun_path` of unix(7) has 108 bytes with the NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
+pub(super) fn config(source: Source<'_>, online: &BTreeSet<u32>) -> Result<Config> {
+    let document = source.parse()?;
+    let root = Table::root(source, &document, &SECTIONS)?;
+    let director = director(&root.section("director", &DIRECTOR)?, online)?;
+    let control = control(&root.section("control", &CONTROL)?, &director.run_dir)?;
+    let eal_section = root.section("eal", &EAL)?;
+    let eal = eal(&eal_section)?;
+    let punt = punt(&root.section("punt", &PUNT)?)?;
+    let timeouts = timeouts(&root.section("timeouts", &TIMEOUTS)?)?;
+    let mut seen = Seen::default();
+    let ports = ports(&root, &mut seen)?;
+    for port in &ports {
+        enough_mbufs(&eal_section, &eal, port, director.cores.len())?;
+    }
+    let vip = vip(&root.section("vip", &VIP)?, &mut seen.owned)?;
+    let services = services::services(&root, &seen.owned)?;
+    Ok(Config { director, control, eal, punt, timeouts, ports, vip, services })
+}
+
+/// Things of which there may be one each, with the offset of the first.
+pub(super) struct Unique<T>(HashMap<T, usize>);
+
+impl<T> Default for Unique<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Hash + Eq> Unique<T> {
+    /// Refuses `value`, which is called `what`, when it was there before.
+    pub(super) fn insert(
+        &mut self,
+        item: &Item<'_>,
+        value: T,
+        what: impl Display,
+        give: &str,
+    ) -> Result<()> {
+        match self.0.entry(value) {
+            Entry::Occupied(first) => Err(item.repeats(what, *first.get(), give)),
+            Entry::Vacant(place) => {
+                place.insert(item.offset());
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn contains(&self, value: &T) -> bool {
+        self.0.contains_key(value)
+    }
+}
+
+/// What no two ports can share.
+#[derive(Default)]
+struct Seen {
+    names: Unique<String>,
+    devices: Unique<String>,
+    /// Addresses of all taps, and of `lo` in the end.
+    owned: Unique<IpAddr>,
+}
+
+fn director(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Director> {
+    let cores = worker_cores(table, online)?;
+    let polls = [("busy", Poll::Busy), ("adaptive", Poll::Adaptive)];
+    let poll = table.item("poll").map_or(Ok(Poll::Busy), |item| item.choice(&polls))?;
+    let connections = table.integer("connections", 1_000_000, 1_024..=200_000_000)?;
+    let run_dir = match table.item("run_dir") {
+        Some(item) => item.parsed("an absolute path such as \"/run/rvs\"", absolute_path)?,
+        None => PathBuf::from("/run/rvs"),
+    };
+    Ok(Director { cores, poll, connections, run_dir })
+}
+
+fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Vec<u32>> {
+    let give = "the cores of the workers such as [1]";
+    table.required("cores", give)?;
+    let items = table.items("cores", give)?;
+    if items.is_empty() {
+        return Err(table.error("cores", format!("is empty; give {give}")));
+    }
+    if items.len() > MAX_CORES {
+        return Err(
+            table.error("cores", format!("has {} cores; give at most {MAX_CORES}", items.len()))
+        );
+    }
+    let mut seen = Unique::default();
+    let mut cores = Vec::with_capacity(items.len());
+    for item in &items {
+        // The size of the kernel's cpu_set_t.
+        let core: u32 = item.integer(0..=1023)?;
+        if !online.contains(&core) {
+            let online = cores::show(online);
+            return Err(item.error(format!(
+                "core {core} is not online here; give one of this machine's: {online}"
+            )));
+        }
+        seen.insert(item, core, format!("core {core}"), "give each core once")?;
+        cores.push(core);
+    }
+    Ok(cores)
+}
+
+fn control(table: &Table<'_>, run_dir: &Path) -> Result<Control> {
+    let give = "an absolute path of at most 107 bytes such as \"/run/rvs/rvsd.sock\"";
+    let socket = match table.item("socket") {
+        Some(item) => item.parsed(give, |text| {
+            let path = absolute_path(text)?;
+            if text.len() > MAX_SOCKET_PATH {
+                return Err(format!("is too long with its {} bytes", text.len()));
+            }
+            Ok(path)
+        })?,
+        None => run_dir.join("rvsd.sock"),
+    };
+    if socket.as_os_str().as_bytes().len() > MAX_SOCKET_PATH {
+        let message = format!("missing, and run_dir is too long to hold it; give {give}");
+        return Err(table.error("socket", message));
+    }
+    let group = table
+        .item("group")
+        .map(|item| item.parsed("the name of a group such as \"rvs\"", |t| plain_name(t, 32)))
+        .transpose()?;
+    let anyone_may_look = table.boolean("anyone_may_look", false)?;
+    Ok(Control { socket, group, anyone_may_look })
+}
+
+fn eal(table: &Table<'_>) -> Result<Eal> {
+    let default = Eal::default();
+    let choices =
+        [("auto", HugePages::Auto), ("never", HugePages::Never), ("require", HugePages::Require)];
+    let huge_pages =
+        table.item("huge_pages").map_or(Ok(default.huge_pages), |item| item.choice(&choices))?;
+    let memory_mb = table.integer("memory_mb", default.memory_mb, 64..=1_048_576)?;
+    let file_prefix = match table.item("file_prefix") {
+        Some(item) => item.parsed("a name such as \"rvs\"", |text| plain_name(text, 32))?,
+        None => default.file_prefix,
+    };
+    let mbufs = table.integer("mbufs", default.mbufs, 1_024..=4_194_304)?;
+    let extra_args = table
+        .items("extra_args", "EAL arguments such as [\"--log-level=8\"]")?
+        .iter()
+        .map(|item| item.parsed("an EAL argument such as \"--log-level=8\"", eal_argument))
+        .collect::<Result<_>>()?;
+    Ok(Eal { huge_pages, memory_mb, file_prefix, mbufs, extra_args })
+}
+
+/// Each queue keeps as many mbufs as it has descriptors; a pool without a rest
+/// would receive nothing more.
+fn enough_mbufs(table: &Table<'_>, eal: &Eal, port: &Port, workers: usize) -> Result<()> {
+    let per_worker = u64::from(port.rx_descriptors) + u64::from(port.tx_descriptors);
+    let held = per_worker * workers as u64;
+    if u64::from(eal.mbufs) > held {
+        return Ok(());
+    }
+    let (rx, tx) = (port.rx_descriptors, port.tx_descriptors);
+    let message = format!(
+        "{} are too few for port {}, whose queues hold {held} ({rx} + {tx} descriptors on each of \
+         {workers} cores); give {} or more, or fewer descriptors",
+        eal.mbufs,
+        port.name,
+        // Room for bursts, rings and the caches of the pool.
+        held + held / 4,
+    );
+    Err(table.error("mbufs", message))
+}
+
+fn punt(table: &Table<'_>) -> Result<Punt> {
+    let default = Punt::default();
+    let range = 1..=10_000_000;
+    Ok(Punt {
+        neighbour: table.integer("neighbour", default.neighbour, range.clone())?,
+        tcp: table.integer("tcp", default.tcp, range.clone())?,
+        other: table.integer("other", default.other, range)?,
+    })
+}
+
+fn timeouts(table: &Table<'_>) -> Result<Timeouts> {
+    // At most 31 days, as ipvsadm --set takes; its 0, keep the value, has no
+    // meaning here.
+    let range = 1..=31 * 86_400;
+    Ok(Timeouts {
+        tcp: table.integer("tcp", 900, range.clone())?,
+        tcp_fin: table.integer("tcp_fin", 120, range.clone())?,
+        udp: table.integer("udp", 300, range)?,
+    })
+}
+
+fn ports(root: &Table<'_>, seen: &mut Seen) -> Result<Vec<Port>> {
+    let tables = root.sections("port", &PORT)?;
+    if tables.is_empty() {
+        return Err(root.missing("port", "a section [[port]] with a name and a device"));
+    }
+    if tables.len() > MAX_PORTS {
+        let message = format!("has {} ports; give at most {MAX_PORTS}", tables.len());
+        return Err(root.error("port", message));
+    }
+    tables.iter().map(|table| port(table, seen)).collect()
+}
+
+fn port(table: &Table<'_>, seen: &mut Seen) -> Result<Port> {
+    let (name, device) = (port_name(table, seen)?, port_device(table, seen)?);
+    let mtu = table.integer("mtu", 1_500, 576..=9_600)?;
+    let rx_descriptors = table.integer("rx_descriptors", 1_024, 64..=32_768)?;
+    let tx_descriptors = table.integer("tx_descriptors", 1_024, 64..=32_768)?;
+    let addresses = port_addresses(table, &mut seen.owned)?;
+    // RFC 8200, section 5.
+    if mtu < 1_280 && addresses.iter().any(|cidr| cidr.address.is_ipv6()) {
+        let message = format!(
+            "{mtu} is too small for the port's IPv6 address; give an integer from 1280 to 9600"
+        );
+        return Err(table.error("mtu", message));
+    }
+    Ok(Port { name, device, mtu, rx_descriptors, tx_descriptors, addresses })
+}
+
+fn port_name(table: &Table<'_>, seen: &mut Seen) -> Result<String> {
+    let give = "a name of 1 to 15 letters, digits, \"-\", \"_\" or \".\" such as \"lan\"";
+    let item = table.required("name", give)?;
+    let name = item.parsed(give, address::interface_name)?;
+    seen.names.insert(&item, name.clone(), quoted(&name), "give each port its own name")?;
+    Ok(name)
+}
+
+fn port_device(table: &Table<'_>, seen: &mut Seen) -> Result<Device> {
+    let give = "a PCI address such as \"0000:01:00.0\" or a DPDK vdev such as \
+                \"net_tap0,iface=wire0\"";
+    let item = table.required("device", give)?;
+    let device = item.parsed(give, address::device)?;
+    let name = &device.name;
+    seen.devices.insert(&item, name.clone(), quoted(name), "give each port its own device")?;
+    Ok(device)
+}
+
+fn port_addresses(table: &Table<'_>, owned: &mut Unique<IpAddr>) -> Result<Vec<Cidr>> {
+    let give = "a host's address with its prefix length such as \"192.168.1.21/24\" or \
+                \"fd00:1::21/64\"";
+    let items = table.items("addresses", "addresses such as [\"192.168.1.21/24\"]")?;
+    let mut of_port = Unique::default();
+    let mut addresses = Vec::with_capacity(items.len());
+    for item in &items {
+        let cidr = item.parsed(give, address::cidr)?;
+        let ip = cidr.address;
+        of_port.insert(item, ip, ip, "give each address once")?;
+        if !address::is_link_local(ip) {
+            owned.insert(item, ip, ip, "give an address to one port only")?;
+        }
+        addresses.push(cidr);
+    }
+    Ok(addresses)
+}
+
+fn vip(table: &Table<'_>, owned: &mut Unique<IpAddr>) -> Result<Vip> {
+    let give = "an address without prefix length that others can reach such as \
+                \"192.168.1.100\" or \"fd00:1::100\"";
+    let items = table.items("addresses", "addresses such as [\"192.168.1.100\"]")?;
+    let mut addresses = Vec::with_capacity(items.len());
+    for item in &items {
+        let address = item.parsed(give, address::address)?;
+        owned.insert(item, address, address, "give each address once")?;
+        addresses.push(address);
+    }
+    Ok(Vip { addresses })
+}
+
+fn absolute_path(text: &str) -> std::result::Result<PathBuf, String> {
+    if text.chars().any(char::is_control) {
+        return Err("has control characters".to_owned());
+    }
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        return Err("is not an absolute path".to_owned());
+    }
+    Ok(path)
+}
+
+/// A name that is also one component of a path.
+fn plain_name(text: &str, longest: usize) -> std::result::Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if text.is_empty() || text.len() > longest {
+        return Err(format!("has {} bytes instead of 1 to {longest}", text.len()));
+    }
+    if !text.bytes().all(plain) || text.starts_with(['.', '-']) {
+        return Err("has characters other than letters, digits, \"-\", \"_\" and \".\"".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn eal_argument(text: &str) -> std::result::Result<String, String> {
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("has control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}

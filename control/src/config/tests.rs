@@ -1,0 +1,219 @@
+//! The example file and the documentation against the reader, and files that
+//! are right. What is wrong is in `tests/config_errors.rs`.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::api::{Method, Protocol, ServiceId};
+
+const EXAMPLE: &str = include_str!("../../../configs/rvsd.toml");
+const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+const SHORTEST: &str = "director.cores = [1]\n[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n";
+
+fn parse(text: &str) -> Result<Config, Error> {
+    Config::parse("rvsd.toml", text, &(0..8).collect())
+}
+
+/// Dotted paths of all keys, without indices.
+fn keys() -> Vec<String> {
+    let sections: [(&str, &[&str]); 9] = [
+        ("director", &sections::DIRECTOR),
+        ("control", &sections::CONTROL),
+        ("eal", &sections::EAL),
+        ("punt", &sections::PUNT),
+        ("timeouts", &sections::TIMEOUTS),
+        ("port", &sections::PORT),
+        ("vip", &sections::VIP),
+        ("service", &services::SERVICE),
+        ("service.server", &services::SERVER),
+    ];
+    sections
+        .iter()
+        .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
+        .filter(|key| key != "service.server")
+        .collect()
+}
+
+/// The rows of the documentation's tables: key, default and example.
+fn documented() -> Vec<(&'static str, &'static str, &'static str)> {
+    let rows = DOCUMENTATION.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        assert_eq!(cells.len(), 5, "{row}");
+        (cells[0].trim_matches('`'), cells[3].trim_matches('`'), cells[4].trim_matches('`'))
+    })
+    .collect()
+}
+
+/// A file that gives one key a value, and whatever else is required.
+fn file_with(key: &str, value: &str) -> String {
+    let port = |line: &str, name: &str, device: &str| {
+        format!("director.cores = [1]\n[[port]]\n{line}\n{name}\n{device}\n")
+    };
+    let (name, device) = ("name = \"lan\"", "device = \"net_null0\"");
+    let (section, leaf) = key.rsplit_once('.').unwrap();
+    let line = format!("{leaf} = {value}");
+    let server = |protocol: &str, address: &str, scheduler: &str, server: &str| {
+        format!(
+            "{SHORTEST}[[service]]\n{protocol}\n{address}\n{scheduler}\n[[service.server]]\n{server}\n"
+        )
+    };
+    let (tcp, vip, rr) =
+        ("protocol = \"tcp\"", "address = \"192.168.1.100:80\"", "scheduler = \"rr\"");
+    let rip = "address = \"192.168.1.31\"";
+    match key {
+        "director.cores" => format!("{key} = {value}\n[[port]]\n{name}\n{device}\n"),
+        "port.name" => port("", &line, device),
+        "port.device" => port("", name, &line),
+        "service.protocol" => server(&line, vip, rr, rip),
+        "service.address" => server(tcp, &line, rr, &rip.replace("192.168.1.31", "fd00::31")),
+        "service.scheduler" => server(tcp, vip, &line, rip),
+        "service.server.address" => server(tcp, vip, rr, &line),
+        _ if section == "port" => port(&line, name, device),
+        _ if section == "service.server" => server(tcp, vip, rr, &format!("{rip}\n{line}")),
+        _ => format!("{key} = {value}\n{SHORTEST}"),
+    }
+}
+
+#[test]
+fn the_example_shows_every_key_with_its_default() {
+    let example = parse(EXAMPLE).unwrap();
+    let shortest = parse(SHORTEST).unwrap();
+    assert_eq!(example.director, shortest.director);
+    assert_eq!(example.control, shortest.control);
+    assert_eq!(example.eal, shortest.eal);
+    assert_eq!(example.punt, shortest.punt);
+    assert_eq!(example.timeouts, shortest.timeouts);
+    let (port, default) = (&example.ports[0], &shortest.ports[0]);
+    assert_eq!(port.mtu, default.mtu);
+    assert_eq!(port.rx_descriptors, default.rx_descriptors);
+    assert_eq!(port.tx_descriptors, default.tx_descriptors);
+    let servers = &example.services[0].servers;
+    assert_eq!(servers[0].method, servers[1].method);
+    assert_eq!(servers[0].weight, servers[1].weight);
+    for key in keys() {
+        let (_, leaf) = key.rsplit_once('.').unwrap();
+        let shown = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{leaf} = "));
+        assert!(EXAMPLE.lines().any(shown), "configs/rvsd.toml does not show {key}");
+    }
+}
+
+#[test]
+fn the_documentation_has_every_key() {
+    let documented: Vec<&str> = documented().iter().map(|(key, _, _)| *key).collect();
+    assert_eq!(documented, keys());
+}
+
+#[test]
+fn the_documented_defaults_are_in_force() {
+    for (key, default, _) in documented() {
+        if default == "-" || default == "none" {
+            continue;
+        }
+        let given = file_with(key, default);
+        let (_, leaf) = key.rsplit_once('.').unwrap();
+        let left_out: String = given
+            .lines()
+            .filter(|line| *line != format!("{key} = {default}"))
+            .filter(|line| *line != format!("{leaf} = {default}"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_ne!(given, left_out, "{key}");
+        assert_eq!(parse(&given).unwrap(), parse(&left_out).unwrap(), "{key} = {default}");
+    }
+}
+
+#[test]
+fn the_documented_examples_are_read() {
+    for (key, default, example) in documented() {
+        let read = |value: &str| {
+            parse(&file_with(key, value)).unwrap_or_else(|e| panic!("{key} = {value}: {e}"))
+        };
+        let config = read(example);
+        if default != "-" && default != "none" && default != example {
+            assert_ne!(config, read(default), "{key} = {example} changes nothing");
+        }
+    }
+}
+
+#[test]
+fn the_documented_files_are_read() {
+    let mut blocks = DOCUMENTATION.split("```toml\n").skip(1);
+    let mut block = || blocks.next().unwrap().split("```").next().unwrap();
+    let (shortest, services) = (block(), block());
+    assert_eq!(parse(shortest).unwrap().ports.len(), 1);
+    let config = parse(&format!("{shortest}{services}")).unwrap();
+    assert_eq!(config.services[0].servers.len(), 2);
+    let error = parse("[director]\ncores = [1]\n\n\n\n[[port]]\nname = \"lan\"\n").unwrap_err();
+    assert!(DOCUMENTATION.contains(&format!("```\n{error}\n```")), "{error}");
+}
+
+#[test]
+fn the_example_is_understood() {
+    let config = parse(EXAMPLE).unwrap();
+    assert_eq!(config.director.cores, [1]);
+    assert_eq!(config.director.poll, Poll::Busy);
+    assert_eq!(config.control.socket, Path::new("/run/rvs/rvsd.sock"));
+    let port = &config.ports[0];
+    assert_eq!((port.name.as_str(), port.device.bus), ("lan", Bus::Pci));
+    let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.168.1.21/24", "fd00:1::21/64"]);
+    assert_eq!(config.vip.addresses[1], "fd00:1::100".parse::<IpAddr>().unwrap());
+    let service = &config.services[1];
+    assert_eq!(
+        service.spec.id,
+        ServiceId::Address {
+            protocol: Protocol::Tcp,
+            address: "[fd00:1::100]:80".parse().unwrap()
+        }
+    );
+    assert_eq!(service.spec.scheduler, "rr");
+    let server = &service.servers[1];
+    assert_eq!(server.address, "[fd00:1::32]:80".parse().unwrap());
+    assert_eq!((&server.method, server.weight), (&Method::Dr, 1));
+}
+
+#[test]
+fn the_socket_follows_the_run_dir() {
+    let config = parse(&format!("director.run_dir = \"/tmp/a\"\n{SHORTEST}")).unwrap();
+    assert_eq!(config.control.socket, Path::new("/tmp/a/rvsd.sock"));
+}
+
+#[test]
+fn what_may_repeat_is_read() {
+    let text = format!(
+        "{SHORTEST}addresses = [\"fe80::1/64\"]\n\
+         [[port]]\nname = \"wan\"\ndevice = \"net_null1\"\naddresses = [\"fe80::1/64\"]\n\
+         [[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1:53\"\nscheduler = \"rr\"\n\
+         server = [{{ address = \"10.0.0.2:53\", weight = 0 }}, {{ address = \"10.0.0.3\" }}]\n\
+         [[service]]\nprotocol = \"udp\"\naddress = \"10.0.0.1:53\"\nscheduler = \"wrr\"\n\
+         [[service.server]]\naddress = \"10.0.0.2\"\nweight = 0xffff\n"
+    );
+    let config = parse(&text).unwrap();
+    assert_eq!(config.ports.len(), 2);
+    let [tcp, udp] = config.services.as_slice() else { panic!("{:?}", config.services) };
+    assert_eq!(tcp.servers[0].address, udp.servers[0].address);
+    assert_eq!((tcp.servers[0].weight, udp.servers[0].weight), (0, 65_535));
+}
+
+/// The limit is that of a release build; an unoptimised one is about ten times
+/// slower.
+#[test]
+fn a_hundred_thousand_servers_load_in_time() {
+    let mut text = SHORTEST.to_owned();
+    for service in 0..100 {
+        text.push_str("[[service]]\nprotocol = \"tcp\"\nscheduler = \"wrr\"\n");
+        text.push_str(&format!("address = \"192.0.2.1:{}\"\n", 1 + service));
+        for server in 0..1000 {
+            let (high, low) = (server / 250, server % 250);
+            text.push_str("[[service.server]]\n");
+            text.push_str(&format!("address = \"10.{service}.{high}.{}\"\nweight = 3\n", 1 + low));
+        }
+    }
+    let start = Instant::now();
+    let config = parse(&text).unwrap();
+    let elapsed = start.elapsed();
+    assert_eq!(config.services.iter().map(|s| s.servers.len()).sum::<usize>(), 100_000);
+    let limit = if cfg!(debug_assertions) { 20 } else { 2 };
+    assert!(elapsed < Duration::from_secs(limit), "{elapsed:?}");
+}
