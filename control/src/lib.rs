@@ -1,3 +1,4 @@
 //! The control side of RVS.
 pub mod api;
 pub mod config;
+pub mod registry;

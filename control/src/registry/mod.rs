@@ -1,0 +1,510 @@
+//! The single authority over services and servers.
+//!
+//! It validates what clients ask, gives servers the numbers that connections
+//! keep, and builds the snapshots that workers run. It is a plain data
+//! structure: no sockets, no threads, no clock.
+//!
+//! Deleted servers stay in the *trash* while connections to them exist: their
+//! numbers, counters and connections come back when the server is added again
+//! (as with the kernel), and no number is given out twice.
+
+mod rates;
+mod slots;
+mod validate;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use dataplane::conn;
+use dataplane::scheduler::{Candidate, Candidates, Position, Scheduler};
+use dataplane::service::{Hop, Server, ServerCounts, Service, ServiceKey, Services, TrafficTotals};
+use dataplane::snapshot::{Port, Snapshot};
+
+use crate::api::{
+    Error, ErrorCode, ServerSpec, ServerStatus, ServiceId, ServiceSpec, ServiceStatus, Stats,
+    Timeouts,
+};
+use rates::Meter;
+pub use rates::PERIOD_SECONDS;
+use slots::Slots;
+use validate::{check_server, check_service, key_of};
+
+/// All services and servers.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    ports: Vec<Port>,
+    timeouts: Timeouts,
+    epoch: u64,
+    /// By creation: a service keeps its place for as long as it exists.
+    services: BTreeMap<u64, ServiceEntry>,
+    by_key: HashMap<ServiceKey, u64>,
+    next_place: u64,
+    servers: Slots<ServerEntry>,
+    /// Deleted servers that connections still have.
+    trash: HashMap<(ServiceKey, SocketAddr), u32>,
+}
+
+#[derive(Debug)]
+struct ServiceEntry {
+    spec: ServiceSpec,
+    scheduler: Scheduler,
+    /// Numbers of its servers, newest first.
+    servers: Vec<u32>,
+    /// What servers counted that are gone for good.
+    retired: TrafficTotals,
+    meter: Meter,
+    published: Arc<Service>,
+}
+
+#[derive(Debug)]
+struct ServerEntry {
+    service: ServiceKey,
+    spec: ServerSpec,
+    meter: Meter,
+    /// The epoch of the snapshot that first had it deleted.
+    deleted: Option<u64>,
+    published: Arc<Server>,
+}
+
+/// Finds how packets to a server leave.
+pub type Resolve<'a> = &'a dyn Fn(&ServerSpec) -> Hop;
+
+impl Registry {
+    /// An empty registry for so many workers.
+    #[must_use]
+    pub fn new(workers: usize, ports: Vec<Port>, timeouts: Timeouts) -> Self {
+        Self {
+            workers,
+            ports,
+            timeouts,
+            epoch: 0,
+            services: BTreeMap::new(),
+            by_key: HashMap::new(),
+            next_place: 0,
+            servers: Slots::default(),
+            trash: HashMap::new(),
+        }
+    }
+
+    /// Creates a service.
+    ///
+    /// # Errors
+    /// When it exists, or asks for something impossible or unsupported.
+    pub fn add_service(&mut self, spec: ServiceSpec) -> Result<(), Error> {
+        let (key, scheduler) = check_service(&spec)?;
+        if self.by_key.contains_key(&key) {
+            return Err(Error::new(ErrorCode::ServiceExists, "Service already exists"));
+        }
+        let published = Arc::new(Service {
+            key,
+            scheduler,
+            position: Arc::new(Position::default()),
+            candidates: Candidates::default(),
+        });
+        let place = self.next_place;
+        self.next_place += 1;
+        let mut entry = ServiceEntry {
+            spec,
+            scheduler,
+            servers: Vec::new(),
+            retired: TrafficTotals::default(),
+            meter: Meter::default(),
+            published,
+        };
+        // Servers in the trash from an earlier service of this name count on;
+        // this service begins at 0.
+        entry.meter.zero(self.totals(key, &entry));
+        self.services.insert(place, entry);
+        self.by_key.insert(key, place);
+        Ok(())
+    }
+
+    /// Changes the scheduler of a service.
+    ///
+    /// # Errors
+    /// When it does not exist, or asks for something impossible.
+    pub fn edit_service(&mut self, spec: ServiceSpec) -> Result<(), Error> {
+        let place = self.place(&spec.id, ErrorCode::NoSuchService)?;
+        let (_, scheduler) = check_service(&spec)?;
+        let entry = self.services.get_mut(&place).expect("a place has a service");
+        if entry.scheduler != scheduler {
+            // Another scheduler, another round.
+            let mut service = (*entry.published).clone();
+            service.position = Arc::new(Position::default());
+            entry.published = Arc::new(service);
+        }
+        entry.spec = spec;
+        entry.scheduler = scheduler;
+        self.republish(place);
+        Ok(())
+    }
+
+    /// Deletes a service; its servers go to the trash.
+    ///
+    /// # Errors
+    /// When it does not exist.
+    pub fn delete_service(&mut self, id: &ServiceId) -> Result<(), Error> {
+        let place = self.place(id, ErrorCode::NoSuchService)?;
+        let entry = self.services.remove(&place).expect("a place has a service");
+        let key = entry.published.key;
+        self.by_key.remove(&key);
+        for number in entry.servers {
+            self.discard(number);
+        }
+        Ok(())
+    }
+
+    /// Deletes all services.
+    pub fn flush(&mut self) {
+        let ids: Vec<_> = self.services.values().map(|s| s.spec.id).collect();
+        for id in ids {
+            self.delete_service(&id).expect("a listed service exists");
+        }
+    }
+
+    /// Adds a server to a service, from the trash when it is there.
+    ///
+    /// # Errors
+    /// When there is no such service, the server exists, or it asks for
+    /// something impossible or unsupported.
+    pub fn add_server(
+        &mut self,
+        service: &ServiceId,
+        spec: ServerSpec,
+        resolve: Resolve<'_>,
+    ) -> Result<(), Error> {
+        let place = self.place(service, ErrorCode::ServiceNotDefined)?;
+        let entry = &self.services[&place];
+        let key = entry.published.key;
+        let spec = check_server(&key, spec)?;
+        if self.server_of(entry, spec.address).is_some() {
+            return Err(Error::new(ErrorCode::ServerExists, "Destination already exists"));
+        }
+        let hop = resolve(&spec);
+        let number = match self.trash.remove(&(key, spec.address)) {
+            Some(number) => {
+                let server = self.servers.get_mut(number).expect("trash is in its slot");
+                server.deleted = None;
+                server.spec = spec;
+                server.republish(|published| {
+                    published.hop = hop;
+                    published.deleted = false;
+                });
+                number
+            }
+            None => self.new_server(key, spec, hop)?,
+        };
+        let entry = self.services.get_mut(&place).expect("found above");
+        entry.servers.insert(0, number);
+        entry.published.position.server_added();
+        self.republish(place);
+        Ok(())
+    }
+
+    fn new_server(
+        &mut self,
+        service: ServiceKey,
+        spec: ServerSpec,
+        hop: Hop,
+    ) -> Result<u32, Error> {
+        let published = Arc::new(Server {
+            address: spec.address,
+            hop,
+            deleted: false,
+            counts: Arc::new(ServerCounts::new(self.workers)),
+        });
+        let entry =
+            ServerEntry { service, spec, meter: Meter::default(), deleted: None, published };
+        self.servers
+            .insert(entry)
+            .ok_or_else(|| Error::new(ErrorCode::NoSpace, "no server number is free"))
+    }
+
+    /// Changes a server's weight.
+    ///
+    /// # Errors
+    /// When there is no such service or server, or the new form is impossible.
+    pub fn edit_server(
+        &mut self,
+        service: &ServiceId,
+        spec: ServerSpec,
+        resolve: Resolve<'_>,
+    ) -> Result<(), Error> {
+        let place = self.place(service, ErrorCode::ServiceNotDefined)?;
+        let entry = &self.services[&place];
+        let spec = check_server(&entry.published.key, spec)?;
+        let (_, number) = self.server_of(entry, spec.address).ok_or_else(no_such_server)?;
+        let server = self.servers.get_mut(number).expect("a service's server is in its slot");
+        let hop = resolve(&spec);
+        server.spec = spec;
+        server.republish(|published| published.hop = hop);
+        self.republish(place);
+        Ok(())
+    }
+
+    /// Deletes a server; it goes to the trash.
+    ///
+    /// # Errors
+    /// When there is no such service or server.
+    pub fn delete_server(&mut self, service: &ServiceId, address: SocketAddr) -> Result<(), Error> {
+        let place = self.place(service, ErrorCode::ServiceNotDefined)?;
+        let entry = &self.services[&place];
+        let address = validate::with_port(address, entry.published.key.vport);
+        let (index, number) = self.server_of(entry, address).ok_or_else(no_such_server)?;
+        let entry = self.services.get_mut(&place).expect("found above");
+        entry.servers.remove(index);
+        entry.published.position.server_removed(index);
+        self.republish(place);
+        self.discard(number);
+        Ok(())
+    }
+
+    /// Sets the counters of a service and its servers to zero, or of all.
+    ///
+    /// # Errors
+    /// When the one named does not exist.
+    pub fn zero(&mut self, service: Option<&ServiceId>) -> Result<(), Error> {
+        let places: Vec<_> = match service {
+            Some(id) => vec![self.place(id, ErrorCode::NoSuchService)?],
+            None => self.services.keys().copied().collect(),
+        };
+        for place in places {
+            let entry = &self.services[&place];
+            let totals = self.totals(entry.published.key, entry);
+            let entry = self.services.get_mut(&place).expect("listed above");
+            entry.meter.zero(totals);
+            for &number in &entry.servers {
+                let server = self.servers.get_mut(number).expect("in its slot");
+                server.meter.zero(server.published.counts.totals());
+            }
+        }
+        Ok(())
+    }
+
+    /// The timeouts in force.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Changes timeouts; zeroes keep the present value.
+    ///
+    /// # Errors
+    /// When a value is out of range.
+    pub fn set_timeouts(&mut self, new: Timeouts) -> Result<(), Error> {
+        let Timeouts { tcp, tcp_fin, udp } = new;
+        for (name, value) in [("tcp", tcp), ("tcp_fin", tcp_fin), ("udp", udp)] {
+            validate::check_timeout(name, value)?;
+        }
+        let keep = |new, old| if new == 0 { old } else { new };
+        self.timeouts = Timeouts {
+            tcp: keep(tcp, self.timeouts.tcp),
+            tcp_fin: keep(tcp_fin, self.timeouts.tcp_fin),
+            udp: keep(udp, self.timeouts.udp),
+        };
+        Ok(())
+    }
+
+    /// Finds the way to every server anew. Whether any changed.
+    pub fn resolve_all(&mut self, resolve: Resolve<'_>) -> bool {
+        let mut changed = false;
+        for server in self.servers.iter_mut() {
+            let hop = resolve(&server.spec);
+            if hop != server.published.hop {
+                server.republish(|published| published.hop = hop);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// The servers in use, with the service they belong to and how their
+    /// packets leave, in the order of the listing.
+    pub fn servers(&self) -> impl Iterator<Item = (&ServiceSpec, &ServerSpec, Hop)> {
+        self.services.values().rev().flat_map(|service| {
+            service.servers.iter().map(|&number| {
+                let server = self.server(number);
+                (&service.spec, &server.spec, server.published.hop)
+            })
+        })
+    }
+
+    /// The address of a server by the number that its connections have; also
+    /// of a deleted one.
+    #[must_use]
+    pub fn server_address(&self, number: u32) -> Option<SocketAddr> {
+        Some(self.servers.get(number)?.spec.address)
+    }
+
+    /// Builds the snapshot of what there now is, under a new epoch.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.epoch += 1;
+        let mut timeouts = conn::Timeouts::default();
+        timeouts.set(conn::State::Established, self.timeouts.tcp);
+        timeouts.set(conn::State::FinWait, self.timeouts.tcp_fin);
+        timeouts.set(conn::State::Udp, self.timeouts.udp);
+        let servers = self.servers.slots().map(|s| s.map(|s| Arc::clone(&s.published))).collect();
+        for number in self.trash.values() {
+            let server = self.servers.get_mut(*number).expect("trash is in its slot");
+            server.deleted.get_or_insert(self.epoch);
+        }
+        Arc::new(Snapshot {
+            epoch: self.epoch,
+            services: Services::new(self.services.values().map(|s| Arc::clone(&s.published))),
+            servers,
+            ports: self.ports.clone(),
+            timeouts,
+        })
+    }
+
+    /// Forgets deleted servers without connections. `running` is the oldest
+    /// epoch that any worker runs: no worker that has heard of the deletion
+    /// opens another connection. Whether any was forgotten; the next snapshot
+    /// is without them.
+    pub fn empty_trash(&mut self, running: u64) -> bool {
+        let gone: Vec<_> = self
+            .trash
+            .iter()
+            .filter(|&(_, &number)| {
+                let server = self.server(number);
+                server.deleted.is_some_and(|epoch| epoch <= running)
+                    && server.published.counts.connections.read() == (0, 0)
+            })
+            .map(|(&name, &number)| (name, number))
+            .collect();
+        for (name, number) in &gone {
+            self.trash.remove(name);
+            let server = self.servers.remove(*number).expect("trash is in its slot");
+            if let Some(place) = self.by_key.get(&server.service) {
+                let service = self.services.get_mut(place).expect("a place has a service");
+                service.retired = rates::sum(service.retired, server.published.counts.totals());
+            }
+        }
+        !gone.is_empty()
+    }
+
+    /// Advances the rates. To be called every [`PERIOD_SECONDS`].
+    pub fn estimate_rates(&mut self) {
+        let totals: Vec<_> =
+            self.services.values().map(|entry| self.totals(entry.published.key, entry)).collect();
+        for (entry, totals) in self.services.values_mut().zip(totals) {
+            entry.meter.estimate(totals);
+        }
+        for server in self.servers.iter_mut() {
+            server.meter.estimate(server.published.counts.totals());
+        }
+    }
+
+    /// The status of one service.
+    ///
+    /// # Errors
+    /// When it does not exist.
+    pub fn service_status(&self, id: &ServiceId) -> Result<ServiceStatus, Error> {
+        let place = self.place(id, ErrorCode::NoSuchService)?;
+        Ok(self.status(&self.services[&place]))
+    }
+
+    /// Statuses of services from a cursor on, newest first, until `rows` rows
+    /// (services and servers) are reached; and the cursor to go on with.
+    #[must_use]
+    pub fn statuses(&self, cursor: Option<u64>, rows: usize) -> (Vec<ServiceStatus>, Option<u64>) {
+        let mut statuses = Vec::new();
+        let mut used = 0;
+        let from = cursor.unwrap_or(u64::MAX);
+        for (&place, entry) in self.services.range(..=from).rev() {
+            used += 1 + entry.servers.len();
+            if used > rows && !statuses.is_empty() {
+                return (statuses, Some(place));
+            }
+            statuses.push(self.status(entry));
+        }
+        (statuses, None)
+    }
+
+    fn status(&self, entry: &ServiceEntry) -> ServiceStatus {
+        let servers = entry.servers.iter().map(|&number| {
+            let server = self.server(number);
+            let (active, inactive) = server.published.counts.connections.read();
+            let stats = server.meter.stats(server.published.counts.totals());
+            ServerStatus { spec: server.spec.clone(), active, inactive, persistent: 0, stats }
+        });
+        ServiceStatus {
+            spec: entry.spec.clone(),
+            stats: self.stats(entry),
+            servers: servers.collect(),
+        }
+    }
+
+    fn stats(&self, entry: &ServiceEntry) -> Stats {
+        entry.meter.stats(self.totals(entry.published.key, entry))
+    }
+
+    /// All that was ever counted for a service of this name.
+    fn totals(&self, key: ServiceKey, entry: &ServiceEntry) -> TrafficTotals {
+        let trash = self.trash.iter().filter(|((service, _), _)| *service == key).map(|(_, n)| n);
+        entry.servers.iter().chain(trash).fold(entry.retired, |sum, &number| {
+            rates::sum(sum, self.server(number).published.counts.totals())
+        })
+    }
+
+    /// Puts a server into the trash.
+    fn discard(&mut self, number: u32) {
+        let server = self.servers.get_mut(number).expect("a service's server is in its slot");
+        server.republish(|published| published.deleted = true);
+        self.trash.insert((server.service, server.spec.address), number);
+    }
+
+    /// Builds what workers see of a service anew.
+    fn republish(&mut self, place: u64) {
+        let entry = &self.services[&place];
+        let candidates = entry
+            .servers
+            .iter()
+            .map(|&number| Candidate { server: number, weight: self.server(number).spec.weight })
+            .collect();
+        let published = Service {
+            key: entry.published.key,
+            scheduler: entry.scheduler,
+            position: Arc::clone(&entry.published.position),
+            candidates: Candidates::new(candidates),
+        };
+        self.services.get_mut(&place).expect("found above").published = Arc::new(published);
+    }
+
+    fn place(&self, id: &ServiceId, missing: ErrorCode) -> Result<u64, Error> {
+        let found = key_of(id).ok().and_then(|key| self.by_key.get(&key));
+        found.copied().ok_or_else(|| {
+            let message = match missing {
+                ErrorCode::ServiceNotDefined => "Service not defined",
+                _ => "No such service",
+            };
+            Error::new(missing, message)
+        })
+    }
+
+    fn server_of(&self, entry: &ServiceEntry, address: SocketAddr) -> Option<(usize, u32)> {
+        let mut numbers = entry.servers.iter().copied().enumerate();
+        numbers.find(|&(_, number)| self.server(number).spec.address == address)
+    }
+
+    fn server(&self, number: u32) -> &ServerEntry {
+        self.servers.get(number).expect("a number in use is in its slot")
+    }
+}
+
+impl ServerEntry {
+    fn republish(&mut self, change: impl FnOnce(&mut Server)) {
+        let mut server = (*self.published).clone();
+        change(&mut server);
+        self.published = Arc::new(server);
+    }
+}
+
+fn no_such_server() -> Error {
+    Error::new(ErrorCode::NoSuchServer, "No such destination")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+use super::*;
+use crate::api::{Method, Protocol};
+
+fn id(address: &str) -> ServiceId {
+    ServiceId::Address { protocol: Protocol::Tcp, address: address.parse().unwrap() }
+}
+
+fn service(address: &str, scheduler: &str) -> ServiceSpec {
+    ServiceSpec {
+        id: id(address),
+        scheduler: scheduler.into(),
+        scheduler_flags: vec![],
+        persistence: None,
+        one_packet: false,
+    }
+}
+
+fn server(address: &str, weight: u32) -> ServerSpec {
+    ServerSpec {
+        address: address.parse().unwrap(),
+        method: Method::Dr,
+        weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+const NO_ROUTE: Resolve<'static> = &|_| Hop::NoRoute;
+const VIP: &str = "192.168.1.100:80";
+const RS1: &str = "192.168.1.31:80";
+const RS2: &str = "192.168.1.32:80";
+
+fn registry() -> Registry {
+    let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
+    let mut registry = Registry::new(1, vec![], timeouts);
+    registry.add_service(service(VIP, "rr")).unwrap();
+    registry.add_server(&id(VIP), server(RS1, 1), NO_ROUTE).unwrap();
+    registry.add_server(&id(VIP), server(RS2, 2), NO_ROUTE).unwrap();
+    registry
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
+    result.unwrap_err().code
+}
+
+/// Does what a worker would for one connection to server `number`.
+fn open(snapshot: &Snapshot, number: u32) -> Arc<ServerCounts> {
+    let counts = Arc::clone(&snapshot.server(number).unwrap().counts);
+    counts.connections.open(true);
+    counts.scheduled(0);
+    counts.packet(0, 60);
+    counts
+}
+
+#[test]
+fn newest_comes_first_as_in_the_kernel() {
+    let mut registry = registry();
+    registry.add_service(service("192.168.1.101:80", "wrr")).unwrap();
+    let (statuses, next) = registry.statuses(None, 1000);
+    assert_eq!(next, None);
+    let ids: Vec<_> = statuses.iter().map(|s| s.spec.id).collect();
+    assert_eq!(ids, [id("192.168.1.101:80"), id(VIP)]);
+    let servers: Vec<_> = statuses[1].servers.iter().map(|s| s.spec.address).collect();
+    assert_eq!(servers, [RS2.parse().unwrap(), RS1.parse().unwrap()]);
+    let snapshot = registry.snapshot();
+    assert!(snapshot.services.find(&key_of(&id(VIP)).unwrap()).is_some());
+}
+
+#[test]
+fn the_kernels_errors() {
+    let mut registry = registry();
+    let other = id("9.9.9.9:1");
+    assert_eq!(code(registry.add_service(service(VIP, "rr"))), ErrorCode::ServiceExists);
+    assert_eq!(code(registry.edit_service(service("9.9.9.9:1", "rr"))), ErrorCode::NoSuchService);
+    assert_eq!(code(registry.delete_service(&other)), ErrorCode::NoSuchService);
+    assert_eq!(code(registry.zero(Some(&other))), ErrorCode::NoSuchService);
+    assert_eq!(code(registry.service_status(&other)), ErrorCode::NoSuchService);
+    let add = registry.add_server(&other, server(RS1, 1), NO_ROUTE);
+    assert_eq!(code(add), ErrorCode::ServiceNotDefined);
+    let add = registry.add_server(&id(VIP), server(RS1, 1), NO_ROUTE);
+    assert_eq!(code(add), ErrorCode::ServerExists);
+    let edit = registry.edit_server(&id(VIP), server("1.1.1.1:80", 1), NO_ROUTE);
+    assert_eq!(code(edit), ErrorCode::NoSuchServer);
+    let delete = registry.delete_server(&id(VIP), "1.1.1.1:80".parse().unwrap());
+    assert_eq!(code(delete), ErrorCode::NoSuchServer);
+    let add = registry.add_service(service("192.168.1.105:80", "foo"));
+    assert_eq!(code(add), ErrorCode::NoSuchScheduler);
+}
+
+#[test]
+fn what_is_impossible_or_not_there_yet() {
+    let mut registry = registry();
+    for (address, weight, expected) in [
+        ("0.0.0.0:80", 1, ErrorCode::InvalidArgument),
+        ("224.0.0.1:80", 1, ErrorCode::InvalidArgument),
+        ("[fd00::1]:80", 1, ErrorCode::InvalidArgument),
+        ("192.168.1.33:80", 65_536, ErrorCode::InvalidArgument),
+    ] {
+        let add = registry.add_server(&id(VIP), server(address, weight), NO_ROUTE);
+        assert_eq!(code(add), expected, "{address}");
+    }
+    let nat = ServerSpec { method: Method::Nat, ..server("192.168.1.33:80", 1) };
+    assert_eq!(code(registry.add_server(&id(VIP), nat, NO_ROUTE)), ErrorCode::Unsupported);
+    assert_eq!(code(registry.add_service(service("1.1.1.1:80", "wlc"))), ErrorCode::Unsupported);
+    assert_eq!(code(registry.add_service(service("1.1.1.1:0", "rr"))), ErrorCode::InvalidArgument);
+    let ops = ServiceSpec { one_packet: true, ..service("1.1.1.1:80", "rr") };
+    assert_eq!(code(registry.add_service(ops)), ErrorCode::Unsupported);
+    // Nothing of that was applied.
+    assert_eq!(registry.statuses(None, 1000).0.len(), 1);
+    assert_eq!(registry.servers().count(), 2);
+}
+
+#[test]
+fn a_dr_server_has_the_services_port() {
+    let mut registry = registry();
+    registry.add_server(&id(VIP), server("192.168.1.13:8080", 1), NO_ROUTE).unwrap();
+    let status = registry.service_status(&id(VIP)).unwrap();
+    assert_eq!(status.servers[0].spec.address, "192.168.1.13:80".parse().unwrap());
+    // And is found by whatever port.
+    registry.delete_server(&id(VIP), "192.168.1.13:0".parse().unwrap()).unwrap();
+}
+
+#[test]
+fn a_deleted_server_comes_back_with_its_connections() {
+    let mut registry = registry();
+    let counts = open(&registry.snapshot(), 0);
+    registry.delete_server(&id(VIP), RS1.parse().unwrap()).unwrap();
+    let snapshot = registry.snapshot();
+    assert!(snapshot.server(0).unwrap().deleted);
+    assert!(!registry.empty_trash(snapshot.epoch), "a connection has it");
+
+    registry.add_server(&id(VIP), server(RS1, 5), NO_ROUTE).unwrap();
+    let snapshot = registry.snapshot();
+    assert!(!snapshot.server(0).unwrap().deleted);
+    let status = registry.service_status(&id(VIP)).unwrap();
+    assert_eq!((status.servers[0].active, status.servers[0].stats.in_packets), (1, 1));
+    assert_eq!(status.stats.connections, 1);
+    counts.connections.close(true);
+    assert!(!registry.empty_trash(u64::MAX), "it is in use");
+}
+
+#[test]
+fn a_number_is_free_only_when_no_worker_can_use_it() {
+    let mut registry = registry();
+    let before = registry.snapshot().epoch;
+    let counts = open(&registry.snapshot(), 0);
+    counts.connections.close(true);
+    registry.delete_server(&id(VIP), RS1.parse().unwrap()).unwrap();
+    assert!(!registry.empty_trash(u64::MAX), "no snapshot has it deleted yet");
+    let deleted = registry.snapshot().epoch;
+    assert!(!registry.empty_trash(before), "a worker may still schedule to it");
+    assert!(registry.empty_trash(deleted));
+    assert!(registry.snapshot().server(0).is_none());
+    // What it counted stays with the service.
+    assert_eq!(registry.service_status(&id(VIP)).unwrap().stats.connections, 1);
+    registry.add_server(&id(VIP), server("192.168.1.33:80", 1), NO_ROUTE).unwrap();
+    assert_eq!(registry.server_address(0), Some("192.168.1.33:80".parse().unwrap()));
+}
+
+#[test]
+fn a_service_made_again_begins_at_zero() {
+    let mut registry = registry();
+    open(&registry.snapshot(), 0);
+    registry.delete_service(&id(VIP)).unwrap();
+    registry.add_service(service(VIP, "rr")).unwrap();
+    assert_eq!(registry.service_status(&id(VIP)).unwrap().stats, Stats::default());
+    registry.add_server(&id(VIP), server(RS1, 1), NO_ROUTE).unwrap();
+    let status = registry.service_status(&id(VIP)).unwrap();
+    assert_eq!((status.stats.connections, status.servers[0].active), (0, 1));
+}
+
+#[test]
+fn flush_deletes_all() {
+    let mut registry = registry();
+    registry.flush();
+    assert_eq!(registry.statuses(None, 1000), (vec![], None));
+    let snapshot = registry.snapshot();
+    assert!(snapshot.services.find(&key_of(&id(VIP)).unwrap()).is_none());
+}
+
+#[test]
+fn zero_counts_from_now_on() {
+    let mut registry = registry();
+    let snapshot = registry.snapshot();
+    open(&snapshot, 0);
+    registry.zero(Some(&id(VIP))).unwrap();
+    let status = registry.service_status(&id(VIP)).unwrap();
+    assert_eq!((status.stats, status.servers[1].stats), (Stats::default(), Stats::default()));
+    assert_eq!(status.servers[1].active, 1, "connections are no counter");
+    open(&snapshot, 0);
+    assert_eq!(registry.service_status(&id(VIP)).unwrap().stats.connections, 1);
+}
+
+#[test]
+fn editing_keeps_the_connections() {
+    let mut registry = registry();
+    open(&registry.snapshot(), 0);
+    registry.edit_server(&id(VIP), server(RS1, 0), NO_ROUTE).unwrap();
+    registry.edit_service(service(VIP, "wrr")).unwrap();
+    let status = registry.service_status(&id(VIP)).unwrap();
+    assert_eq!(status.spec.scheduler, "wrr");
+    assert_eq!((status.servers[1].spec.weight, status.servers[1].active), (0, 1));
+    let snapshot = registry.snapshot();
+    let service = snapshot.services.find(&key_of(&id(VIP)).unwrap()).unwrap();
+    for _ in 0..4 {
+        let chosen = service.scheduler.choose(&service.position, &service.candidates);
+        assert_eq!(chosen, Some(1));
+    }
+}
+
+#[test]
+fn listings_go_on_by_cursor() {
+    let mut registry = registry();
+    for port in 1..=20 {
+        registry.add_service(service(&format!("10.0.0.1:{port}"), "rr")).unwrap();
+    }
+    let mut cursor = None;
+    let mut seen = Vec::new();
+    loop {
+        let (page, next) = registry.statuses(cursor, 4);
+        assert!(!page.is_empty() && page.len() <= 4);
+        seen.extend(page.into_iter().map(|s| s.spec.id));
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 21);
+    assert_eq!((seen[0], seen[20]), (id("10.0.0.1:20"), id(VIP)));
+}
+
+#[test]
+fn timeouts_keep_what_is_zero_and_reach_the_workers() {
+    let mut registry = registry();
+    registry.set_timeouts(Timeouts { tcp: 100, tcp_fin: 0, udp: 7 }).unwrap();
+    assert_eq!(registry.timeouts(), Timeouts { tcp: 100, tcp_fin: 120, udp: 7 });
+    let too_long = Timeouts { tcp: 0, tcp_fin: 0, udp: 2_678_401 };
+    assert_eq!(code(registry.set_timeouts(too_long)), ErrorCode::InvalidArgument);
+    let timeouts = registry.snapshot().timeouts;
+    assert_eq!(timeouts.ticks(conn::State::Udp), 7 * dataplane::time::TICKS_PER_SECOND);
+    assert_eq!(timeouts.ticks(conn::State::SynRecv), 60 * dataplane::time::TICKS_PER_SECOND);
+}
+
+#[test]
+fn only_changed_ways_make_a_new_snapshot_worth_while() {
+    let mut registry = registry();
+    assert!(!registry.resolve_all(NO_ROUTE));
+    let way: Resolve<'_> = &|server: &ServerSpec| {
+        if server.address == RS1.parse().unwrap() { Hop::Unresolved } else { Hop::NoRoute }
+    };
+    assert!(registry.resolve_all(way));
+    assert!(!registry.resolve_all(way));
+    assert_eq!(registry.snapshot().server(0).unwrap().hop, Hop::Unresolved);
+}

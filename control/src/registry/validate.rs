@@ -1,0 +1,122 @@
+//! What services and servers may be: the kernel's rules, and what this version
+//! of RVS does not have yet.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use dataplane::packet;
+use dataplane::scheduler::Scheduler;
+use dataplane::service::ServiceKey;
+
+use crate::api::{Error, ErrorCode, Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
+
+/// The longest timeout that ipvsadm accepts, s: 31 days.
+const MAX_TIMEOUT: u32 = 31 * 24 * 3600;
+
+/// The kernel's schedulers, to tell one that is not built yet from a mistake.
+const KERNEL_SCHEDULERS: [&str; 14] =
+    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
+
+/// The key that packets to a service have.
+pub(super) fn key_of(id: &ServiceId) -> Result<ServiceKey, Error> {
+    let ServiceId::Address { protocol, address } = id else {
+        return Err(unsupported("firewall marks are not supported yet"));
+    };
+    let protocol = match protocol {
+        Protocol::Tcp => packet::Protocol::Tcp,
+        Protocol::Udp => packet::Protocol::Udp,
+        Protocol::Sctp => return Err(unsupported("SCTP services are not supported yet")),
+    };
+    Ok(ServiceKey { protocol, vip: address.ip(), vport: address.port() })
+}
+
+/// Checks a service.
+pub(super) fn check_service(spec: &ServiceSpec) -> Result<(ServiceKey, Scheduler), Error> {
+    let key = key_of(&spec.id)?;
+    if spec.persistence.is_some() {
+        return Err(unsupported("persistence is not supported yet"));
+    }
+    if spec.one_packet {
+        return Err(unsupported("one-packet scheduling is not supported yet"));
+    }
+    if !is_unicast(key.vip) {
+        return Err(invalid(format!("{} is not a unicast address", key.vip)));
+    }
+    if key.vport == 0 {
+        return Err(invalid("port 0 is for persistent services only"));
+    }
+    let scheduler = scheduler(&spec.scheduler)?;
+    if let [flag, ..] = &spec.scheduler_flags[..] {
+        return Err(invalid(format!("scheduler {} has no flag {flag}", scheduler.name())));
+    }
+    Ok((key, scheduler))
+}
+
+fn scheduler(name: &str) -> Result<Scheduler, Error> {
+    if let Some(scheduler) = Scheduler::from_name(name) {
+        return Ok(scheduler);
+    }
+    if KERNEL_SCHEDULERS.contains(&name) {
+        let known: Vec<_> = Scheduler::ALL.iter().map(|s| s.name()).collect();
+        let known = known.join(", ");
+        return Err(unsupported(format!("scheduler {name} is not supported yet; use {known}")));
+    }
+    Err(Error::new(ErrorCode::NoSuchScheduler, "Scheduler or persistence engine not found"))
+}
+
+/// Checks a server of a service, and gives it the port that it will have.
+pub(super) fn check_server(
+    service: &ServiceKey,
+    mut spec: ServerSpec,
+) -> Result<ServerSpec, Error> {
+    match spec.method {
+        Method::Dr => {}
+        Method::Nat => return Err(unsupported("method Masq (-m) is not supported yet; use -g")),
+        Method::Tun(_) => {
+            return Err(unsupported("method Tunnel (-i) is not supported yet; use -g"));
+        }
+        Method::Fullnat => return Err(unsupported("method FullNat is not supported yet; use -g")),
+    }
+    if spec.upper_threshold != 0 || spec.lower_threshold != 0 {
+        return Err(unsupported("connection thresholds are not supported yet"));
+    }
+    if !is_unicast(spec.address.ip()) {
+        return Err(invalid(format!("{} is not a unicast address", spec.address.ip())));
+    }
+    if spec.address.is_ipv4() != service.vip.is_ipv4() {
+        return Err(invalid("a server has its service's address family"));
+    }
+    if spec.weight > 65_535 {
+        return Err(invalid(format!("weight {} is not 0 to 65535", spec.weight)));
+    }
+    // The packet keeps its port under DR, so the server's is the service's.
+    spec.address.set_port(service.vport);
+    Ok(spec)
+}
+
+/// The address with the service's port: DR has no other.
+pub(super) fn with_port(mut address: SocketAddr, vport: u16) -> SocketAddr {
+    address.set_port(vport);
+    address
+}
+
+pub(super) fn check_timeout(name: &str, seconds: u32) -> Result<(), Error> {
+    if seconds > MAX_TIMEOUT {
+        return Err(invalid(format!("timeout {name} {seconds} is not 0 to {MAX_TIMEOUT} s")));
+    }
+    Ok(())
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => !a.is_unspecified() && !a.is_multicast() && a != Ipv4Addr::BROADCAST,
+        IpAddr::V6(a) => !a.is_unspecified() && !a.is_multicast(),
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidArgument, message)
+}
+
+fn unsupported(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::Unsupported, message)
+}
