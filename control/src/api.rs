@@ -19,13 +19,13 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 
 /// The longest request that the daemon reads, in bytes without the length.
-pub const MAX_REQUEST: usize = 256 * 1024;
+pub const MAX_REQUEST: usize = 64 * 1024;
 
 /// The longest reply that a client should accept, in bytes without the length.
 pub const MAX_REPLY: usize = 64 * 1024 * 1024;
 
 /// Most rows that one reply of a listing carries; the rest follows by cursor.
-pub const MAX_ROWS: usize = 4096;
+pub const MAX_ROWS: usize = 1024;
 
 /// What a client asks of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,184 @@
+//! The control socket: accepts clients, reads their requests, writes replies.
+//!
+//! Runs inside the control thread's event loop and never blocks. Requests come
+//! out of [`ApiServer::next_request`], one client after the other; a client has
+//! at most one under way, and its reply goes in by [`ApiServer::reply`] when it
+//! is ready.
+
+mod access;
+mod client;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use crate::api::{self, Error, ErrorCode, Reply, Request};
+pub use access::Access;
+use client::{Client, Pumped};
+
+/// Most clients at a time.
+const MAX_CLIENTS: usize = 1024;
+
+/// Names a client until it goes; names are not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(usize);
+
+/// The control socket and its clients.
+#[derive(Debug)]
+pub struct ApiServer {
+    listener: UnixListener,
+    path: PathBuf,
+    access: Access,
+    clients: HashMap<ClientId, Client<UnixStream>>,
+    /// Clients that may have something to do.
+    ready: VecDeque<ClientId>,
+    queued: HashSet<ClientId>,
+    /// Tokens from here on are clients.
+    next: usize,
+    poll: Registry,
+}
+
+impl ApiServer {
+    /// Listens at `path`, as `token` of the event loop; clients get the tokens
+    /// above it. A socket file left behind by a daemon that died is replaced;
+    /// the caller holds the lock that says no other is alive.
+    ///
+    /// # Errors
+    /// The system's, with the path.
+    pub fn bind(
+        path: &Path,
+        access: Access,
+        poll: &Registry,
+        token: Token,
+    ) -> Result<Self, String> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            format!("control socket {}: {what}: {error}", path.display())
+        };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("cannot replace", &error));
+            }
+            _ => {}
+        }
+        let mut listener = UnixListener::bind(path).map_err(|e| failed("cannot listen", &e))?;
+        access.apply(path).map_err(|e| failed("cannot set its group and mode", &e))?;
+        let poll = poll.try_clone().map_err(|e| failed("cannot watch", &e))?;
+        poll.register(&mut listener, token, Interest::READABLE)
+            .map_err(|e| failed("cannot watch", &e))?;
+        Ok(Self {
+            listener,
+            path: path.to_path_buf(),
+            access,
+            clients: HashMap::new(),
+            ready: VecDeque::new(),
+            queued: HashSet::new(),
+            next: token.0 + 1,
+            poll,
+        })
+    }
+
+    /// Takes new clients; to be called when the listener's token is ready.
+    pub fn accept(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.welcome(stream),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    log::warn!("control socket: cannot take a client: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut stream: UnixStream) {
+        if self.clients.len() >= MAX_CLIENTS {
+            let message = format!("{MAX_CLIENTS} clients are connected already; try again");
+            let reply: Reply = Err(Error::new(ErrorCode::Busy, message));
+            if let Ok(frame) = crate::frame::encode(&reply, api::MAX_REPLY) {
+                // A new socket has room for a line; if not, closing says it.
+                let _ = io::Write::write(&mut stream, &frame);
+            }
+            return;
+        }
+        let id = ClientId(self.next);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.register(&mut stream, Token(id.0), interest) {
+            log::warn!("control socket: cannot watch a client: {error}");
+            return;
+        }
+        self.next += 1;
+        let may_change = self.access.may_change(&stream);
+        self.clients.insert(id, Client::new(stream, may_change));
+        self.wake(id);
+    }
+
+    /// Notes that a token of the event loop is ready, if it is a client's.
+    pub fn ready(&mut self, token: Token) {
+        let id = ClientId(token.0);
+        if self.clients.contains_key(&id) {
+            self.wake(id);
+        }
+    }
+
+    fn wake(&mut self, id: ClientId) {
+        if self.queued.insert(id) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The next request of any client, and who asked.
+    pub fn next_request(&mut self, now: Instant) -> Option<(ClientId, Request)> {
+        while let Some(id) = self.ready.pop_front() {
+            self.queued.remove(&id);
+            let Some(client) = self.clients.get_mut(&id) else { continue };
+            match client.pump(now) {
+                Pumped::Idle => {}
+                Pumped::Request(request) => return Some((id, request)),
+                Pumped::Close => self.close(id),
+            }
+        }
+        None
+    }
+
+    /// Answers a client's request. Without effect when the client has gone.
+    pub fn reply(&mut self, id: ClientId, reply: &Reply) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.reply(reply);
+        self.wake(id);
+    }
+
+    /// Ends conversations that are stuck.
+    pub fn expire(&mut self, now: Instant) {
+        let late: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.deadline().is_some_and(|deadline| deadline <= now))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in late {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.expire();
+            }
+            self.wake(id);
+        }
+    }
+
+    fn close(&mut self, id: ClientId) {
+        if let Some(mut client) = self.clients.remove(&id) {
+            // Closing the descriptor ends the watch as well.
+            let _ = self.poll.deregister(&mut client.stream);
+        }
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
