@@ -26,17 +26,16 @@ fn main() {
 /// Emits the linker flags of the system's libdpdk. Dynamic linking, and no
 /// driver by name: EAL loads drivers from its plugin folder.
 fn find_dpdk() -> Result<(), String> {
-    pkg_config::Config::new()
-        .atleast_version(MINIMUM)
-        .probe("libdpdk")
-        .map(|_| ())
-        .map_err(|error| format!("pkg-config finds no libdpdk {MINIMUM} or newer ({})", cause(&error)))
+    pkg_config::Config::new().atleast_version(MINIMUM).probe("libdpdk").map(|_| ()).map_err(
+        |error| format!("pkg-config finds no libdpdk {MINIMUM} or newer ({})", cause(&error)),
+    )
 }
 
 fn cause(error: &pkg_config::Error) -> String {
     match error {
         pkg_config::Error::Command { .. } => "pkg-config cannot be run".into(),
-        pkg_config::Error::Failure { output, .. } | pkg_config::Error::ProbeFailure { output, .. } => {
+        pkg_config::Error::Failure { output, .. }
+        | pkg_config::Error::ProbeFailure { output, .. } => {
             let text = String::from_utf8_lossy(&output.stderr);
             text.lines().next().unwrap_or("it is not installed").trim().to_string()
         }
@@ -73,7 +72,7 @@ fn generate_bindings() -> Result<(), String> {
         .rust_target(rust)
         .rust_edition(bindgen::RustEdition::Edition2024)
         .wrap_unsafe_ops(true)
-        .derive_copy(true)
+        .derive_default(true)
         .generate()
         .map_err(|error| format!("bindgen cannot read shim.h ({})", error.to_string().trim()))?;
     let out: PathBuf = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();

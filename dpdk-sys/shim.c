@@ -12,7 +12,9 @@
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <rte_mempool.h>
+#include <rte_memzone.h>
 #include <rte_prefetch.h>
 #include <rte_version.h>
 
@@ -112,15 +114,64 @@ uint64_t rvs_tsc_hz(void)
 
 /* Pools and mbufs */
 
-int rvs_pool_create(const char *name, uint32_t mbufs, uint32_t cache, uint16_t private_size,
-		    uint16_t data_room, int numa_node, struct rvs_mempool **pool)
+/*
+ * Without huge pages, DPDK by default lets no mbuf cross a 4 KiB page, so that
+ * each takes a whole page and all headers fall into the same few sets of the L1
+ * cache. Where devices use virtual addresses, as they do without huge pages, the
+ * rule has no use.
+ */
+static bool may_cross_pages(void)
 {
-	struct rte_mempool *created = rte_pktmbuf_pool_create(name, mbufs, cache, private_size,
-							      data_room, numa_node);
+	return !rte_eal_has_hugepages() && rte_eal_iova_mode() == RTE_IOVA_VA;
+}
 
-	if (created == NULL)
+/*
+ * With mbufs that may cross pages, DPDK's own population would leave the mbufs
+ * without an address for devices; one zone of memory has one.
+ */
+static int populate(struct rte_mempool *pool, const char *name)
+{
+	const struct rte_memzone *zone;
+	char zone_name[RTE_MEMZONE_NAMESIZE];
+	size_t size;
+
+	if (!may_cross_pages())
+		return rte_mempool_populate_default(pool);
+
+	size = (size_t)pool->size * rte_mempool_calc_obj_size(pool->elt_size, pool->flags, NULL);
+	snprintf(zone_name, sizeof(zone_name), "RVS_%s", name);
+	zone = rte_memzone_reserve_aligned(zone_name, size, pool->socket_id, 0, RTE_CACHE_LINE_SIZE);
+	if (zone == NULL)
 		return rte_errno != 0 ? -rte_errno : -ENOMEM;
-	*pool = (struct rvs_mempool *)created;
+	return rte_mempool_populate_iova(pool, zone->addr, zone->iova, zone->len, NULL, NULL);
+}
+
+int rvs_pool_create(const char *name, uint32_t mbufs, uint32_t cache, uint16_t private_size,
+		    uint16_t data_room, int numa_node, struct rvs_mempool **created)
+{
+	struct rte_pktmbuf_pool_private kind = {
+		.mbuf_data_room_size = data_room,
+		.mbuf_priv_size = private_size,
+	};
+	struct rte_mempool *pool;
+	int ret;
+
+	pool = rte_mempool_create_empty(name, mbufs, sizeof(struct rte_mbuf) + private_size + data_room,
+					cache, sizeof(kind), numa_node,
+					may_cross_pages() ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
+	if (pool == NULL)
+		return rte_errno != 0 ? -rte_errno : -ENOMEM;
+	ret = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
+	if (ret == 0) {
+		rte_pktmbuf_pool_init(pool, &kind);
+		ret = populate(pool, name);
+	}
+	if (ret < 0 || pool->populated_size < mbufs) {
+		rte_mempool_free(pool);
+		return ret < 0 ? ret : -ENOMEM;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	*created = (struct rvs_mempool *)pool;
 	return 0;
 }
 
