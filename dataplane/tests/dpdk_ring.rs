@@ -14,7 +14,8 @@ const MBUFS: u32 = 2047;
 
 #[test]
 fn mbufs_go_round_and_come_back() {
-    let devices = ["net_ring0".to_string(), "net_null0".to_string(), "net_null1".to_string()];
+    let devices =
+        ["net_ring0", "net_null0", "net_null1", "net_af_packet0,iface=rvsnone"].map(str::to_string);
     let prefix = format!("rvstest{}", std::process::id());
     let config = EalConfig {
         program: "dpdk_ring",
@@ -230,7 +231,16 @@ fn refusals(pool: &Pool) {
         Port::open(device, &config, pool).err().unwrap().problem
     };
     let config = || port_config("bad");
-    assert_eq!(problem("net_none0", config()), PortProblem::NoDevice("net_none0".into()));
+    assert!(
+        matches!(problem("net_none0", config()), PortProblem::NoDevice { device, .. } if device == "net_none0")
+    );
+    let failed =
+        Port::open("net_af_packet0,iface=rvsnone", &config(), pool).err().unwrap().to_string();
+    assert!(
+        failed.starts_with("port bad: DPDK has no device net_af_packet0; it said while starting:"),
+        "{failed}"
+    );
+    assert!(failed.contains("No such device"), "{failed}");
     assert!(matches!(
         problem("net_null1", PortConfig { rx_queues: 5000, ..config() }),
         PortProblem::TooManyQueues { wanted: 5000, .. }

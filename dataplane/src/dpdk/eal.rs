@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::args::{arguments, cores};
 use super::hugepages::{Available, Memory, reserve_command};
 use super::{check, error_text};
 
@@ -133,6 +134,8 @@ pub struct Eal {
 pub(super) struct Shared {
     main: ThreadId,
     huge: bool,
+    /// The errors of the start: a device that fails does not keep EAL from it.
+    said: String,
     control: Mutex<Control>,
 }
 
@@ -182,6 +185,7 @@ impl Eal {
             .collect::<Vec<_>>()
             .leak();
         let count = i32::try_from(args.len() - 1).unwrap_or(i32::MAX);
+        *lock(&SAID) = Some(String::new());
         // SAFETY: `log_message` may be called from any thread, at any time.
         unsafe { dpdk_sys::rvs_log_to(Some(log_message)) };
         // SAFETY: `args` holds `count` C strings and a closing null, all of them
@@ -191,11 +195,13 @@ impl Eal {
         if let Some(affinity) = affinity {
             let _ = sched_setaffinity(Pid::from_raw(0), &affinity);
         }
-        let said = std::mem::take(&mut *lock(&SAID));
-        started.map_err(|errno| EalError::Init { errno, said })?;
+        let said = lock(&SAID).take().unwrap_or_default();
+        if let Err(errno) = started {
+            return Err(EalError::Init { errno, said });
+        }
 
         let huge = memory != Memory::Ordinary;
-        let shared = Shared { main: thread::current().id(), huge, control: Mutex::default() };
+        let shared = Shared { main: thread::current().id(), huge, said, control: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -241,6 +247,11 @@ impl Shared {
     /// The lock around what changes EAL's global lists.
     pub(super) fn control(&self) -> MutexGuard<'_, Control> {
         lock(&self.control)
+    }
+
+    /// What DPDK said of errors while it started.
+    pub(super) fn said(&self) -> &str {
+        &self.said
     }
 
     /// The NUMA node to ask memory of: without huge pages EAL has one heap.
@@ -326,89 +337,14 @@ fn memory(config: &EalConfig<'_>) -> Result<Memory, EalError> {
     Ok(memory)
 }
 
-/// EAL's command line. `cores` are those that the main thread may use.
-fn arguments(
-    config: &EalConfig<'_>,
-    memory: Memory,
-    cores: &[usize],
-) -> Result<Vec<String>, EalError> {
-    let mut args = vec![config.program.to_string(), "--log-level=notice".into()];
-    args.push(format!("--file-prefix={}", config.file_prefix));
-    let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
-    // One EAL thread, the caller, on all cores. Workers are registered later.
-    args.push(format!("--lcores=0@({})", cores.join(",")));
-    match memory {
-        Memory::Mounted => {}
-        Memory::Anonymous => args.push("--in-memory".into()),
-        Memory::Ordinary => {
-            args.extend(["--no-huge".into(), "-m".into(), config.memory_mb.to_string()]);
-        }
-    }
-    let mut pci = false;
-    for device in config.devices {
-        let (option, is_pci) = match Kind::of(device) {
-            Some(Kind::Pci) => ("-a", true),
-            Some(Kind::Virtual) => ("--vdev", false),
-            None => return Err(EalError::BadDevice(device.clone())),
-        };
-        pci |= is_pci;
-        args.extend([option.to_string(), device.clone()]);
-    }
-    if !pci {
-        args.push("--no-pci".into());
-    }
-    args.extend_from_slice(config.extra_args);
-    Ok(args)
-}
-
-/// EAL refuses cores that are not there, so those of the thread are named.
-fn cores(affinity: Option<&CpuSet>) -> Vec<usize> {
-    let Some(set) = affinity else { return vec![0] };
-    (0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect()
-}
-
 fn c_args(args: Vec<String>) -> Result<Vec<CString>, EalError> {
     args.into_iter()
         .map(|arg| CString::new(arg.clone()).map_err(|_| EalError::ZeroByte(arg)))
         .collect()
 }
 
-/// What a device string names, by the part before the first comma.
-enum Kind {
-    Pci,
-    Virtual,
-}
-
-impl Kind {
-    fn of(device: &str) -> Option<Self> {
-        let name = super::port::device_name(device);
-        if is_pci_address(name) {
-            return Some(Self::Pci);
-        }
-        let word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        (word && name.starts_with(|first: char| first.is_ascii_alphabetic()))
-            .then_some(Self::Virtual)
-    }
-}
-
-/// `[domain:]bus:device.function`, in hexadecimal.
-pub(super) fn is_pci_address(name: &str) -> bool {
-    let Some((address, function)) = name.rsplit_once('.') else { return false };
-    let parts: Vec<&str> = address.split(':').collect();
-    let hex = |text: &str, digits: usize| {
-        text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    let function =
-        function.len() == 1 && function.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-    match parts[..] {
-        [bus, device] => hex(bus, 2) && hex(device, 2) && function,
-        [domain, bus, device] => hex(domain, 4) && hex(bus, 2) && hex(device, 2) && function,
-        _ => false,
-    }
-}
-
-/// What EAL has said of errors since the start, for [`EalError::Init`].
-static SAID: Mutex<String> = Mutex::new(String::new());
+/// The errors that EAL reports while it starts.
+static SAID: Mutex<Option<String>> = Mutex::new(None);
 /// Beyond this many bytes, what EAL says while starting is not kept.
 const SAID_MAX: usize = 1000;
 
@@ -432,6 +368,7 @@ unsafe extern "C" fn log_message(level: u32, text: *const c_char, len: usize) {
 
 fn keep(level: log::Level, line: &str) {
     let mut said = lock(&SAID);
+    let Some(said) = said.as_mut() else { return };
     if level != log::Level::Error || said.len() + line.len() > SAID_MAX {
         return;
     }
@@ -444,56 +381,4 @@ fn keep(level: log::Level, line: &str) {
 /// A panic while holding one of these locks leaves nothing half done.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(devices: &[String]) -> EalConfig<'_> {
-        EalConfig {
-            program: "rvsd",
-            memory_mb: 512,
-            huge: HugePages::Never,
-            file_prefix: "rvs",
-            devices,
-            extra_args: &[],
-        }
-    }
-
-    fn line(devices: &[&str], memory: Memory) -> String {
-        let devices: Vec<String> = devices.iter().map(ToString::to_string).collect();
-        arguments(&config(&devices), memory, &[0, 3]).unwrap().join(" ")
-    }
-
-    #[test]
-    fn command_line_names_only_listed_devices() {
-        assert_eq!(
-            line(&["net_tap0,iface=wire0"], Memory::Ordinary),
-            "rvsd --log-level=notice --file-prefix=rvs --lcores=0@(0,3) --no-huge -m 512 \
-             --vdev net_tap0,iface=wire0 --no-pci"
-        );
-        assert_eq!(
-            line(&["0000:01:00.0", "02:00.1,opt=1"], Memory::Anonymous),
-            "rvsd --log-level=notice --file-prefix=rvs --lcores=0@(0,3) --in-memory \
-             -a 0000:01:00.0 -a 02:00.1,opt=1"
-        );
-    }
-
-    #[test]
-    fn refuses_what_is_no_device() {
-        for device in ["", "eth 0", "--no-huge", "0000:01:00.8", "1:2", ",iface=x"] {
-            let devices = [device.to_string()];
-            let refused = arguments(&config(&devices), Memory::Ordinary, &[0]);
-            assert_eq!(refused, Err(EalError::BadDevice(device.to_string())), "{device}");
-        }
-    }
-
-    #[test]
-    fn main_thread_is_given_all_its_cores() {
-        let mut set = CpuSet::new();
-        set.set(1).unwrap();
-        set.set(5).unwrap();
-        assert_eq!(cores(Some(&set)), [1, 5]);
-    }
 }

@@ -10,12 +10,14 @@
 //! - [`RxQueue`] and [`TxBuffer`] own one queue of a [`Port`]: no two threads can
 //!   use the same queue, and a port cannot be stopped under them.
 
+mod args;
 mod device;
 mod eal;
 mod hugepages;
 mod mbuf;
 mod pool;
 mod port;
+mod port_error;
 mod queue;
 mod tap;
 
@@ -23,10 +25,8 @@ pub use device::Direction;
 pub use eal::{Eal, EalConfig, EalError, HugePages, RegisteredThread, tsc};
 pub use mbuf::{BURST, HEADROOM, IpChecksum, Mbuf, RxBurst, Segments};
 pub use pool::{Pool, PoolError};
-pub use port::{
-    Link, Port, PortConfig, PortError, PortInfo, PortProblem, PortStats, RSS_KEY_LEN, RssConfig,
-    RssState,
-};
+pub use port::{Link, Port, PortConfig, PortInfo, PortStats, RSS_KEY_LEN, RssConfig, RssState};
+pub use port_error::{PortError, PortProblem};
 pub use queue::{RxQueue, TxBuffer, TxResult};
 pub use tap::{Tap, TapError};
 

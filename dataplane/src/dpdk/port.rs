@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -11,10 +10,11 @@ use dpdk_sys::{
 };
 use nix::libc::ENOTSUP;
 
+use super::args::{device_name, is_pci_address};
 use super::device::{Device, Direction, Refusal};
-use super::eal::is_pci_address;
 use super::mbuf::HEADROOM;
 use super::pool::Pool;
+use super::port_error::{PortError, PortProblem};
 use super::queue::{RxQueue, TxBuffer};
 use super::{check, error_text};
 
@@ -115,136 +115,6 @@ pub struct PortStats {
     pub tx_errors: u64,
 }
 
-/// A problem with one port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortError {
-    /// The operator's name of the port.
-    pub port: String,
-    /// What is wrong.
-    pub problem: PortProblem,
-}
-
-/// What can be wrong with a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PortProblem {
-    /// DPDK knows no such device.
-    NoDevice(String),
-    /// The device is open already.
-    AlreadyOpen(String),
-    /// The device has fewer queues.
-    TooManyQueues {
-        /// The kind of queue.
-        direction: Direction,
-        /// As configured.
-        wanted: u16,
-        /// As the device has.
-        offered: u16,
-    },
-    /// The driver wants as many receive as transmit queues.
-    UnequalQueues(&'static str),
-    /// The device cannot have this MTU.
-    Mtu {
-        /// As configured.
-        wanted: u16,
-        /// The smallest.
-        min: u16,
-        /// The largest.
-        max: u16,
-    },
-    /// A frame of this MTU does not fit into an mbuf of the pool.
-    DataRoom {
-        /// The MTU.
-        mtu: u16,
-        /// The data room that it takes.
-        needed: u32,
-        /// The pool's.
-        room: u16,
-    },
-    /// The redirection table is empty, or names a queue that is not there.
-    BadReta,
-    /// The port is not started.
-    NotStarted,
-    /// There is no such queue.
-    NoSuchQueue(Direction, u16),
-    /// The queue belongs to somebody else.
-    QueueTaken(Direction, u16),
-    /// The port cannot be stopped while this many queues are in use.
-    QueuesInUse(usize),
-    /// DPDK refused a step.
-    Failed {
-        /// What was tried.
-        step: &'static str,
-        /// The error number.
-        errno: i32,
-    },
-}
-
-impl fmt::Display for PortError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "port {}: {}", self.port, self.problem)
-    }
-}
-
-impl std::error::Error for PortError {}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rx => "receive",
-            Self::Tx => "transmit",
-        })
-    }
-}
-
-impl fmt::Display for PortProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoDevice(device) => write!(
-                f,
-                "DPDK found no device {device}; a NIC must be bound to vfio-pci (dpdk-devbind.py --status shows it) \
-                 and have a DPDK driver"
-            ),
-            Self::AlreadyOpen(device) => write!(f, "device {device} belongs to another port"),
-            Self::TooManyQueues { direction, wanted, offered } => {
-                write!(
-                    f,
-                    "{wanted} {direction} queues wanted, the device offers {offered}; use fewer workers"
-                )
-            }
-            Self::UnequalQueues(driver) => {
-                write!(f, "{driver} needs as many receive as transmit queues")
-            }
-            Self::Mtu { wanted, min, max } => {
-                write!(f, "mtu {wanted} is not possible here; {min} to {max} are")
-            }
-            Self::DataRoom { mtu, needed, room } => {
-                write!(
-                    f,
-                    "mtu {mtu} needs mbufs with a data room of {needed} bytes, the pool's have {room}"
-                )
-            }
-            Self::BadReta => {
-                write!(f, "the redirection table must name existing receive queues only")
-            }
-            Self::NotStarted => write!(f, "it is not started"),
-            Self::NoSuchQueue(direction, queue) => write!(f, "it has no {direction} queue {queue}"),
-            Self::QueueTaken(direction, queue) => {
-                write!(f, "{direction} queue {queue} is already in use")
-            }
-            Self::QueuesInUse(count) => {
-                write!(f, "it cannot stop, {count} of its queues are in use")
-            }
-            Self::Failed { step, errno } => {
-                write!(
-                    f,
-                    "{step} failed: {} (error {errno}); the driver's own messages are in the log",
-                    error_text(*errno)
-                )
-            }
-        }
-    }
-}
-
 /// An open port.
 ///
 /// A started port hands out each of its queues once; as long as one is out, it
@@ -277,8 +147,7 @@ impl Port {
     }
 
     fn try_open(device: &str, config: &PortConfig<'_>, pool: &Pool) -> Result<Self, PortProblem> {
-        let id =
-            find(device).ok_or_else(|| PortProblem::NoDevice(device_name(device).to_string()))?;
+        let id = find(device).ok_or_else(|| no_device(device, pool))?;
         let limits = read_info(id).map_err(failed("reading the device's limits"))?;
         check_limits(config, &limits, pool)?;
         let device = Device::open(id, pool)
@@ -452,13 +321,15 @@ impl Port {
     }
 }
 
-fn failed(step: &'static str) -> impl Fn(i32) -> PortProblem {
-    move |errno| PortProblem::Failed { step, errno }
+fn no_device(device: &str, pool: &Pool) -> PortProblem {
+    PortProblem::NoDevice {
+        device: device_name(device).to_string(),
+        said: pool.shared().said().to_string(),
+    }
 }
 
-/// A device string without its arguments.
-pub(super) fn device_name(device: &str) -> &str {
-    device.split(',').next().unwrap_or(device)
+fn failed(step: &'static str) -> impl Fn(i32) -> PortProblem {
+    move |errno| PortProblem::Failed { step, errno }
 }
 
 /// DPDK names a PCI port by its full address.
