@@ -25,6 +25,8 @@
 pub mod conn;
 pub mod counters;
 pub mod director;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod forward;
 pub mod packet;
 pub mod punt;

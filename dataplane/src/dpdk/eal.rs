@@ -1,0 +1,384 @@
+//! DPDK's environment: started once, ended when nothing uses it any more.
+
+use std::ffi::{CString, c_char};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::args::{arguments, cores};
+use super::hugepages::{Available, Memory, reserve_command};
+use super::{check, error_text};
+
+/// The target under which EAL's and the drivers' own messages are logged.
+const LOG_TARGET: &str = "dpdk";
+
+/// Whether EAL may, must or must not use huge pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HugePages {
+    /// Use them when enough are free, else go on without and warn.
+    #[default]
+    Auto,
+    /// Never use them.
+    Never,
+    /// Refuse to start without them.
+    Require,
+}
+
+/// What EAL is started with.
+#[derive(Debug, Clone)]
+pub struct EalConfig<'a> {
+    /// The program's name in EAL's messages.
+    pub program: &'a str,
+    /// Memory for pools, rings and drivers.
+    pub memory_mb: u32,
+    /// The use of huge pages.
+    pub huge: HugePages,
+    /// Names the runtime files; two running processes need two prefixes.
+    pub file_prefix: &'a str,
+    /// PCI addresses (`0000:01:00.0`) and virtual devices
+    /// (`net_tap0,iface=wire0`). No other PCI device is touched.
+    pub devices: &'a [String],
+    /// Further EAL options, after all others.
+    pub extra_args: &'a [String],
+}
+
+/// Why EAL did not start, or did not take a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EalError {
+    /// EAL was started before in this process.
+    AlreadyUsed,
+    /// Neither a PCI address nor a virtual device.
+    BadDevice(String),
+    /// An argument contains a zero byte.
+    ZeroByte(String),
+    /// Huge pages are required and too few are free.
+    NoHugePages {
+        /// Memory that the configuration asks for.
+        needed_mb: u32,
+        /// Memory in free huge pages.
+        free_mb: u64,
+    },
+    /// EAL itself refused.
+    Init {
+        /// The error number.
+        errno: i32,
+        /// What EAL said last, one message per line.
+        said: String,
+    },
+    /// A thread could not be registered.
+    Thread {
+        /// The error number.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for EalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyUsed => write!(f, "EAL can be started once per process, and was already"),
+            Self::BadDevice(device) => write!(
+                f,
+                "device \"{device}\" is neither a PCI address (0000:01:00.0) nor a virtual device \
+                 (net_tap0,iface=wire0)"
+            ),
+            Self::ZeroByte(argument) => write!(f, "EAL argument {argument:?} contains a zero byte"),
+            Self::NoHugePages { needed_mb, free_mb } => write!(
+                f,
+                "huge pages for {needed_mb} MB are required and {free_mb} MB are free; reserve them with `{}`",
+                reserve_command(*needed_mb)
+            ),
+            Self::Init { errno, said } => {
+                write!(
+                    f,
+                    "DPDK did not start: {} (error {errno}){}",
+                    error_text(*errno),
+                    init_hint(*errno)
+                )?;
+                if said.is_empty() { Ok(()) } else { write!(f, "; it said: {said}") }
+            }
+            Self::Thread { errno } => write!(
+                f,
+                "DPDK did not take the thread: {} (error {errno}); either a DPDK tool such as dpdk-pdump \
+                 is attached, or too many threads are registered",
+                error_text(*errno)
+            ),
+        }
+    }
+}
+
+impl std::error::Error for EalError {}
+
+fn init_hint(errno: i32) -> &'static str {
+    match errno {
+        nix::libc::EACCES | nix::libc::EPERM => "; run as root",
+        nix::libc::ENOMEM => "; give it more memory, or reserve more huge pages",
+        _ => "",
+    }
+}
+
+/// The EAL of this process. Clones refer to the same one.
+///
+/// The last of the clones, pools, ports and registered threads to go ends it.
+#[derive(Clone)]
+pub struct Eal {
+    shared: Arc<Shared>,
+}
+
+/// What everything that uses EAL's memory keeps alive.
+pub(super) struct Shared {
+    main: ThreadId,
+    huge: bool,
+    /// The errors of the start: a device that fails does not keep EAL from it.
+    said: String,
+    control: Mutex<Control>,
+}
+
+/// What was made of EAL's memory. Its lock is held over every call that changes
+/// EAL's or ethdev's global lists, which DPDK leaves to the caller.
+#[derive(Default)]
+pub(super) struct Control {
+    /// Every pool ever made.
+    pub(super) pools: Vec<PoolEntry>,
+    /// The numbers of the ports that are open.
+    pub(super) ports: Vec<u16>,
+}
+
+/// A pool, for the count at the end.
+pub(super) struct PoolEntry {
+    pub(super) name: String,
+    pub(super) raw: NonNull<dpdk_sys::rvs_mempool>,
+}
+
+// SAFETY: a mempool may be used from any thread; the pointer stays valid until
+// `Shared` is dropped, because nothing else frees a pool.
+unsafe impl Send for PoolEntry {}
+
+impl Eal {
+    /// Starts EAL. The calling thread becomes its main thread, and may still run
+    /// on every core that it could before.
+    ///
+    /// # Errors
+    /// Says what is missing and what to do; after [`EalError::Init`] the process
+    /// cannot try again.
+    pub fn init(config: &EalConfig<'_>) -> Result<Self, EalError> {
+        static STARTED: AtomicBool = AtomicBool::new(false);
+
+        let memory = memory(config)?;
+        let affinity = sched_getaffinity(Pid::from_raw(0)).ok();
+        let args = c_args(arguments(config, memory, &cores(affinity.as_ref()))?)?;
+        if STARTED.swap(true, Ordering::SeqCst) {
+            return Err(EalError::AlreadyUsed);
+        }
+
+        // Drivers may keep pointers into the arguments for the life of the
+        // process, and getopt reorders the array.
+        let args: &'static mut [*mut c_char] = args
+            .into_iter()
+            .map(CString::into_raw)
+            .chain([std::ptr::null_mut()])
+            .collect::<Vec<_>>()
+            .leak();
+        let count = i32::try_from(args.len() - 1).unwrap_or(i32::MAX);
+        *lock(&SAID) = Some(String::new());
+        // SAFETY: `log_message` may be called from any thread, at any time.
+        unsafe { dpdk_sys::rvs_log_to(Some(log_message)) };
+        // SAFETY: `args` holds `count` C strings and a closing null, all of them
+        // writable and alive for the rest of the process; `STARTED` makes this
+        // the only call.
+        let started = check(unsafe { dpdk_sys::rvs_eal_init(count, args.as_mut_ptr()) });
+        if let Some(affinity) = affinity {
+            let _ = sched_setaffinity(Pid::from_raw(0), &affinity);
+        }
+        let said = lock(&SAID).take().unwrap_or_default();
+        if let Err(errno) = started {
+            return Err(EalError::Init { errno, said });
+        }
+
+        let huge = memory != Memory::Ordinary;
+        let shared = Shared { main: thread::current().id(), huge, said, control: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Registers the calling thread with EAL, which gives it mbuf caches of its
+    /// own. Threads that receive and send in bursts should be registered.
+    ///
+    /// From the first registration on, no DPDK tool (`dpdk-pdump`,
+    /// `dpdk-proc-info`) can attach to the process as a secondary one.
+    ///
+    /// # Errors
+    /// When a tool is attached, or no thread number is left (DPDK has 128).
+    pub fn register_thread(&self) -> Result<RegisteredThread, EalError> {
+        // SAFETY: EAL runs, because `self` holds it; the call concerns the
+        // calling thread only.
+        check(unsafe { dpdk_sys::rvs_thread_register() })
+            .map_err(|errno| EalError::Thread { errno })?;
+        Ok(RegisteredThread { _shared: Arc::clone(&self.shared), _here: PhantomData })
+    }
+
+    /// Whether EAL's memory lies in huge pages.
+    pub fn has_huge_pages(&self) -> bool {
+        self.shared.huge
+    }
+
+    /// The version of the DPDK that runs, such as `DPDK 22.11.11`.
+    pub fn version(&self) -> String {
+        // SAFETY: rte_version returns a static C string.
+        unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rvs_version()) }.to_string_lossy().into_owned()
+    }
+
+    /// Ticks of [`tsc`] per second, as EAL measured them.
+    pub fn tsc_hz(&self) -> u64 {
+        // SAFETY: EAL runs.
+        unsafe { dpdk_sys::rvs_tsc_hz() }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Shared {
+    /// The lock around what changes EAL's global lists.
+    pub(super) fn control(&self) -> MutexGuard<'_, Control> {
+        lock(&self.control)
+    }
+
+    /// What DPDK said of errors while it started.
+    pub(super) fn said(&self) -> &str {
+        &self.said
+    }
+
+    /// The NUMA node to ask memory of: without huge pages EAL has one heap.
+    pub(super) fn numa_node(&self, wanted: Option<u32>) -> i32 {
+        wanted.filter(|_| self.huge).and_then(|node| i32::try_from(node).ok()).unwrap_or(-1)
+    }
+}
+
+impl Drop for Shared {
+    /// Ends EAL if that is certain to unmap no mbuf that is still in use.
+    ///
+    /// The counts are exact here: no pool handle, queue or registered thread is
+    /// left, since each keeps `Shared` alive, so nobody can take an mbuf, and
+    /// only unregistered threads can give one back, straight into the pool's
+    /// ring. The main thread has a cache too, hence the test for it.
+    fn drop(&mut self) {
+        if thread::current().id() != self.main {
+            log::warn!(
+                "DPDK is left to the end of the process: its last user was not the main thread"
+            );
+            return;
+        }
+        let mut clean = true;
+        for pool in &self.control().pools {
+            // SAFETY: pools live until `Shared` is dropped, which is now.
+            let in_use = unsafe { dpdk_sys::rvs_pool_in_use(pool.raw.as_ptr()) };
+            if in_use > 0 {
+                clean = false;
+                log::error!(
+                    "pool {}: {in_use} mbufs were never given back; DPDK's memory stays mapped",
+                    pool.name
+                );
+            }
+        }
+        if clean {
+            // SAFETY: no mbuf, pool, port or thread refers to EAL's memory, as
+            // shown above.
+            unsafe { dpdk_sys::rvs_eal_cleanup() };
+        }
+    }
+}
+
+/// The registration of the thread that made it; ends with the value.
+pub struct RegisteredThread {
+    _shared: Arc<Shared>,
+    /// Unregistering concerns the calling thread, so the value stays on it.
+    _here: PhantomData<*const ()>,
+}
+
+impl Drop for RegisteredThread {
+    fn drop(&mut self) {
+        // SAFETY: the value cannot leave the thread that was registered.
+        unsafe { dpdk_sys::rvs_thread_unregister() };
+    }
+}
+
+/// The time stamp counter. Cheap, and the same on all cores.
+#[inline]
+pub fn tsc() -> u64 {
+    // SAFETY: reads a CPU register.
+    unsafe { dpdk_sys::rvs_tsc() }
+}
+
+/// Decides where the memory comes from, and says what going without costs.
+fn memory(config: &EalConfig<'_>) -> Result<Memory, EalError> {
+    if config.huge == HugePages::Never {
+        return Ok(Memory::Ordinary);
+    }
+    let available = Available::of_machine(config.file_prefix);
+    let memory = available.choose(config.memory_mb);
+    if memory != Memory::Ordinary {
+        return Ok(memory);
+    }
+    let (needed_mb, free_mb) = (config.memory_mb, available.free_mb());
+    if config.huge == HugePages::Require {
+        return Err(EalError::NoHugePages { needed_mb, free_mb });
+    }
+    log::warn!(
+        "{needed_mb} MB wanted in huge pages, {free_mb} MB free: going on without them, which makes a packet cost \
+         up to twice as much; `{}` and a restart mend it",
+        reserve_command(needed_mb)
+    );
+    Ok(memory)
+}
+
+fn c_args(args: Vec<String>) -> Result<Vec<CString>, EalError> {
+    args.into_iter()
+        .map(|arg| CString::new(arg.clone()).map_err(|_| EalError::ZeroByte(arg)))
+        .collect()
+}
+
+/// The errors that EAL reports while it starts.
+static SAID: Mutex<Option<String>> = Mutex::new(None);
+/// Beyond this many bytes, what EAL says while starting is not kept.
+const SAID_MAX: usize = 1000;
+
+/// Receives what EAL and the drivers log.
+unsafe extern "C" fn log_message(level: u32, text: *const c_char, len: usize) {
+    // SAFETY: the shim passes the bytes that stdio hands it, alive for the call.
+    let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), len) };
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        // RTE_LOG_EMERG is 1 and RTE_LOG_ERR 4, then warning, notice, info, debug.
+        let level = match level {
+            0..=4 => log::Level::Error,
+            5 => log::Level::Warn,
+            6 | 7 => log::Level::Info,
+            _ => log::Level::Debug,
+        };
+        log::log!(target: LOG_TARGET, level, "{line}");
+        keep(level, line);
+    }
+}
+
+fn keep(level: log::Level, line: &str) {
+    let mut said = lock(&SAID);
+    let Some(said) = said.as_mut() else { return };
+    if level != log::Level::Error || said.len() + line.len() > SAID_MAX {
+        return;
+    }
+    if !said.is_empty() {
+        said.push('\n');
+    }
+    said.push_str(line);
+}
+
+/// A panic while holding one of these locks leaves nothing half done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,119 @@
+//! The receive and transmit queues of a port, each owned by one thread.
+
+use arrayvec::ArrayVec;
+
+use super::device::Claim;
+use super::mbuf::{BURST, Mbuf, RxBurst, as_frames, empty};
+
+/// One receive queue. It keeps its port running, and goes back to it when dropped.
+pub struct RxQueue {
+    claim: Claim,
+    /// The flags of received frames that mean what RVS takes them for.
+    flags: u16,
+}
+
+impl RxQueue {
+    pub(super) fn new(claim: Claim, flags: u16) -> Self {
+        Self { claim, flags }
+    }
+
+    /// Adds what has arrived to the burst, up to its free room, and returns how
+    /// many frames that were.
+    #[inline]
+    pub fn rx(&mut self, burst: &mut RxBurst) -> usize {
+        let (port, queue) = (self.claim.port(), self.claim.queue());
+        burst.extend_raw(|frames, room| {
+            // SAFETY: the claim keeps the port started and makes this the only
+            // user of the queue; there is room for `room` frames, and the driver
+            // hands over mbufs that it no longer refers to.
+            unsafe { dpdk_sys::rvs_rx_burst(port, queue, frames, room, self.flags) }
+        })
+    }
+
+    /// The number of the port that the queue belongs to.
+    pub fn port_id(&self) -> u16 {
+        self.claim.port()
+    }
+}
+
+/// What became of the frames of a [`TxBuffer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TxResult {
+    /// Handed to the driver.
+    pub sent: u32,
+    /// Freed, because the transmit queue was full or the driver refused them.
+    pub dropped: u32,
+}
+
+impl TxResult {
+    fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.dropped += other.dropped;
+    }
+}
+
+/// One transmit queue, with the frames that wait for the end of the burst. It
+/// keeps its port running, and goes back to it when dropped; frames that were
+/// not flushed are freed then.
+pub struct TxBuffer {
+    waiting: ArrayVec<Mbuf, BURST>,
+    /// Of the flushes that `push` had to make.
+    early: TxResult,
+    claim: Claim,
+}
+
+impl TxBuffer {
+    pub(super) fn new(claim: Claim) -> Self {
+        Self { waiting: ArrayVec::new(), early: TxResult::default(), claim }
+    }
+
+    /// Adds a frame, and sends those that wait when [`BURST`] of them do.
+    #[inline]
+    pub fn push(&mut self, mbuf: Mbuf) {
+        self.waiting.push(mbuf);
+        if self.waiting.is_full() {
+            let result = self.send();
+            self.early.add(result);
+        }
+    }
+
+    /// Sends what waits; what the driver does not take is freed. The result
+    /// covers every frame pushed since the last flush.
+    #[inline]
+    pub fn flush(&mut self) -> TxResult {
+        let mut result = std::mem::take(&mut self.early);
+        if !self.waiting.is_empty() {
+            result.add(self.send());
+        }
+        result
+    }
+
+    /// The number of frames that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The number of the port that the queue belongs to.
+    pub fn port_id(&self) -> u16 {
+        self.claim.port()
+    }
+
+    fn send(&mut self) -> TxResult {
+        let waiting = self.waiting.len();
+        let (port, queue) = (self.claim.port(), self.claim.queue());
+        // SAFETY: the claim keeps the port started and makes this the only user
+        // of the queue; the frames are owned by `waiting`.
+        let sent = unsafe {
+            dpdk_sys::rvs_tx_burst(port, queue, as_frames(&self.waiting), waiting as u16)
+        };
+        let sent = usize::from(sent).min(waiting);
+        // The driver owns those that it took.
+        empty(&mut self.waiting, sent);
+        TxResult { sent: sent as u32, dropped: (waiting - sent) as u32 }
+    }
+}

@@ -1,0 +1,316 @@
+//! Frames through queues, bursts and buffers over DPDK's own virtual devices.
+//! Needs neither root nor huge pages. EAL starts once per process, so all of it
+//! is one test.
+#![cfg(feature = "dpdk")]
+
+use std::thread;
+
+use dataplane::dpdk::{
+    BURST, Eal, EalConfig, EalError, HEADROOM, HugePages, IpChecksum, Mbuf, Pool, Port, PortConfig,
+    PortProblem, RSS_KEY_LEN, RssConfig, RssState, RxBurst, RxQueue, TxBuffer, TxResult,
+};
+
+const MBUFS: u32 = 2047;
+
+#[test]
+fn mbufs_go_round_and_come_back() {
+    let devices =
+        ["net_ring0", "net_null0", "net_null1", "net_af_packet0,iface=rvsnone"].map(str::to_string);
+    let prefix = format!("rvstest{}", std::process::id());
+    let config = EalConfig {
+        program: "dpdk_ring",
+        memory_mb: 64,
+        huge: HugePages::Never,
+        file_prefix: &prefix,
+        devices: &devices,
+        extra_args: &[],
+    };
+    let eal = Eal::init(&config).unwrap();
+    assert_eq!(Eal::init(&config).err(), Some(EalError::AlreadyUsed));
+    assert!(eal.tsc_hz() > 1_000_000);
+    assert!(!eal.has_huge_pages());
+
+    let pool = Pool::new(&eal, "test", MBUFS, 256, Some(0), Pool::DATA_ROOM).unwrap();
+    single_mbuf(&pool);
+    pool_runs_empty(&pool);
+    spacing_never_aliases(&eal);
+    ring_port(&eal, &pool);
+    null_port(&pool);
+    refusals(&pool);
+    threads(&eal, &pool);
+    assert_eq!(pool.in_use(), 0);
+    main_thread_affinity_is_kept();
+}
+
+fn port_config(name: &str) -> PortConfig<'_> {
+    let (rx_queues, tx_queues) = (1, 1);
+    PortConfig {
+        name,
+        rx_queues,
+        tx_queues,
+        rx_descriptors: 512,
+        tx_descriptors: 512,
+        mtu: 1500,
+        rss: None,
+    }
+}
+
+fn single_mbuf(pool: &Pool) {
+    let mut mbuf = pool.alloc().unwrap();
+    assert_eq!(pool.in_use(), 1);
+    assert_eq!((mbuf.start(), mbuf.len(), mbuf.total_len()), (HEADROOM, 0, 0));
+    assert_eq!(mbuf.buffer().len(), usize::from(pool.data_room()));
+    assert_eq!(usize::from(mbuf.tailroom()), mbuf.buffer().len() - usize::from(HEADROOM));
+
+    assert!(mbuf.append(b"hello "));
+    assert!(mbuf.append(b"world"));
+    assert!(!mbuf.append(&vec![0; usize::from(mbuf.tailroom()) + 1]));
+    assert_eq!(mbuf.data(), b"hello world");
+    mbuf.tail_mut()[0] = b'!';
+    mbuf.set_range(HEADROOM + 6, 6);
+    assert_eq!(mbuf.data(), b"world!");
+    assert_eq!(mbuf.total_len(), 6);
+    assert_eq!(mbuf.segments().collect::<Vec<_>>(), [b"world!"]);
+    assert_eq!((mbuf.rss_hash(), mbuf.ip_checksum()), (None, IpChecksum::Unknown));
+    drop(mbuf);
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn pool_runs_empty(pool: &Pool) {
+    let mut all = Vec::new();
+    while let Some(mbuf) = pool.alloc() {
+        all.push(mbuf);
+    }
+    assert_eq!((all.len() as u32, pool.in_use()), (pool.size(), pool.size()));
+    let mut burst = RxBurst::new();
+    assert!(!pool.alloc_bulk(&mut burst, 1));
+    drop(all);
+    assert!(pool.alloc_bulk(&mut burst, BURST));
+    assert!(!pool.alloc_bulk(&mut burst, 1), "a full burst takes no more");
+    let refused = burst.push(pool.alloc().unwrap());
+    assert!(refused.is_err());
+    drop(refused);
+    assert_eq!(pool.in_use(), BURST as u32);
+    burst.clear();
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn spacing_never_aliases(eal: &Eal) {
+    // With the headers, the last one would be 2048 bytes.
+    for (number, data_room) in
+        [Pool::DATA_ROOM, 4096 + HEADROOM, 9600, 2048 - 192].into_iter().enumerate()
+    {
+        let pool = Pool::new(eal, &format!("spacing{number}"), 63, 0, None, data_room).unwrap();
+        assert_ne!(pool.spacing() % 2048, 0, "{data_room}");
+        let mbufs: Vec<Mbuf> = std::iter::from_fn(|| pool.alloc()).collect();
+        let mut starts: Vec<usize> =
+            mbufs.iter().map(|mbuf| mbuf.buffer().as_ptr() as usize).collect();
+        starts.sort_unstable();
+        let distances: Vec<usize> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(distances.contains(&(pool.spacing() as usize)), "{data_room}: {distances:?}");
+    }
+    let error = Pool::new(eal, "spacing0", 63, 0, None, 2048).err().unwrap().to_string();
+    assert!(error.contains("spacing0"), "{error}");
+    assert!(Pool::new(eal, "cache", 63, 60, None, 2048).is_err());
+    assert!(Pool::new(eal, "room", 63, 0, None, HEADROOM).is_err());
+}
+
+/// What is sent on a net_ring port arrives on it: the same mbuf, so what arrives
+/// shows what was written back to it.
+fn ring_port(eal: &Eal, pool: &Pool) {
+    let mut port = Port::open("net_ring0", &port_config("ring"), pool).unwrap();
+    assert_eq!(port.rx_queue(0).err().unwrap().problem, PortProblem::NotStarted);
+    port.start().unwrap();
+    assert_eq!(port.rss(), RssState::None);
+    assert_eq!(port.info().driver, "net_ring");
+    assert!(port.link().unwrap().up);
+    let mut rx = port.rx_queue(0).unwrap();
+    let mut tx = port.tx_queue(0).unwrap();
+    let mut burst = RxBurst::new();
+
+    for number in 0..BURST as u8 {
+        let mut mbuf = pool.alloc().unwrap();
+        assert!(mbuf.append(&[number; 100]));
+        tx.push(mbuf);
+    }
+    assert_eq!(tx.flush(), TxResult { sent: BURST as u32, dropped: 0 });
+    assert_eq!(rx.rx(&mut burst), BURST);
+    let buffers: Vec<&mut [u8]> = burst.iter_mut().map(Mbuf::buffer_mut).collect();
+    for (number, buffer) in buffers.into_iter().enumerate() {
+        assert_eq!(buffer[usize::from(HEADROOM)], number as u8);
+        buffer[usize::from(HEADROOM) - 20] = 0xee;
+    }
+
+    // Every second one goes on, 20 bytes longer at the front and 50 shorter at
+    // the end; the others are dropped.
+    for (number, mut mbuf) in burst.drain().enumerate() {
+        if number % 2 == 1 {
+            continue;
+        }
+        mbuf.set_range(mbuf.start() - 20, mbuf.len() + 20 - 50);
+        tx.push(mbuf);
+    }
+    assert_eq!(pool.in_use(), BURST as u32 / 2);
+    assert_eq!(tx.flush(), TxResult { sent: BURST as u32 / 2, dropped: 0 });
+    assert_eq!(rx.rx(&mut burst), BURST / 2);
+    for (index, mbuf) in burst.as_slice().iter().enumerate() {
+        assert_eq!((mbuf.start(), mbuf.len(), mbuf.total_len()), (HEADROOM - 20, 70, 70));
+        assert_eq!((mbuf.data()[0], mbuf.data()[69]), (0xee, 2 * index as u8));
+    }
+    assert_eq!(rx.rx(&mut burst), 0);
+    assert_eq!(burst.len(), BURST / 2, "a receive that finds nothing leaves the others alone");
+
+    drop(burst.drain().next());
+    assert_eq!(pool.in_use(), 0, "an unfinished drain frees the rest");
+    full_ring(eal, pool, &mut rx, &mut tx);
+    queues_are_owned(&mut port, rx, tx);
+}
+
+/// The ring behind the port holds 1023; what is beyond comes back as dropped.
+fn full_ring(eal: &Eal, pool: &Pool, rx: &mut RxQueue, tx: &mut TxBuffer) {
+    for _ in 0..1200 {
+        let mut mbuf = pool.alloc().unwrap();
+        assert!(mbuf.append(&[7; 60]));
+        tx.push(mbuf);
+    }
+    let TxResult { sent, dropped } = tx.flush();
+    assert_eq!(sent + dropped, 1200);
+    assert!(dropped > 0);
+    assert_eq!(pool.in_use(), sent, "what was not sent is free again");
+
+    let mut burst = RxBurst::new();
+    let mut received = 0;
+    while rx.rx(&mut burst) > 0 {
+        received += burst.len() as u32;
+        burst.clear();
+    }
+    assert_eq!((received, pool.in_use()), (sent, 0));
+    assert!(eal.version().starts_with("DPDK"));
+}
+
+fn queues_are_owned(port: &mut Port, rx: RxQueue, tx: TxBuffer) {
+    assert_eq!(rx.port_id(), port.info().id);
+    assert!(port.rx_queue(0).is_err());
+    assert!(port.tx_queue(0).is_err());
+    assert!(port.tx_queue(1).is_err());
+    let error = port.stop().unwrap_err();
+    assert_eq!(error.problem, PortProblem::QueuesInUse(2));
+    drop((rx, tx));
+    port.stop().unwrap();
+    assert!(port.rx_queue(0).is_err());
+    port.start().unwrap();
+    drop(port.rx_queue(0).unwrap());
+}
+
+/// net_null receives as much as one asks for, and swallows what is sent.
+fn null_port(pool: &Pool) {
+    let mut port = Port::open("net_null0,size=64", &port_config("null"), pool).unwrap();
+    let again = Port::open("net_null0", &port_config("again"), pool).err().unwrap();
+    assert_eq!(again.problem, PortProblem::AlreadyOpen("net_null0".into()));
+    port.start().unwrap();
+    let mut rx = port.rx_queue(0).unwrap();
+    let mut tx = port.tx_queue(0).unwrap();
+    let mut burst = RxBurst::new();
+    assert!(burst.push(pool.alloc().unwrap()).is_ok());
+    assert_eq!(rx.rx(&mut burst), BURST - 1, "the burst's free room");
+    burst.drain().for_each(|mbuf| tx.push(mbuf));
+    assert_eq!(tx.len(), 0, "a full buffer was sent");
+    assert_eq!(tx.flush(), TxResult { sent: BURST as u32, dropped: 0 });
+    let stats = port.stats().unwrap();
+    assert_eq!((stats.rx_packets, stats.tx_packets), (BURST as u64 - 1, BURST as u64));
+
+    rx.rx(&mut burst);
+    burst.drain().take(3).for_each(|mbuf| tx.push(mbuf));
+    assert_eq!(pool.in_use(), 3);
+    drop((tx, rx, port));
+    assert_eq!(pool.in_use(), 0, "unflushed frames are freed");
+}
+
+fn refusals(pool: &Pool) {
+    let problem = |device: &str, config: PortConfig<'_>| {
+        Port::open(device, &config, pool).err().unwrap().problem
+    };
+    let config = || port_config("bad");
+    assert!(
+        matches!(problem("net_none0", config()), PortProblem::NoDevice { device, .. } if device == "net_none0")
+    );
+    let failed =
+        Port::open("net_af_packet0,iface=rvsnone", &config(), pool).err().unwrap().to_string();
+    assert!(
+        failed.starts_with("port bad: DPDK has no device net_af_packet0; it said while starting:"),
+        "{failed}"
+    );
+    assert!(failed.contains("No such device"), "{failed}");
+    assert!(matches!(
+        problem("net_null1", PortConfig { rx_queues: 5000, ..config() }),
+        PortProblem::TooManyQueues { wanted: 5000, .. }
+    ));
+    assert!(matches!(
+        problem("net_null1", PortConfig { mtu: 2040, ..config() }),
+        PortProblem::DataRoom { mtu: 2040, room: Pool::DATA_ROOM, .. }
+    ));
+    assert!(matches!(
+        problem("net_null1", PortConfig { mtu: 20, ..config() }),
+        PortProblem::Mtu { wanted: 20, .. }
+    ));
+    let rss = RssConfig { key: [0x6d; RSS_KEY_LEN], reta: vec![0, 1] };
+    assert_eq!(
+        problem("net_null1", PortConfig { rss: Some(&rss), ..config() }),
+        PortProblem::BadReta
+    );
+}
+
+/// Two workers on the two queues of a port that has a redirection table; some
+/// mbufs are freed on another thread than the one that received them.
+fn threads(eal: &Eal, pool: &Pool) {
+    let rss = RssConfig { key: [0x6d; RSS_KEY_LEN], reta: vec![0, 1] };
+    let config = PortConfig { rx_queues: 2, tx_queues: 2, rss: Some(&rss), ..port_config("two") };
+    let mut port = Port::open("net_null1", &config, pool).unwrap();
+    port.start().unwrap();
+    // net_null has a table, but does not say how long its key is.
+    assert_eq!(port.rss(), RssState::Fixed);
+    let (to_other, other) = std::sync::mpsc::sync_channel::<Mbuf>(256);
+    let workers: Vec<_> = (0..2)
+        .map(|number| {
+            (
+                port.rx_queue(number).unwrap(),
+                port.tx_queue(number).unwrap(),
+                to_other.clone(),
+                eal.clone(),
+            )
+        })
+        .map(|(mut rx, mut tx, to_other, eal)| {
+            thread::spawn(move || {
+                let _registered = eal.register_thread().unwrap();
+                let mut burst = RxBurst::new();
+                let mut sent = 0;
+                for _ in 0..1000 {
+                    rx.rx(&mut burst);
+                    for (number, mbuf) in burst.drain().enumerate() {
+                        match number % 8 {
+                            0 => to_other.send(mbuf).unwrap(),
+                            1 => drop(mbuf),
+                            _ => tx.push(mbuf),
+                        }
+                    }
+                    sent += tx.flush().sent;
+                }
+                sent
+            })
+        })
+        .collect();
+    drop(to_other);
+    assert_eq!(other.into_iter().count(), 2 * 1000 * BURST / 8);
+    for worker in workers {
+        assert_eq!(worker.join().unwrap() as usize, 1000 * BURST * 6 / 8);
+    }
+    assert_eq!(pool.in_use(), 0);
+    port.stop().unwrap();
+}
+
+fn main_thread_affinity_is_kept() {
+    let affinity = || nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+    let here = affinity();
+    let cores = (0..nix::sched::CpuSet::count()).filter(|&core| here.is_set(core).unwrap()).count();
+    assert_eq!(cores, thread::available_parallelism().unwrap().get());
+}
