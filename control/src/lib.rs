@@ -1,2 +1,3 @@
 //! The control side of RVS.
 pub mod api;
+pub mod kernel;
