@@ -74,8 +74,8 @@ fn in_namespaces(test: Test) -> Result<(), Failed> {
         test(&scene);
     });
     thread.join().map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).into()
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked").into()
     })
 }
 

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::event::{
-    Address, Event, Link, Neighbour, NeighbourState, NextHop, Placement, Route, RouteKind,
+    Address, Event, Link, Neighbour, NeighbourState, NextHop, Placement, Route, RouteKind, Table,
 };
 use super::routes::{Entry, RouteTable};
 
@@ -278,7 +278,9 @@ impl Tables {
         if is_noise(route.destination) {
             return false;
         }
-        self.sources.extend(route.source);
+        // The local route of every address has that address as its source, and
+        // its end is announced: a VIP that is withdrawn costs no dump.
+        self.sources.extend(route.source.filter(|_| route.table == Table::Main));
         self.objects.extend(route.object);
         self.gateways.extend(link_local_gateways(route));
         self.routes.add(route, placement)

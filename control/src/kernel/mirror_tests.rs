@@ -375,12 +375,14 @@ fn what_the_kernel_drops_without_a_message_asks_for_a_dump() {
         (link(LAN, "lan", false, false), true, "switched off"),
         (link(LAN, "lan", true, true), false, "switched on"),
         (Event::LinkGone(WAN), true, "deleted"),
+        (gone("10.0.0.8"), false, "an address that only its own local route uses"),
         (gone("10.0.0.9"), false, "an address that no route uses"),
         (gone("10.0.0.1"), true, "the source of a route"),
         (Event::NextHopObject(8), false, "an object that no route uses"),
         (Event::NextHopObject(7), true, "the object of a route"),
     ];
-    let mut mirror = with(&[from, object]);
+    let own = Route { source: Some(ip("10.0.0.8")), ..local("10.0.0.8/32") };
+    let mut mirror = with(&[from, object, own]);
     for (event, expected, what) in rows {
         mirror.apply(&event);
         assert_eq!(mirror.take_stale(), expected, "{what}");
