@@ -46,7 +46,9 @@ fn main() {
     let trials = TESTS.map(|(name, test)| match &obstacle {
         None => Trial::test(name, move || in_namespaces(test)),
         Some(reason) => {
-            Trial::test(format!("{name} (skipped: {reason})"), || Ok(())).with_ignored_flag(true)
+            let error = reason.clone();
+            let name = format!("{name} (skipped: {reason})");
+            Trial::test(name, move || Err(error.into())).with_ignored_flag(true)
         }
     });
     if let Some(reason) = &obstacle {
