@@ -1,4 +1,5 @@
 //! The control side of RVS.
 pub mod api;
 pub mod config;
+pub mod kernel;
 pub mod registry;
