@@ -35,6 +35,8 @@ pub enum Reply {
 /// loop.
 #[derive(Debug)]
 pub struct Dump {
+    /// Control's name for it.
+    pub ticket: u64,
     /// Whether the IPv6 table is listed, or the IPv4 one.
     pub ipv6: bool,
     /// The group to go on with.

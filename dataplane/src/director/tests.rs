@@ -488,7 +488,7 @@ fn a_listing_is_complete_and_stays_within_its_room() {
     loop {
         let rows = Vec::with_capacity(100);
         let capacity = rows.capacity();
-        let dump = Dump { ipv6: false, group, finished: false, rows };
+        let dump = Dump { ticket: 1, ipv6: false, group, finished: false, rows };
         bench.control.send(Update::Dump(Box::new(dump))).unwrap();
         let dump = loop {
             bench.director.housekeeping(NOON);

@@ -14,12 +14,15 @@ mod args;
 mod device;
 mod eal;
 mod hugepages;
+pub mod kernel_path;
 mod mbuf;
 mod pool;
 mod port;
 mod port_error;
 mod queue;
+pub mod rings;
 mod tap;
+pub mod worker;
 
 pub use device::Direction;
 pub use eal::{Eal, EalConfig, EalError, HugePages, RegisteredThread, tsc};

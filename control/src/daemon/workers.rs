@@ -1,0 +1,149 @@
+//! The control thread's dealings with the workers: snapshots out and back, and
+//! listings of connections.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataplane::counters::Counters;
+use dataplane::snapshot::Snapshot;
+use dataplane::update::{ControlEnd, Dump, Reply, Update};
+
+use crate::api::ConnectionCursor;
+
+/// A worker that has not answered by then is stalled. It answers within a loop,
+/// which is microseconds, or half a millisecond when it sleeps.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The workers as the control thread sees them.
+#[derive(Debug)]
+pub(super) struct Workers {
+    ends: Vec<ControlEnd>,
+    /// A snapshot that a worker's queue had no room for; only the newest one
+    /// matters.
+    unsent: Vec<Option<Arc<Snapshot>>>,
+    listing: Option<Listing>,
+    next_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Listing {
+    ticket: u64,
+    worker: usize,
+    since: Instant,
+}
+
+/// How a listing ended.
+#[derive(Debug)]
+pub(super) enum Listed {
+    /// Rows, and where to go on.
+    Rows(Box<Dump>, Option<ConnectionCursor>),
+    /// The worker did not answer.
+    Stalled,
+}
+
+impl Workers {
+    pub(super) fn new(ends: Vec<ControlEnd>) -> Self {
+        let unsent = ends.iter().map(|_| None).collect();
+        Self { ends, unsent, listing: None, next_ticket: 0 }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Sends a snapshot to every worker, now or as soon as there is room.
+    pub(super) fn publish(&mut self, snapshot: &Arc<Snapshot>) {
+        for unsent in &mut self.unsent {
+            *unsent = Some(Arc::clone(snapshot));
+        }
+        self.send_unsent();
+    }
+
+    fn send_unsent(&mut self) {
+        for (end, unsent) in self.ends.iter_mut().zip(&mut self.unsent) {
+            let Some(snapshot) = unsent.take() else { continue };
+            if let Err(Update::Snapshot(snapshot)) = end.send(Update::Snapshot(snapshot)) {
+                *unsent = Some(snapshot);
+            }
+        }
+    }
+
+    /// The epoch that every worker has reached.
+    pub(super) fn running(&self) -> u64 {
+        self.ends.iter().map(|end| end.shared().epoch()).min().unwrap_or(u64::MAX)
+    }
+
+    /// The counters of each worker.
+    pub(super) fn counters(&self) -> Vec<Counters> {
+        self.ends.iter().map(|end| end.shared().counters.read()).collect()
+    }
+
+    /// Whether a listing is under way.
+    pub(super) fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
+    /// Begins a listing at a cursor. `false` when the cursor names no worker.
+    pub(super) fn list(&mut self, cursor: ConnectionCursor, rows: usize, now: Instant) -> bool {
+        let worker = cursor.worker as usize;
+        let Some(end) = self.ends.get_mut(worker) else { return false };
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        let dump = Dump {
+            ticket,
+            ipv6: cursor.ipv6,
+            group: usize::try_from(cursor.group).unwrap_or(usize::MAX),
+            finished: false,
+            // The worker stops when a group may not fit any more.
+            rows: Vec::with_capacity(rows + dataplane::conn::Table::<dataplane::conn::Entry4>::GROUP_SLOTS),
+        };
+        // Without room the worker is not answering: it times out as such.
+        let _ = end.send(Update::Dump(Box::new(dump)));
+        self.listing = Some(Listing { ticket, worker, since: now });
+        true
+    }
+
+    /// Takes back what workers are done with. The end of a listing, if it has
+    /// come.
+    pub(super) fn collect(&mut self, now: Instant) -> Option<Listed> {
+        let mut listed = None;
+        for end in &mut self.ends {
+            while let Some(reply) = end.receive() {
+                match reply {
+                    // Freed here, where it may take its time.
+                    Reply::Retired(snapshot) => drop(snapshot),
+                    Reply::Dump(dump) => {
+                        if self.listing.as_ref().is_some_and(|l| l.ticket == dump.ticket) {
+                            listed = Some(dump);
+                        }
+                    }
+                }
+            }
+        }
+        self.send_unsent();
+        let listing = self.listing.as_ref()?;
+        if let Some(dump) = listed {
+            let next = self.next_cursor(listing.worker, &dump);
+            self.listing = None;
+            return Some(Listed::Rows(dump, next));
+        }
+        if now - listing.since > PATIENCE {
+            self.listing = None;
+            return Some(Listed::Stalled);
+        }
+        None
+    }
+
+    /// After the IPv4 table the IPv6 one, after that the next worker.
+    fn next_cursor(&self, worker: usize, dump: &Dump) -> Option<ConnectionCursor> {
+        let at = |worker: usize, ipv6, group: usize| {
+            Some(ConnectionCursor { worker: worker as u32, ipv6, group: group as u64 })
+        };
+        match (dump.finished, dump.ipv6) {
+            (false, ipv6) => at(worker, ipv6, dump.group),
+            (true, false) => at(worker, true, 0),
+            (true, true) if worker + 1 < self.ends.len() => at(worker + 1, false, 0),
+            (true, true) => None,
+        }
+    }
+}

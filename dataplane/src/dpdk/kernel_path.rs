@@ -1,0 +1,137 @@
+//! The kernel path: the thread between the workers' rings and the taps. What
+//! the workers punt goes into the tap of the port that it came by; what the
+//! kernel sends into a tap leaves by the port.
+
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::rings::{KernelRings, Parcel};
+use super::{BURST, Mbuf, Pool, Tap};
+
+/// How long the thread stays awake after the last packet: an answer to what
+/// was just punted, or the next packet of a transfer, is likely soon.
+const AWAKE: Duration = Duration::from_millis(2);
+/// Its rest between two looks while awake.
+const NAP: Duration = Duration::from_micros(50);
+/// Longest frame that a tap gives, with room for a VLAN tag.
+const MAX_FRAME: usize = 65_535;
+
+/// What the kernel path counts, for other threads to read.
+#[derive(Debug, Default)]
+pub struct KernelCounters {
+    /// Packets written into a tap.
+    pub to_kernel: AtomicU64,
+    /// Packets that a tap did not take.
+    pub to_kernel_failed: AtomicU64,
+    /// Packets read from a tap and given to a worker.
+    pub from_kernel: AtomicU64,
+    /// Packets read from a tap that found no mbuf or no room in a ring.
+    pub from_kernel_dropped: AtomicU64,
+}
+
+/// A tap and the pool that its packets are copied into.
+pub struct TapPort<'a> {
+    /// The tap.
+    pub tap: Tap,
+    /// The port's pool.
+    pub pool: &'a Pool,
+}
+
+/// The kernel path, ready to run.
+pub struct KernelPath<'a> {
+    /// By the ports' index.
+    pub taps: Vec<TapPort<'a>>,
+    /// Its rings.
+    pub rings: KernelRings,
+    /// Its counters.
+    pub counters: &'a KernelCounters,
+}
+
+impl KernelPath<'_> {
+    /// Runs on the calling thread until `stop`. The taps go when it returns.
+    pub fn run(mut self, stop: &AtomicBool) {
+        let mut last_packet = Instant::now();
+        let mut buffer = vec![0; MAX_FRAME];
+        while !stop.load(Ordering::Relaxed) {
+            let packets = self.to_kernel() + self.from_kernel(&mut buffer);
+            let now = Instant::now();
+            if packets > 0 {
+                last_packet = now;
+            } else if now - last_packet < AWAKE {
+                std::thread::sleep(NAP);
+            } else {
+                self.wait();
+            }
+        }
+    }
+
+    /// Waits for a tap, or a millisecond: workers do not wake this thread,
+    /// which would be a system call of theirs.
+    fn wait(&self) {
+        let mut fds: Vec<_> =
+            self.taps.iter().map(|t| PollFd::new(t.tap.as_fd(), PollFlags::POLLIN)).collect();
+        // An error or signal only means looking sooner.
+        let _ = poll(&mut fds, PollTimeout::from(1_u8));
+    }
+
+    /// Writes what was punted into the taps, a burst of each worker.
+    fn to_kernel(&mut self) -> usize {
+        let mut packets = 0;
+        for ring in &mut self.rings.punted {
+            for _ in 0..BURST {
+                let Ok(Parcel { mbuf, port }) = ring.pop() else { break };
+                packets += 1;
+                let counter = match write(&self.taps[usize::from(port)].tap, &mbuf) {
+                    Ok(()) => &self.counters.to_kernel,
+                    Err(_) => &self.counters.to_kernel_failed,
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        packets
+    }
+
+    /// Gives what the kernel sends to workers, a burst of each tap. A port's
+    /// packets all go by one worker, so they stay in order.
+    fn from_kernel(&mut self, buffer: &mut [u8]) -> usize {
+        let mut packets = 0;
+        let workers = self.rings.inject.len();
+        for (index, TapPort { tap, pool }) in self.taps.iter().enumerate() {
+            let ring = &mut self.rings.inject[index % workers];
+            for _ in 0..BURST {
+                let len = match tap.recv(buffer) {
+                    Ok(Some(len)) => len,
+                    Ok(None) => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => break,
+                    // The operator set the tap down or it is going away.
+                    Err(_) => break,
+                };
+                packets += 1;
+                let mbuf =
+                    pool.alloc().and_then(|mut mbuf| mbuf.append(&buffer[..len]).then_some(mbuf));
+                let sent =
+                    mbuf.is_some_and(|mbuf| ring.push(Parcel { mbuf, port: index as u8 }).is_ok());
+                let counter = if sent {
+                    &self.counters.from_kernel
+                } else {
+                    &self.counters.from_kernel_dropped
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        packets
+    }
+}
+
+/// Writes a packet, whose bytes may lie in several segments, as one frame.
+fn write(tap: &Tap, mbuf: &Mbuf) -> std::io::Result<()> {
+    if mbuf.total_len() == u32::from(mbuf.len()) {
+        return tap.send(mbuf.data());
+    }
+    let frame: Vec<u8> = mbuf.segments().flatten().copied().collect();
+    tap.send(&frame)
+}

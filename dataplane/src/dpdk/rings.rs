@@ -1,0 +1,74 @@
+//! The lock-free rings that packets travel on between threads: worker to
+//! worker, worker to kernel path, kernel path to worker. Each has one producer
+//! and one consumer, and none is ever waited for: what does not fit is a
+//! counted drop of the sender's.
+
+use super::Mbuf;
+
+/// Packets that a ring holds. A worker that is scheduled out for a millisecond
+/// at a million packets a second misses none.
+const CAPACITY: usize = 1024;
+
+/// A packet on its way, with the index of the port that it came in by or is to
+/// leave by.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The packet.
+    pub mbuf: Mbuf,
+    /// The port's index.
+    pub port: u8,
+}
+
+/// A ring's producing end.
+pub type Sender = rtrb::Producer<Parcel>;
+/// A ring's consuming end.
+pub type Receiver = rtrb::Consumer<Parcel>;
+
+/// One worker's ends of all rings.
+pub struct WorkerRings {
+    /// To each worker, by index; `None` to itself.
+    pub handoff: Vec<Option<Sender>>,
+    /// From the other workers.
+    pub taken_over: Vec<Receiver>,
+    /// To the kernel.
+    pub punt: Sender,
+    /// From the kernel.
+    pub inject: Receiver,
+}
+
+/// The kernel path's ends.
+pub struct KernelRings {
+    /// From each worker, by index.
+    pub punted: Vec<Receiver>,
+    /// To each worker, by index.
+    pub inject: Vec<Sender>,
+}
+
+/// Connects so many workers with each other and with the kernel path.
+#[must_use]
+pub fn connect(workers: usize) -> (Vec<WorkerRings>, KernelRings) {
+    let ring = || rtrb::RingBuffer::new(CAPACITY);
+    let mut kernel = KernelRings { punted: Vec::new(), inject: Vec::new() };
+    let mut rings: Vec<_> = (0..workers)
+        .map(|_| {
+            let (punt, punted) = ring();
+            let (inject_in, inject) = ring();
+            kernel.punted.push(punted);
+            kernel.inject.push(inject_in);
+            WorkerRings {
+                handoff: (0..workers).map(|_| None).collect(),
+                taken_over: Vec::new(),
+                punt,
+                inject,
+            }
+        })
+        .collect();
+    for from in 0..workers {
+        for to in (0..workers).filter(|&to| to != from) {
+            let (sender, receiver) = ring();
+            rings[from].handoff[to] = Some(sender);
+            rings[to].taken_over.push(receiver);
+        }
+    }
+    (rings, kernel)
+}

@@ -1,0 +1,239 @@
+//! A worker: the loop that moves packets between queues and rings, and has the
+//! [`Director`] decide what becomes of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use super::rings::{Parcel, WorkerRings};
+use super::{BURST, Eal, EalError, IpChecksum, Mbuf, RxBurst, RxQueue, TxBuffer};
+use crate::counters::{Counters, DropReason};
+use crate::director::{Director, Source, Verdict};
+use crate::packet::Frame;
+use crate::time::{Clock, Tick};
+
+/// What a worker does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// Looks again at once: the lowest latency, the core at 100 %.
+    Busy,
+    /// Sleeps, longer the longer nothing comes.
+    Adaptive,
+}
+
+/// Empty rounds before an adaptive worker begins to sleep.
+const EMPTY_ROUNDS: u32 = 256;
+/// Its shortest and longest sleep.
+const SLEEP: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(500));
+
+/// One worker's part of a port.
+pub struct WorkerPort {
+    /// Its receive queue.
+    pub rx: RxQueue,
+    /// Its transmit queue.
+    pub tx: TxBuffer,
+    /// Whether the hashes that the NIC reports are the ownership hash.
+    pub trust_rss: bool,
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    /// The packet logic.
+    pub director: Director,
+    /// Its queues, by the ports' index.
+    pub ports: Vec<WorkerPort>,
+    /// Its rings.
+    pub rings: WorkerRings,
+    /// What it does when there is nothing to do.
+    pub idle: Idle,
+    /// The time that all workers share.
+    pub clock: Clock,
+    /// The core that it runs on.
+    pub core: usize,
+}
+
+impl Worker {
+    /// Runs on the calling thread, pinned to the worker's core, until `stop`.
+    /// The queues go back to their ports when it returns.
+    ///
+    /// # Errors
+    /// When EAL does not take the thread.
+    pub fn run(mut self, eal: &Eal, stop: &AtomicBool) -> Result<(), EalError> {
+        // Before registering: EAL notes the thread's core for its caches.
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: self.core }) {
+            log::warn!("worker on core {}: cannot be pinned; it runs on any core", self.core);
+        }
+        let _registered = eal.register_thread()?;
+        let mut burst = RxBurst::new();
+        let mut pause = Pause::new(self.idle);
+        while !stop.load(Ordering::Relaxed) {
+            let packets = self.round(&mut burst);
+            pause.after(packets);
+        }
+        Ok(())
+    }
+
+    /// One round over everything that may have packets. How many there were.
+    fn round(&mut self, burst: &mut RxBurst) -> usize {
+        let now = self.clock.now();
+        let mut packets = 0;
+        for port in 0..self.ports.len() {
+            let received = self.ports[port].rx.rx(burst);
+            self.director.counters_mut().rx += received as u64;
+            packets += received;
+            if received > 0 {
+                self.forward(now, burst, port as u8, Source::Port);
+            }
+        }
+        packets += self.take_over(now, burst);
+        packets += self.inject();
+        self.flush();
+        self.director.housekeeping(now);
+        packets
+    }
+
+    /// Has a burst of one port decided on, and does what was decided.
+    fn forward(&mut self, now: Tick, burst: &mut RxBurst, port: u8, source: Source) {
+        let trust_rss = self.ports[usize::from(port)].trust_rss;
+        let mut verdicts = [Verdict::Punt; BURST];
+        let mut ranges = [(0, 0); BURST];
+        let mut frames: ArrayVec<Frame<'_>, BURST> =
+            burst.iter_mut().map(|mbuf| view(mbuf, port, trust_rss)).collect();
+        self.director.process(now, source, &mut frames, &mut verdicts);
+        for (range, frame) in ranges.iter_mut().zip(&frames) {
+            // Both were u16 when they came, and only shrink or stay inside.
+            *range = (frame.start() as u16, frame.len() as u16);
+        }
+        drop(frames);
+        for (((start, len), verdict), mut mbuf) in
+            ranges.into_iter().zip(verdicts).zip(burst.drain())
+        {
+            if (start, len) != (mbuf.start(), mbuf.len()) {
+                mbuf.set_range(start, len);
+            }
+            let counters = self.director.counters_mut();
+            match verdict {
+                Verdict::Send { port } => self.ports[usize::from(port)].tx.push(mbuf),
+                Verdict::Punt => {
+                    let sent = self.rings.punt.push(Parcel { mbuf, port });
+                    count(counters, sent.is_ok(), |c| &mut c.punted, DropReason::PuntFull);
+                }
+                Verdict::Handoff { worker } => {
+                    let ring = self.rings.handoff.get_mut(usize::from(worker));
+                    let sent = ring
+                        .and_then(Option::as_mut)
+                        .is_some_and(|ring| ring.push(Parcel { mbuf, port }).is_ok());
+                    count(counters, sent, |c| &mut c.handed_off, DropReason::HandoffFull);
+                }
+                Verdict::Drop(_) => {}
+            }
+        }
+    }
+
+    /// Forwards what other workers handed over, a burst from each. The packets
+    /// of a burst have one port, so a change of port ends it early.
+    fn take_over(&mut self, now: Tick, burst: &mut RxBurst) -> usize {
+        let mut packets = 0;
+        for ring in 0..self.rings.taken_over.len() {
+            let mut left = BURST;
+            while left > 0 {
+                let Some(port) = fill(&mut self.rings.taken_over[ring], burst, left) else {
+                    break;
+                };
+                let taken = burst.len();
+                left -= taken;
+                packets += taken;
+                self.director.counters_mut().taken_over += taken as u64;
+                self.forward(now, burst, port, Source::Handoff);
+            }
+        }
+        packets
+    }
+
+    /// Sends what the kernel has to send, at most a burst.
+    fn inject(&mut self) -> usize {
+        let mut packets = 0;
+        while packets < BURST {
+            let Ok(Parcel { mbuf, port }) = self.rings.inject.pop() else { break };
+            packets += 1;
+            self.director.counters_mut().injected += 1;
+            self.ports[usize::from(port)].tx.push(mbuf);
+        }
+        packets
+    }
+
+    /// Hands what waits to be sent to the drivers.
+    fn flush(&mut self) {
+        for port in &mut self.ports {
+            let result = port.tx.flush();
+            let counters = self.director.counters_mut();
+            counters.tx += u64::from(result.sent);
+            counters.drop_many(DropReason::TxFull, u64::from(result.dropped));
+        }
+    }
+}
+
+/// Moves the next packets of a ring that came by one port into an empty burst,
+/// at most `most`. The port, or `None` when there was no packet.
+fn fill(ring: &mut super::rings::Receiver, burst: &mut RxBurst, most: usize) -> Option<u8> {
+    let port = ring.peek().ok()?.port;
+    while burst.len() < most && ring.peek().is_ok_and(|parcel| parcel.port == port) {
+        let Ok(parcel) = ring.pop() else { break };
+        // `most` is at most what a burst holds.
+        let _ = burst.push(parcel.mbuf);
+    }
+    Some(port)
+}
+
+fn view(mbuf: &mut Mbuf, port: u8, trust_rss: bool) -> Frame<'_> {
+    let (start, len) = (usize::from(mbuf.start()), usize::from(mbuf.len()));
+    let total_len = mbuf.total_len() as usize;
+    let rss_hash = mbuf.rss_hash().filter(|_| trust_rss);
+    let ip_checksum_good = mbuf.ip_checksum() == IpChecksum::Good;
+    let mut frame = Frame::new(mbuf.buffer_mut(), start, len, total_len, port);
+    frame.rss_hash = rss_hash;
+    frame.ip_checksum_good = ip_checksum_good;
+    frame
+}
+
+fn count(
+    counters: &mut Counters,
+    sent: bool,
+    counter: fn(&mut Counters) -> &mut u64,
+    otherwise: DropReason,
+) {
+    if sent {
+        *counter(counters) += 1;
+    } else {
+        counters.drop(otherwise);
+    }
+}
+
+/// Sleeps between rounds as the worker's idle mode says.
+struct Pause {
+    idle: Idle,
+    empty: u32,
+    sleep: Duration,
+}
+
+impl Pause {
+    fn new(idle: Idle) -> Self {
+        Self { idle, empty: 0, sleep: SLEEP.0 }
+    }
+
+    fn after(&mut self, packets: usize) {
+        if self.idle == Idle::Busy {
+            return;
+        }
+        if packets > 0 {
+            (self.empty, self.sleep) = (0, SLEEP.0);
+            return;
+        }
+        self.empty = self.empty.saturating_add(1);
+        if self.empty > EMPTY_ROUNDS {
+            std::thread::sleep(self.sleep);
+            self.sleep = (self.sleep * 2).min(SLEEP.1);
+        }
+    }
+}
