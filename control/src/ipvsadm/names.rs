@@ -74,7 +74,12 @@ impl Ports {
 pub fn parse_endpoint(text: &str, protocol: Option<Protocol>, ports: &Ports) -> Option<SocketAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once("]:")?;
-        let address = host.parse().ok().or_else(|| look_up(host, IpAddr::is_ipv6))?;
+        // A zone (`%eth0`) would get lost: services have none.
+        if host.contains('%') {
+            return None;
+        }
+        let literal = host.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+        let address = literal.or_else(|| look_up(host, IpAddr::is_ipv6))?;
         return Some(SocketAddr::new(address, parse_port(port, protocol, ports)?));
     }
     if let Ok(address) = text.parse::<Ipv6Addr>() {
@@ -193,6 +198,19 @@ pub(super) mod tests {
     use super::*;
     use Protocol::{Sctp, Tcp, Udp};
 
+    impl Names {
+        /// Names of ports, but none of hosts.
+        pub(in crate::ipvsadm) fn of_ports(ports: Ports) -> Self {
+            let past = Instant::now() - Duration::from_millis(1);
+            Self { deadline: Some(past), ..Self::resolved(ports) }
+        }
+
+        /// Gives a host a name.
+        pub(in crate::ipvsadm) fn know(&mut self, address: &str, name: &str) {
+            self.hosts.insert(address.parse().unwrap(), Some(name.to_owned()));
+        }
+    }
+
     /// The few names that the tests of this module and its neighbours use.
     pub(in crate::ipvsadm) fn ports() -> Ports {
         Ports::parse(
@@ -250,6 +268,8 @@ pub(super) mod tests {
             ("[fd00::1]:", None),
             ("[fd00::1]80", None),
             ("[fd00::1:80", None),
+            ("[fe80::1%lo]:80", None),
+            ("[1.2.3.4]:80", None),
         ] {
             let parsed = parse_endpoint(text, Some(Tcp), &ports());
             assert_eq!(parsed, expected.map(|e| e.parse().unwrap()), "{text}");
@@ -291,8 +311,7 @@ pub(super) mod tests {
 
     #[test]
     fn after_the_deadline_hosts_are_numeric() {
-        let mut names = Names::resolved(ports());
-        names.deadline = Some(Instant::now() - Duration::from_millis(1));
+        let mut names = Names::of_ports(ports());
         assert_eq!(names.endpoint("127.0.0.1:80".parse().unwrap(), Some(Tcp)), "127.0.0.1:http");
     }
 

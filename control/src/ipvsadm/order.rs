@@ -2,8 +2,9 @@
 //!
 //! ipvsadm compares addresses by the sign of a 32-bit difference, which is an
 //! order on a circle: 192.168.0.1 comes before 10.0.0.1, and 130.0.0.1 after
-//! it. Cutting the circle opposite of one of the addresses gives a proper order
-//! that agrees with ipvsadm's wherever that one is free of contradictions.
+//! it. Cutting the circle opposite of the lowest address gives a proper order
+//! that agrees with ipvsadm's wherever that one is free of contradictions, and
+//! does not depend on the order before.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -41,7 +42,8 @@ fn group(id: &ServiceId) -> (u32, bool, u8) {
 }
 
 fn sort_by_address<T>(rows: &mut [T], address: impl Fn(&T) -> Option<SocketAddr>) {
-    let Some(centre) = rows.first().and_then(&address).map(|a| words(a.ip())) else {
+    let addresses = rows.iter().filter_map(&address);
+    let Some(centre) = addresses.map(|a| words(a.ip())).min() else {
         return;
     };
     rows.sort_by_key(|row| address(row).map(|a| (around(centre, words(a.ip())), a.port())));
