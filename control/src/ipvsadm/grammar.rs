@@ -349,7 +349,7 @@ impl Line {
         }
         let engine = self.engine.clone();
         let persistence =
-            persistent.then(|| Persistence { timeout: self.persistence, prefix, engine });
+            persistent.then_some(Persistence { timeout: self.persistence, prefix, engine });
         let scheduler = self.scheduler.clone().unwrap_or_else(|| "wlc".to_owned());
         Ok(ServiceSpec { id, scheduler, scheduler_flags, persistence, one_packet })
     }

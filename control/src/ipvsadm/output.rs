@@ -114,7 +114,7 @@ fn server_row(
     line(text, format_args!("  -> {address:<28}"));
     match view {
         View::Default => {
-            line(text, format_args!(" {method:<7} {weight:<6} {active:<10} {inactive:<10}\n"))
+            line(text, format_args!(" {method:<7} {weight:<6} {active:<10} {inactive:<10}\n"));
         }
         View::TunInfo => {
             let tunnel = tunnel_info(&spec.method);
@@ -129,7 +129,7 @@ fn server_row(
             line(text, format_args!(" {upper:<10} {lower:<10} {active:<10} {inactive:<10}\n"));
         }
         View::PersistentConn => {
-            line(text, format_args!(" {weight:<9} {persistent:<11} {active:<10} {inactive:<10}\n"))
+            line(text, format_args!(" {weight:<9} {persistent:<11} {active:<10} {inactive:<10}\n"));
         }
     }
 }
@@ -202,7 +202,6 @@ pub fn connection(connection: &Connection, names: &mut Names) -> String {
     let client = names.endpoint(connection.client, protocol);
     let vip = names.endpoint(connection.virtual_address, protocol);
     let server = names.endpoint(connection.server, protocol);
-    // SCTP has four letters and shifts its row, as in ipvsadm.
     format!("{name:<3} {expires:<6} {state:<11} {client:<18} {vip:<18} {server}\n")
 }
 

@@ -95,7 +95,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// For listings; changes go through [`Session::change`].
+/// For listings; [`Session::command`] marks the failure of a change.
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         Self::Client(error, true)
