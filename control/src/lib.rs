@@ -1,5 +1,23 @@
 //! The control side of RVS.
+//!
+//! `rvsd` is [`config`] (the file), [`daemon`] (the event loop) over
+//! [`registry`] (services and servers), [`server`] (the control socket) and
+//! [`kernel`] (routes, neighbours, addresses), and `machine` (ports, workers;
+//! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output) and
+//! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s.
+
 pub mod api;
+pub mod client;
 pub mod config;
+pub mod daemon;
+pub mod frame;
+pub mod ipvsadm;
 pub mod kernel;
+#[cfg(feature = "dpdk")]
+pub mod machine;
 pub mod registry;
+pub mod server;
+pub mod show;
+
+#[cfg(test)]
+mod test_server;
