@@ -32,7 +32,6 @@ pub struct NetworkPort {
 }
 
 /// The kernel's addresses, routes and neighbours, and what rvsd keeps there.
-#[derive(Debug)]
 pub struct Network {
     monitor: Option<Monitor>,
     reopen: Instant,

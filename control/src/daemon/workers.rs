@@ -95,7 +95,9 @@ impl Workers {
             group: usize::try_from(cursor.group).unwrap_or(usize::MAX),
             finished: false,
             // The worker stops when a group may not fit any more.
-            rows: Vec::with_capacity(rows + dataplane::conn::Table::<dataplane::conn::Entry4>::GROUP_SLOTS),
+            rows: Vec::with_capacity(
+                rows + dataplane::conn::Table::<dataplane::conn::Entry4>::GROUP_SLOTS,
+            ),
         };
         // Without room the worker is not answering: it times out as such.
         let _ = end.send(Update::Dump(Box::new(dump)));

@@ -266,8 +266,7 @@ mod tests {
     fn requests_come_one_at_a_time_and_are_answered_in_order() {
         let (mut ours, mut client) = pair();
         let now = Instant::now();
-        let bytes =
-            [hello(), frame_of(&Request::Timeouts), frame_of(&Request::Flush)].concat();
+        let bytes = [hello(), frame_of(&Request::Timeouts), frame_of(&Request::Flush)].concat();
         ours.write_all(&bytes).unwrap();
         assert_eq!(client.pump(now), Pumped::Request(Request::Timeouts));
         assert_eq!(client.pump(now), Pumped::Idle);
@@ -286,11 +285,8 @@ mod tests {
         let bytes = [hello(), frame_of(&Request::Flush)].concat();
         for (i, byte) in bytes.iter().enumerate() {
             ours.write_all(&[*byte]).unwrap();
-            let expected = if i + 1 == bytes.len() {
-                Pumped::Request(Request::Flush)
-            } else {
-                Pumped::Idle
-            };
+            let expected =
+                if i + 1 == bytes.len() { Pumped::Request(Request::Flush) } else { Pumped::Idle };
             assert_eq!(client.pump(now), expected, "byte {i}");
         }
     }

@@ -1,0 +1,474 @@
+//! The control thread: one event loop over the control socket, the kernel's
+//! news, the workers' replies and the signals. It is the only owner of the
+//! registry; nothing in it waits for a client, the kernel or a worker.
+
+mod listing;
+mod lock;
+mod network;
+mod workers;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dataplane::service::Hop;
+use dataplane::time::Clock;
+use dataplane::update::ControlEnd;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::api::{
+    Error, ErrorCode, KernelPathCounters, NextHop, PortCounters, Reply, Request, Response,
+    ServerSpec, WorkerCounters,
+};
+use crate::registry::{PERIOD_SECONDS, Registry};
+use crate::server::{Access, ApiServer, ClientId};
+use listing::Listings;
+pub use lock::Lock;
+pub use network::{Network, NetworkPort};
+use workers::{PATIENCE, Workers};
+
+const SIGNALS: Token = Token(0);
+const KERNEL: Token = Token(1);
+const SOCKET: Token = Token(2);
+
+/// Requests carried out in one turn, so that the kernel's news and the workers
+/// are not kept waiting by busy clients.
+const REQUESTS_A_TURN: usize = 256;
+/// Least time between two looks at all servers' routes: a routing daemon may
+/// change many routes a second.
+const RESOLVE_PAUSE: Duration = Duration::from_millis(20);
+/// Rest between looks at the workers while a client waits for them.
+const WORKER_NAP: Duration = Duration::from_micros(50);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What the daemon asks of the machine that it runs on.
+pub struct Instruments {
+    /// The core of each worker, by index.
+    pub cores: Vec<u32>,
+    /// Reads the ports' counters.
+    pub ports: Box<dyn Fn() -> Vec<PortCounters>>,
+    /// Reads the kernel path's counters.
+    pub kernel_path: Box<dyn Fn() -> KernelPathCounters>,
+    /// Connections that each worker's table of one family holds.
+    pub connections: u32,
+    /// The workers' clock.
+    pub clock: Clock,
+}
+
+/// The control thread's state.
+pub struct Daemon {
+    poll: Poll,
+    signals: SignalFd,
+    api: ApiServer,
+    registry: Registry,
+    workers: Workers,
+    network: Option<Network>,
+    watched: Option<RawFd>,
+    /// The registry changed since the last snapshot.
+    dirty: bool,
+    /// Servers or routes changed since next hops were last asked for.
+    resolved: u64,
+    next_resolve: Instant,
+    /// The epoch that was published last.
+    epoch: u64,
+    /// Clients that wait for the workers to run an epoch.
+    waiting: VecDeque<Waiting>,
+    listings: Listings,
+    instruments: Instruments,
+    next_second: Instant,
+    seconds: u64,
+}
+
+struct Waiting {
+    client: ClientId,
+    epoch: u64,
+    since: Instant,
+}
+
+impl Daemon {
+    /// Blocks the signals that end the daemon, in this thread and in all that
+    /// it starts; [`Daemon::run`] takes them. To be called before any thread is
+    /// started.
+    pub fn block_signals() {
+        // Only fails for signal numbers that do not exist.
+        let _ = ending_signals().thread_block();
+    }
+
+    /// A daemon with services in `registry`, whose workers hold the other ends
+    /// of `links`.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn new(
+        socket: &Path,
+        access: Access,
+        registry: Registry,
+        links: Vec<ControlEnd>,
+        network: Option<Network>,
+        instruments: Instruments,
+    ) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("event loop: {error}");
+        let poll = Poll::new().map_err(failed)?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals =
+            SignalFd::with_flags(&ending_signals(), flags).map_err(|error| failed(error.into()))?;
+        poll.registry()
+            .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
+            .map_err(failed)?;
+        let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
+        let now = Instant::now();
+        let mut daemon = Self {
+            poll,
+            signals,
+            api,
+            registry,
+            workers: Workers::new(links),
+            network,
+            watched: None,
+            dirty: true,
+            resolved: u64::MAX,
+            next_resolve: now,
+            epoch: 0,
+            waiting: VecDeque::new(),
+            listings: Listings::default(),
+            instruments,
+            next_second: now + SECOND,
+            seconds: 0,
+        };
+        daemon.watch_kernel();
+        daemon.resolve(now);
+        daemon.publish();
+        Ok(daemon)
+    }
+
+    /// Whether every worker runs the services that the daemon began with.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.workers.running() >= 1
+    }
+
+    /// Runs until a signal says to stop, which it returns.
+    ///
+    /// # Errors
+    /// When the event loop itself fails.
+    pub fn run(&mut self) -> io::Result<Signal> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            if let Some(signal) = self.turn(&mut events)? {
+                return Ok(signal);
+            }
+        }
+    }
+
+    /// One turn of the loop: waits for events or the next thing due, then does
+    /// what there is to do.
+    fn turn(&mut self, events: &mut Events) -> io::Result<Option<Signal>> {
+        let busy = !self.waiting.is_empty() || self.workers.is_listing();
+        let timeout = if busy {
+            std::thread::sleep(WORKER_NAP);
+            Duration::ZERO
+        } else {
+            self.next_due().saturating_duration_since(Instant::now())
+        };
+        if let Err(error) = self.poll.poll(events, Some(timeout)) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        for event in events.iter() {
+            match event.token() {
+                SIGNALS => {
+                    if let Some(signal) = self.signal() {
+                        return Ok(Some(signal));
+                    }
+                }
+                KERNEL => self.read_kernel(),
+                SOCKET => self.api.accept(),
+                client => self.api.ready(client),
+            }
+        }
+        let now = Instant::now();
+        self.api.expire(now);
+        self.carry_out_requests(now);
+        self.every_second(now);
+        self.resolve(now);
+        if self.dirty {
+            self.publish();
+        }
+        if let Some((client, reply)) =
+            self.listings.advance(&mut self.workers, &self.registry, &self.instruments.clock, now)
+        {
+            self.api.reply(client, &reply);
+        }
+        self.acknowledge(now);
+        // Replies were queued: write them now rather than after the next event.
+        self.carry_out_requests(now);
+        if self.dirty {
+            self.publish();
+        }
+        Ok(None)
+    }
+
+    fn next_due(&self) -> Instant {
+        let network_changed =
+            self.network.as_ref().is_some_and(|n| n.generation() != self.resolved);
+        // Deadlines of clients are looked at ten times a second.
+        let soon = Instant::now() + Duration::from_millis(100);
+        let due = soon.min(self.next_second);
+        if network_changed { due.min(self.next_resolve) } else { due }
+    }
+
+    fn signal(&mut self) -> Option<Signal> {
+        let info = self.signals.read_signal().ok()??;
+        Signal::try_from(info.ssi_signo as i32).ok()
+    }
+
+    fn carry_out_requests(&mut self, now: Instant) {
+        for _ in 0..REQUESTS_A_TURN {
+            let Some((client, request)) = self.api.next_request(now) else { return };
+            match self.carry_out(client, request) {
+                Outcome::Answer(reply) => self.api.reply(client, &reply),
+                // The snapshot is made once for all requests of this turn.
+                Outcome::Changed => {
+                    self.dirty = true;
+                    self.waiting.push_back(Waiting { client, epoch: self.epoch + 1, since: now });
+                }
+                Outcome::Later => {}
+            }
+        }
+        // There may be more: come back at once.
+        self.next_second = self.next_second.min(now);
+    }
+
+    fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
+        if request.changes() {
+            log::info!("request: {request:?}");
+        }
+        let network = self.network.as_ref();
+        let resolve = |server: &ServerSpec| hop(network, server.address.ip());
+        let changed = match request {
+            Request::AddService { service } => self.registry.add_service(service),
+            Request::EditService { service } => self.registry.edit_service(service),
+            Request::DeleteService { service } => self.registry.delete_service(&service),
+            Request::Flush => {
+                self.registry.flush();
+                Ok(())
+            }
+            Request::AddServer { service, server } => {
+                self.registry.add_server(&service, server, &resolve)
+            }
+            Request::EditServer { service, server } => {
+                self.registry.edit_server(&service, server, &resolve)
+            }
+            Request::DeleteServer { service, server } => {
+                self.registry.delete_server(&service, server)
+            }
+            Request::SetTimeouts { timeouts } => self.registry.set_timeouts(timeouts),
+            other => return self.answer(client, other),
+        };
+        match changed {
+            Ok(()) => Outcome::Changed,
+            Err(error) => Outcome::Answer(Err(error)),
+        }
+    }
+
+    /// Requests that change nothing that workers run.
+    fn answer(&mut self, client: ClientId, request: Request) -> Outcome {
+        let reply = match request {
+            Request::Zero { service } => {
+                self.registry.zero(service.as_ref()).map(|()| Response::Done)
+            }
+            Request::ListServices { service: Some(id), .. } => {
+                self.registry.service_status(&id).map(|s| self.services(vec![s], None))
+            }
+            Request::ListServices { service: None, cursor } => {
+                let (services, next) = self.registry.statuses(cursor, crate::api::MAX_ROWS);
+                Ok(self.services(services, next))
+            }
+            Request::Timeouts => Ok(Response::Timeouts { timeouts: self.registry.timeouts() }),
+            Request::ListConnections { cursor, limit } => {
+                match self.listings.ask(client, cursor, limit) {
+                    Ok(()) => return Outcome::Later,
+                    Err(error) => Err(error),
+                }
+            }
+            Request::Counters => Ok(self.counters()),
+            Request::NextHops => Ok(Response::NextHops { next_hops: self.next_hops() }),
+            other => Err(Error::new(ErrorCode::BadRequest, format!("not now: {other:?}"))),
+        };
+        Outcome::Answer(reply)
+    }
+
+    fn services(&self, services: Vec<crate::api::ServiceStatus>, next: Option<u64>) -> Response {
+        let table_size = self.workers.count() as u64 * u64::from(self.instruments.connections);
+        Response::Services { services, next, table_size }
+    }
+
+    fn counters(&self) -> Response {
+        let counters = self.workers.counters();
+        let workers = counters.iter().zip(&self.instruments.cores);
+        Response::Counters {
+            workers: workers.map(|(counters, &core)| worker_counters(counters, core)).collect(),
+            ports: (self.instruments.ports)(),
+            kernel_path: (self.instruments.kernel_path)(),
+        }
+    }
+
+    fn next_hops(&self) -> Vec<NextHop> {
+        let rows = self.registry.servers().map(|(service, server, hop)| {
+            let way = self.network.as_ref().and_then(|n| n.neighbour(server.address.ip()));
+            NextHop {
+                service: service.id,
+                server: server.address,
+                port: way.map(|(port, _)| port.to_string()),
+                neighbour: way.map(|(_, neighbour)| neighbour),
+                mac: match hop {
+                    Hop::Port(hop) => Some(mac_text(hop.dst_mac)),
+                    _ => None,
+                },
+            }
+        });
+        rows.collect()
+    }
+
+    /// Finds every server's next hop anew when the kernel's tables or the
+    /// servers changed.
+    fn resolve(&mut self, now: Instant) {
+        let Some(network) = &mut self.network else { return };
+        let changed = self.dirty || network.generation() != self.resolved;
+        if !changed || now < self.next_resolve {
+            return;
+        }
+        self.next_resolve = now + RESOLVE_PAUSE;
+        self.resolved = network.generation();
+        network.keep_resolved(self.registry.servers().map(|(_, server, _)| server.address.ip()));
+        let network = &*network;
+        let resolve = |server: &ServerSpec| network.hop(server.address.ip());
+        self.dirty |= self.registry.resolve_all(&resolve);
+    }
+
+    fn publish(&mut self) {
+        let snapshot = self.registry.snapshot();
+        self.epoch = snapshot.epoch;
+        self.workers.publish(&snapshot);
+        self.dirty = false;
+    }
+
+    /// Answers clients whose change every worker runs.
+    fn acknowledge(&mut self, now: Instant) {
+        let running = self.workers.running();
+        while let Some(waiting) = self.waiting.front() {
+            let reply: Reply = if waiting.epoch <= running {
+                Ok(Response::Done)
+            } else if now - waiting.since > PATIENCE {
+                let message = "a worker does not answer; the change comes into force when it does";
+                Err(Error::new(ErrorCode::WorkerStalled, message))
+            } else {
+                return;
+            };
+            self.api.reply(waiting.client, &reply);
+            self.waiting.pop_front();
+        }
+    }
+
+    fn every_second(&mut self, now: Instant) {
+        if now < self.next_second {
+            return;
+        }
+        self.next_second = now + SECOND;
+        self.seconds += 1;
+        if self.seconds % PERIOD_SECONDS == 0 {
+            self.registry.estimate_rates();
+        }
+        self.dirty |= self.registry.empty_trash(self.workers.running());
+        let Some(network) = &mut self.network else { return };
+        network.refresh();
+        if network.reopen_if_due(now) {
+            self.watch_kernel();
+        }
+    }
+
+    fn read_kernel(&mut self) {
+        let Some(network) = &mut self.network else { return };
+        // Bounded pieces, and the events are edge-triggered, so all of it.
+        while network.read() {}
+        if network.descriptor().is_none() {
+            self.watched = None;
+        }
+    }
+
+    /// Has the event loop wake for the kernel's news.
+    fn watch_kernel(&mut self) {
+        let descriptor = self.network.as_ref().and_then(Network::descriptor);
+        if descriptor == self.watched {
+            return;
+        }
+        if let Some(fd) = descriptor {
+            let registry = self.poll.registry();
+            match registry.register(&mut SourceFd(&fd), KERNEL, Interest::READABLE) {
+                Ok(()) => self.watched = descriptor,
+                Err(error) => log::error!("kernel routes: cannot be watched: {error}"),
+            }
+        }
+        self.read_kernel();
+    }
+
+    /// Takes everything down that the daemon put up, but the workers.
+    pub fn stop(self) {
+        if let Some(network) = self.network {
+            network.stop();
+        }
+    }
+}
+
+/// What became of a request.
+enum Outcome {
+    /// Answer it with this.
+    Answer(Reply),
+    /// Answer it when the workers run the change.
+    Changed,
+    /// It is answered elsewhere.
+    Later,
+}
+
+fn hop(network: Option<&Network>, server: IpAddr) -> Hop {
+    network.map_or(Hop::NoRoute, |network| network.hop(server))
+}
+
+fn worker_counters(counters: &dataplane::counters::Counters, core: u32) -> WorkerCounters {
+    let drops = dataplane::counters::DropReason::ALL.iter().map(|&reason| crate::api::Drop {
+        reason: reason.name().into(),
+        count: counters.dropped(reason),
+    });
+    WorkerCounters {
+        core,
+        rx: counters.rx,
+        taken_over: counters.taken_over,
+        injected: counters.injected,
+        tx: counters.tx,
+        punted: counters.punted,
+        handed_off: counters.handed_off,
+        drops: drops.collect(),
+        connections: counters.connections,
+        expired: counters.expired,
+    }
+}
+
+/// A MAC address as people write it.
+#[must_use]
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn ending_signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals
+}
