@@ -40,6 +40,16 @@ fn mbufs_go_round_and_come_back() {
     threads(&eal, &pool);
     assert_eq!(pool.in_use(), 0);
     main_thread_affinity_is_kept();
+    drop((pool, eal));
+    remove_runtime_folder(&prefix);
+}
+
+/// EAL leaves it behind, and this prefix is not used again.
+fn remove_runtime_folder(prefix: &str) {
+    let own = std::env::var("XDG_RUNTIME_DIR").unwrap_or_default();
+    for folder in ["/run", &own, "/tmp"].into_iter().filter(|folder| !folder.is_empty()) {
+        let _ = std::fs::remove_dir_all(format!("{folder}/dpdk/{prefix}"));
+    }
 }
 
 fn port_config(name: &str) -> PortConfig<'_> {
