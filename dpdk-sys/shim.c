@@ -175,6 +175,11 @@ int rvs_pool_create(const char *name, uint32_t mbufs, uint32_t cache, uint16_t p
 	return 0;
 }
 
+void rvs_pool_free(struct rvs_mempool *pool)
+{
+	rte_mempool_free(as_pool(pool));
+}
+
 uint32_t rvs_pool_in_use(const struct rvs_mempool *pool)
 {
 	return rte_mempool_in_use_count(as_pool(pool));

@@ -99,6 +99,7 @@ uint64_t rvs_tsc_hz(void);
 /* Pools and mbufs */
 int rvs_pool_create(const char *name, uint32_t mbufs, uint32_t cache, uint16_t private_size,
 		    uint16_t data_room, int numa_node, struct rvs_mempool **pool);
+void rvs_pool_free(struct rvs_mempool *pool);
 uint32_t rvs_pool_in_use(const struct rvs_mempool *pool);
 uint32_t rvs_mbuf_spacing(uint16_t private_size, uint16_t data_room);
 bool rvs_alloc(struct rvs_mempool *pool, struct rvs_frame *frames, uint16_t n);

@@ -286,11 +286,17 @@ impl Drop for Shared {
                 );
             }
         }
-        if clean {
-            // SAFETY: no mbuf, pool, port or thread refers to EAL's memory, as
-            // shown above.
-            unsafe { dpdk_sys::rvs_eal_cleanup() };
+        if !clean {
+            return;
         }
+        for pool in self.control().pools.drain(..) {
+            // SAFETY: the pool is complete, and no handle of it is left. Freeing
+            // it gives its huge pages back to the system.
+            unsafe { dpdk_sys::rvs_pool_free(pool.raw.as_ptr()) };
+        }
+        // SAFETY: no mbuf, pool, port or thread refers to EAL's memory, as shown
+        // above.
+        unsafe { dpdk_sys::rvs_eal_cleanup() };
     }
 }
 
@@ -330,8 +336,8 @@ fn memory(config: &EalConfig<'_>) -> Result<Memory, EalError> {
         return Err(EalError::NoHugePages { needed_mb, free_mb });
     }
     log::warn!(
-        "{needed_mb} MB wanted in huge pages, {free_mb} MB free: going on without them, which makes a packet cost \
-         up to twice as much; `{}` and a restart mend it",
+        "{needed_mb} MB wanted in huge pages, {free_mb} MB free: going on with ordinary pages, which makes packets \
+         slower to handle and keeps tools such as dpdk-pdump out; `{}` and a restart mend it",
         reserve_command(needed_mb)
     );
     Ok(memory)
