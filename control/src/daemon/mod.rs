@@ -147,21 +147,20 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Whether every worker runs the services that the daemon began with.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.workers.running() >= 1
-    }
-
     /// Runs until a signal says to stop, which it returns.
     ///
     /// # Errors
     /// When the event loop itself fails.
     pub fn run(&mut self) -> io::Result<Signal> {
         let mut events = Events::with_capacity(256);
+        let mut ready = false;
         loop {
             if let Some(signal) = self.turn(&mut events)? {
                 return Ok(signal);
+            }
+            if !ready && self.workers.running() >= self.epoch {
+                ready = true;
+                log::info!("ready: {} workers forward", self.workers.count());
             }
         }
     }
@@ -169,7 +168,9 @@ impl Daemon {
     /// One turn of the loop: waits for events or the next thing due, then does
     /// what there is to do.
     fn turn(&mut self, events: &mut Events) -> io::Result<Option<Signal>> {
-        let busy = !self.waiting.is_empty() || self.workers.is_listing();
+        let busy = !self.waiting.is_empty()
+            || self.workers.is_listing()
+            || self.workers.running() < self.epoch;
         let timeout = if busy {
             std::thread::sleep(WORKER_NAP);
             Duration::ZERO
@@ -417,13 +418,6 @@ impl Daemon {
             }
         }
         self.read_kernel();
-    }
-
-    /// Takes everything down that the daemon put up, but the workers.
-    pub fn stop(self) {
-        if let Some(network) = self.network {
-            network.stop();
-        }
     }
 }
 

@@ -178,9 +178,12 @@ impl Network {
     pub fn refresh(&mut self) {
         self.kept.refresh(&self.mirror, &mut self.requests);
     }
+}
 
-    /// Removes what rvsd put into the kernel.
-    pub fn stop(mut self) {
+impl Drop for Network {
+    /// Removes what rvsd put into the kernel, however the daemon ends. What a
+    /// kill leaves behind, the next start finds in the record.
+    fn drop(&mut self) {
         self.kept.sync(&HashSet::new(), &mut self.requests);
         if let Err(errors) = self.owned.sync(&BTreeSet::new(), &mut self.requests) {
             for error in errors {

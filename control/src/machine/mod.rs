@@ -1,1 +1,382 @@
-//! x
+//! The machine under the daemon: EAL, ports, pools, taps, and the threads that
+//! move packets. Brought up in [`Machine::open`] and [`Machine::launch`], taken
+//! down in [`Running::stop`], in the opposite order.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use dataplane::conn::HashKey;
+use dataplane::director::{Director, DirectorConfig};
+use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
+use dataplane::dpdk::rings;
+use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
+use dataplane::dpdk::{
+    Eal, EalConfig, HEADROOM, HugePages, Pool, Port, PortConfig, PortInfo, RssConfig, RssState, Tap,
+};
+use dataplane::punt::PuntLimits;
+use dataplane::shard::{DEFAULT_RETA, Shard};
+use dataplane::time::Clock;
+use dataplane::update::{ControlEnd, channel};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::api::{KernelPathCounters, PortCounters};
+use crate::config::{self, Bus, Config};
+use crate::daemon::{Instruments, NetworkPort, mac_text};
+
+/// mbufs that a thread keeps for itself, so that it seldom touches the pool.
+const POOL_CACHE: u32 = 256;
+
+/// EAL and the ports, started, and their taps. No thread runs yet.
+pub struct Machine {
+    ports: Vec<OpenPort>,
+    taps: Vec<Tap>,
+    shard: Arc<Shard>,
+    eal: Eal,
+}
+
+struct OpenPort {
+    name: String,
+    device: String,
+    // Before the pool, so that it is closed before the pool is counted.
+    port: Port,
+    pool: Pool,
+}
+
+/// The machine with its threads.
+pub struct Running {
+    ports: Rc<Vec<OpenPort>>,
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+    kernel_path: JoinHandle<()>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Machine {
+    /// Starts EAL, the ports and their taps.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn open(config: &Config) -> Result<Self, String> {
+        keep_off_worker_cores(&config.director.cores);
+        let devices: Vec<_> = config.ports.iter().map(|p| p.device.to_string()).collect();
+        let eal = Eal::init(&EalConfig {
+            program: "rvsd",
+            memory_mb: config.eal.memory_mb,
+            huge: match config.eal.huge_pages {
+                config::HugePages::Auto => HugePages::Auto,
+                config::HugePages::Never => HugePages::Never,
+                config::HugePages::Require => HugePages::Require,
+            },
+            file_prefix: &config.eal.file_prefix,
+            devices: &devices,
+            extra_args: &config.eal.extra_args,
+        })
+        .map_err(|e| e.to_string())?;
+        let workers = config.director.cores.len();
+        let pattern = Shard::full_rank(random_u16());
+        let shard = Arc::new(Shard::new(pattern, workers, DEFAULT_RETA));
+        let mut ports = Vec::new();
+        for port in &config.ports {
+            ports.push(OpenPort::open(&eal, config, port, &shard)?);
+        }
+        let mut taps = Vec::new();
+        for (port, wanted) in ports.iter().zip(&config.ports) {
+            let mac = port.port.info().mac;
+            taps.push(Tap::create(&wanted.name, mac, wanted.mtu).map_err(|e| e.to_string())?);
+        }
+        Ok(Self { ports, taps, shard, eal })
+    }
+
+    /// The ports as routes lead to them, by index.
+    #[must_use]
+    pub fn network_ports(&self) -> Vec<NetworkPort> {
+        let port = |open: &OpenPort| {
+            let PortInfo { mac, mtu, .. } = *open.port.info();
+            NetworkPort { name: open.name.clone(), mac, mtu }
+        };
+        self.ports.iter().map(port).collect()
+    }
+
+    /// Starts the workers and the kernel path. Also the control thread's ends
+    /// of the workers' queues, and what it can read off the machine.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn launch(
+        self,
+        config: &Config,
+    ) -> Result<(Running, Vec<ControlEnd>, Instruments), String> {
+        let Self { ports, taps, shard, eal } = self;
+        let clock = Clock::start();
+        let (links, workers, kernel_rings) = make_workers(config, &ports, &shard, clock)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let failed = Arc::new(AtomicBool::new(false));
+        let counters = Arc::new(KernelCounters::default());
+        let kernel_path = KernelPath {
+            taps: taps
+                .into_iter()
+                .zip(&ports)
+                .map(|(tap, port)| TapPort { tap, pool: port.pool.clone() })
+                .collect(),
+            rings: kernel_rings,
+            counters: Arc::clone(&counters),
+        };
+        let running = Running {
+            workers: workers
+                .into_iter()
+                .enumerate()
+                .map(|(index, worker)| spawn_worker(index, worker, &eal, &stop, &failed))
+                .collect::<Result<_, _>>()?,
+            kernel_path: {
+                let stop = Arc::clone(&stop);
+                spawn("rvs-kernel".into(), move || kernel_path.run(&stop))?
+            },
+            ports: Rc::new(ports),
+            stop,
+            failed,
+        };
+        let ports = Rc::clone(&running.ports);
+        let instruments = Instruments {
+            cores: config.director.cores.clone(),
+            ports: Box::new(move || ports.iter().map(OpenPort::counters).collect()),
+            kernel_path: Box::new(move || read(&counters)),
+            connections: config.director.connections,
+            clock,
+        };
+        Ok((running, links, instruments))
+    }
+}
+
+impl Running {
+    /// Stops the threads and the ports, and says whether all went well and
+    /// every mbuf came back.
+    #[must_use]
+    pub fn stop(self) -> bool {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut fine = !self.failed.load(Ordering::Relaxed);
+        for thread in self.workers.into_iter().chain([self.kernel_path]) {
+            fine &= thread.join().is_ok();
+        }
+        // The control thread's instruments, the other holder, are gone by now.
+        let Ok(ports) = Rc::try_unwrap(self.ports) else { return false };
+        let mut in_use = 0;
+        for OpenPort { name, mut port, pool, .. } in ports {
+            if let Err(error) = port.stop() {
+                log::warn!("{error}");
+                fine = false;
+            }
+            drop(port);
+            if pool.in_use() > 0 {
+                log::warn!("port {name}: {} mbufs did not come back", pool.in_use());
+            }
+            in_use += pool.in_use();
+        }
+        log::info!("stopped; mbufs in use: {in_use}");
+        fine && in_use == 0
+    }
+}
+
+impl OpenPort {
+    fn open(
+        eal: &Eal,
+        config: &Config,
+        wanted: &config::Port,
+        shard: &Shard,
+    ) -> Result<Self, String> {
+        let pool = Pool::new(
+            eal,
+            &format!("mbufs-{}", wanted.name),
+            config.eal.mbufs,
+            POOL_CACHE,
+            numa_node(&wanted.device),
+            data_room(wanted.mtu),
+        )
+        .map_err(|e| e.to_string())?;
+        let queues = config.director.cores.len() as u16;
+        let rss = RssConfig {
+            key: shard.rss_key(),
+            reta: shard.reta().iter().map(|&worker| u16::from(worker)).collect(),
+        };
+        let port_config = PortConfig {
+            name: &wanted.name,
+            rx_queues: queues,
+            tx_queues: queues,
+            rx_descriptors: wanted.rx_descriptors,
+            tx_descriptors: wanted.tx_descriptors,
+            mtu: wanted.mtu,
+            rss: (queues > 1).then_some(&rss),
+        };
+        let device = wanted.device.to_string();
+        let mut port = Port::open(&device, &port_config, &pool).map_err(|e| e.to_string())?;
+        port.start().map_err(|e| e.to_string())?;
+        let PortInfo { driver, mac, .. } = port.info();
+        let spread = match port.rss() {
+            RssState::Programmed { .. } => "packets arrive on their owner's queue",
+            RssState::Fixed => "packets are handed to their owner in software",
+            RssState::None => "one queue",
+        };
+        log::info!(
+            "port {}: {device}, driver {driver}, MAC {}, {spread}",
+            wanted.name,
+            mac_text(*mac)
+        );
+        Ok(Self { name: wanted.name.clone(), device, port, pool })
+    }
+
+    fn counters(&self) -> PortCounters {
+        let stats = self.port.stats().unwrap_or_default();
+        PortCounters {
+            name: self.name.clone(),
+            device: self.device.clone(),
+            mac: mac_text(self.port.info().mac),
+            link_up: self.port.link().is_ok_and(|link| link.up),
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            rx_missed: stats.rx_missed + stats.rx_no_mbuf,
+            rx_errors: stats.rx_errors,
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            tx_errors: stats.tx_errors,
+            mbufs_in_use: self.pool.in_use(),
+            mbufs: self.pool.size(),
+        }
+    }
+}
+
+type Parts = (Vec<ControlEnd>, Vec<Worker>, rings::KernelRings);
+
+fn make_workers(
+    config: &Config,
+    ports: &[OpenPort],
+    shard: &Arc<Shard>,
+    clock: Clock,
+) -> Result<Parts, String> {
+    let hash_key = HashKey::random();
+    let (worker_rings, kernel_rings) = rings::connect(config.director.cores.len());
+    let mut links = Vec::new();
+    let mut workers = Vec::new();
+    for ((index, rings), &core) in worker_rings.into_iter().enumerate().zip(&config.director.cores)
+    {
+        let (control_end, link) = channel();
+        let director = DirectorConfig {
+            worker: index,
+            shard: Arc::clone(shard),
+            connections: config.director.connections as usize,
+            hash_key,
+            punt_limits: PuntLimits {
+                neighbour: config.punt.neighbour,
+                tcp: config.punt.tcp,
+                other: config.punt.other,
+            },
+        };
+        let director = Director::new(director, link).map_err(|error| {
+            format!(
+                "connection tables of {} connections: {error}; lower director.connections or add memory",
+                config.director.connections
+            )
+        })?;
+        links.push(control_end);
+        workers.push(Worker {
+            director,
+            ports: worker_ports(ports, index as u16)?,
+            rings,
+            idle: match config.director.poll {
+                config::Poll::Busy => Idle::Busy,
+                config::Poll::Adaptive => Idle::Adaptive,
+            },
+            clock,
+            core: core as usize,
+        });
+    }
+    Ok((links, workers, kernel_rings))
+}
+
+fn worker_ports(ports: &[OpenPort], queue: u16) -> Result<Vec<WorkerPort>, String> {
+    let part = |open: &OpenPort| {
+        Ok(WorkerPort {
+            rx: open.port.rx_queue(queue)?,
+            tx: open.port.tx_queue(queue)?,
+            trust_rss: matches!(open.port.rss(), RssState::Programmed { .. }),
+        })
+    };
+    ports
+        .iter()
+        .map(part)
+        .collect::<Result<_, dataplane::dpdk::PortError>>()
+        .map_err(|error| error.to_string())
+}
+
+fn spawn_worker(
+    index: usize,
+    worker: Worker,
+    eal: &Eal,
+    stop: &Arc<AtomicBool>,
+    failed: &Arc<AtomicBool>,
+) -> Result<JoinHandle<()>, String> {
+    let (eal, stop, failed) = (eal.clone(), Arc::clone(stop), Arc::clone(failed));
+    spawn(format!("rvs-worker-{index}"), move || {
+        if let Err(error) = worker.run(&eal, &stop) {
+            log::error!("worker {index}: {error}");
+            failed.store(true, Ordering::Relaxed);
+            // The control thread takes everything down.
+            let _ = kill(Pid::this(), Signal::SIGTERM);
+        }
+    })
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    std::thread::Builder::new().name(name).spawn(body).map_err(|e| format!("new thread: {e}"))
+}
+
+/// The control thread and the kernel path, which inherits this, leave the
+/// workers' cores to the workers where there are others.
+fn keep_off_worker_cores(workers: &[u32]) {
+    let Ok(online) = config::online_cores() else { return };
+    let workers: BTreeSet<_> = workers.iter().copied().collect();
+    let mut others = CpuSet::new();
+    let mut any = false;
+    for &core in online.difference(&workers) {
+        any |= others.set(core as usize).is_ok();
+    }
+    if any {
+        // A restriction from outside may forbid it; then nothing is lost.
+        let _ = sched_setaffinity(Pid::from_raw(0), &others);
+    }
+}
+
+/// The NUMA node of a PCI device, so that its mbufs lie beside it.
+fn numa_node(device: &config::Device) -> Option<u32> {
+    if device.bus != Bus::Pci {
+        return None;
+    }
+    let path = format!("/sys/bus/pci/devices/{}/numa_node", device.name);
+    // -1, for a machine with one node, is no number here.
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Room for a frame of the MTU with its Ethernet header and VLAN tags, in steps
+/// that keep the usual MTU at the pool's usual spacing.
+fn data_room(mtu: u16) -> u16 {
+    let frame = HEADROOM + mtu + 64;
+    frame.max(Pool::DATA_ROOM)
+}
+
+fn read(counters: &KernelCounters) -> KernelPathCounters {
+    let value = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    KernelPathCounters {
+        to_kernel: value(&counters.to_kernel),
+        to_kernel_failed: value(&counters.to_kernel_failed),
+        from_kernel: value(&counters.from_kernel),
+        from_kernel_dropped: value(&counters.from_kernel_dropped),
+    }
+}
+
+fn random_u16() -> u16 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) as u16
+}

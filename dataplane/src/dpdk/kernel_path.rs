@@ -4,6 +4,7 @@
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,24 +35,24 @@ pub struct KernelCounters {
 }
 
 /// A tap and the pool that its packets are copied into.
-pub struct TapPort<'a> {
+pub struct TapPort {
     /// The tap.
     pub tap: Tap,
     /// The port's pool.
-    pub pool: &'a Pool,
+    pub pool: Pool,
 }
 
 /// The kernel path, ready to run.
-pub struct KernelPath<'a> {
+pub struct KernelPath {
     /// By the ports' index.
-    pub taps: Vec<TapPort<'a>>,
+    pub taps: Vec<TapPort>,
     /// Its rings.
     pub rings: KernelRings,
     /// Its counters.
-    pub counters: &'a KernelCounters,
+    pub counters: Arc<KernelCounters>,
 }
 
-impl KernelPath<'_> {
+impl KernelPath {
     /// Runs on the calling thread until `stop`. The taps go when it returns.
     pub fn run(mut self, stop: &AtomicBool) {
         let mut last_packet = Instant::now();

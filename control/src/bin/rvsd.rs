@@ -1,0 +1,131 @@
+//! `rvsd`, the director's daemon.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use control::config::{self, Config};
+use control::daemon::{Daemon, Lock, Network};
+use control::kernel::OwnedAddress;
+use control::machine::Machine;
+use control::registry::Registry;
+use control::server::Access;
+use dataplane::service::Hop;
+use dataplane::snapshot::Port;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// The layer-4 load balancer's daemon: forwards packets between DPDK ports.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(short, long, default_value = "/etc/rvs/rvsd.toml")]
+    config: PathBuf,
+    /// Check the configuration file and exit: 0 when it is good, 2 when not.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Exit code for a bad configuration file; nothing was started.
+const BAD_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match read_config(&arguments) {
+        Ok(config) => config,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    if arguments.check {
+        let Config { director, ports, services, .. } = &config;
+        let (file, cores) = (arguments.config.display(), director.cores.len());
+        println!("{file}: ok: {cores} workers, {} ports, {} services", ports.len(), services.len());
+        return ExitCode::SUCCESS;
+    }
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match run(&config) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            log::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_config(arguments: &Arguments) -> Result<Config, String> {
+    let online = config::online_cores().map_err(|e| format!("online cores: {e}"))?;
+    Config::from_file(&arguments.config, &online).map_err(|e| e.to_string())
+}
+
+/// Runs until a signal. Whether everything came down as it should.
+fn run(config: &Config) -> Result<bool, String> {
+    let _lock = Lock::take(&config.director.run_dir)?;
+    let access = Access::new(config.control.group.as_deref(), config.control.anyone_may_look)?;
+    Daemon::block_signals();
+    raise_descriptor_limit();
+
+    let machine = Machine::open(config)?;
+    let ports = machine.network_ports();
+    let run_dir = &config.director.run_dir;
+    let network = Network::start(ports.clone(), &addresses(config), run_dir)?;
+    let ports = ports.into_iter().map(|port| Port { mac: port.mac }).collect();
+    let registry = registry(config, ports)?;
+    let (running, links, instruments) = machine.launch(config)?;
+    let socket = &config.control.socket;
+    let ended = Daemon::new(socket, access, registry, links, Some(network), instruments)
+        .and_then(|mut daemon| daemon.run().map_err(|e| format!("event loop: {e}")));
+    if let Ok(signal) = &ended {
+        log::info!("{signal}: stopping");
+    }
+    let fine = running.stop();
+    ended.map(|_| fine)
+}
+
+/// The addresses that rvsd puts up: the ports' on their taps, VIPs on `lo`.
+fn addresses(config: &Config) -> BTreeSet<OwnedAddress> {
+    let on_ports = config.ports.iter().flat_map(|port| {
+        port.addresses.iter().map(|cidr| OwnedAddress {
+            link: port.name.clone(),
+            ip: cidr.address,
+            prefix_len: cidr.prefix,
+        })
+    });
+    let on_lo = config.vip.addresses.iter().map(|&ip| OwnedAddress {
+        link: "lo".into(),
+        ip,
+        prefix_len: match ip {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        },
+    });
+    on_ports.chain(on_lo).collect()
+}
+
+/// The services of the file. The way to their servers is found when the daemon
+/// starts.
+fn registry(config: &Config, ports: Vec<Port>) -> Result<Registry, String> {
+    let workers = config.director.cores.len();
+    let mut registry = Registry::new(workers, ports, config.timeouts);
+    for service in &config.services {
+        let id = service.spec.id;
+        registry.add_service(service.spec.clone()).map_err(|e| e.to_string())?;
+        for server in &service.servers {
+            registry
+                .add_server(&id, server.clone(), &|_| Hop::Unresolved)
+                .map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(registry)
+}
+
+/// Each client of the control socket takes a descriptor.
+fn raise_descriptor_limit() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
