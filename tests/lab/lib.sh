@@ -162,9 +162,11 @@ lab_claim() {
         flock -w 10 9 || fail "$LAB_LOCK is held by another lab that is starting or stopping"
         local owner
         owner=$(lab_owner)
-        if [[ -n $owner ]]; then
-            fail "the lab is in use ($owner): stop that, or type 'tests/lab/lab down' when it is only left over"
-        fi
+        case $owner in
+        '') ;;
+        kept*) fail "the lab is already up ($owner): type 'tests/lab/lab down' first" ;;
+        *) fail "the lab is in use by process $owner: only one can run at a time" ;;
+        esac
         lab_sweep
         mkdir -p "$LAB_STATE"
         echo "$$ $(birth_of $$) $0" >"$LAB_STATE/owner"
@@ -246,7 +248,7 @@ lab_down() {
     local owner
     owner=$(lab_owner)
     if [[ -n $owner && $owner != kept* ]]; then
-        fail "the lab is in use ($owner): stop that first (Ctrl-C is enough)"
+        fail "the lab is in use by process $owner: stop that, and it takes its lab down itself"
     fi
     (
         flock -w 10 9 || fail "$LAB_LOCK is held by another lab that is starting or stopping"
@@ -288,7 +290,8 @@ make_namespace() { # NAME
         net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
         net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 \
         net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.accept_dad=0 \
-        net.ipv6.conf.default.dad_transmits=0
+        net.ipv6.conf.default.dad_transmits=0 \
+        net.ipv4.ip_local_port_range='10000 65535'
 }
 
 make_segment() {
@@ -337,13 +340,18 @@ real_servers() { # start|stop
 
 # --------------------------------------------------------------------- director
 
-# Writes rvsd's file: tests/lab/rvsd.toml with lines replaced by key.
-director_config() { # 'KEY = VALUE'...
+# Writes rvsd's file: tests/lab/rvsd.toml with lines replaced by key, and files
+# of tests/lab appended.
+director_config() { # 'KEY = VALUE'|+FILE...
     local change key
     local file=$LAB_TMP/rvsd.toml
     cp "$LAB_DIR/rvsd.toml" "$file"
     if (($(nproc) < 2)); then sed -i 's/^cores = .*/cores = [0]/' "$file"; fi
     for change in "$@"; do
+        if [[ $change == +* ]]; then
+            cat "$LAB_DIR/${change#+}" >>"$file"
+            continue
+        fi
         key=${change%% = *}
         grep -q "^$key = " "$file" || fail "tests/lab/rvsd.toml has no key '$key'"
         sed -i "s#^$key = .*#$change#" "$file"
@@ -351,7 +359,7 @@ director_config() { # 'KEY = VALUE'...
 }
 
 # Starts rvsd and connects its port to the segment.
-director_start() { # 'KEY = VALUE'...
+director_start() { # 'KEY = VALUE'|+FILE...
     [[ -x $RVSD ]] || skip "no rvsd at $RVSD: build it (cargo build --release) or set RVSD"
     director_config "$@"
     if [[ -e $LAB_TMP/rvsd.log ]]; then cat "$LAB_TMP/rvsd.log" >>"$LAB_TMP/rvsd.old.log"; fi
@@ -397,6 +405,14 @@ director_stop() { # [SIGNAL]
     kill "-${1:-TERM}" "$DIRECTOR_PID"
     wait_for 15 "rvsd to stop" director_gone
     wait "$DIRECTOR_PID" 2>/dev/null || DIRECTOR_STATUS=$?
+    rm -f "$LAB_STATE/director"
+}
+
+# kill -9, as a crash would.
+director_kill() {
+    director_runs || fail "rvsd does not run any more"
+    kill -KILL "$DIRECTOR_PID"
+    wait "$DIRECTOR_PID" 2>/dev/null || true
     rm -f "$LAB_STATE/director"
 }
 
