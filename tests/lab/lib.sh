@@ -14,11 +14,9 @@
 # everything is gone when the script ends, however it ends; `tests/lab/lab down`
 # clears what a script killed by SIGKILL left. docs/lab.md tells the rest.
 
-set -euo pipefail
-set -E
-
 LAB_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-REPO=$(cd "$LAB_DIR/../.." && pwd)
+. "$LAB_DIR/../../scripts/lib.sh"
+set -E
 
 # What the lab knows about itself: owner, pids, tmp, huge-pages. rvsd's own
 # files are in $LAB_STATE/rvsd.
@@ -50,19 +48,12 @@ done
 export RVSD=${RVSD:-$target/release/rvsd} RVSADM=${RVSADM:-$target/release/rvsadm}
 export RVS_SOCKET=$LAB_STATE/rvsd/rvsd.sock
 
-# ---------------------------------------------------------------- saying things
-
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    exit 1
-}
+# --------------------------------------------------------------------- for tests
 
 skip() {
     printf 'skip: %s\n' "$*" >&2
     exit 77
 }
-
-say() { printf '== %s\n' "$*"; }
 
 assert_equal() { # WHAT GOT WANTED
     [[ $2 == "$3" ]] || fail "$1: got '$2', wanted '$3'"
@@ -294,8 +285,16 @@ make_namespace() { # NAME
         net.ipv4.ip_local_port_range='10000 65535'
 }
 
+# The bridge passes every frame as it is, also wrong ones: no multicast
+# snooping, and no br_netfilter, which drops bad IP headers (a Docker host has it).
 make_segment() {
+    local key
     in_ns wire sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+    for key in iptables ip6tables arptables; do
+        if [[ -e /proc/sys/net/bridge/bridge-nf-call-$key ]]; then
+            in_ns wire sysctl -qw "net.bridge.bridge-nf-call-$key=0"
+        fi
+    done
     ip -n rvs-wire link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
     ip -n rvs-wire link set br0 up
 }
