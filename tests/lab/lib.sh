@@ -361,7 +361,7 @@ director_config() { # 'KEY = VALUE'|+FILE...
 director_start() { # 'KEY = VALUE'|+FILE...
     [[ -x $RVSD ]] || skip "no rvsd at $RVSD: build it (cargo build --release) or set RVSD"
     director_config "$@"
-    if [[ -e $LAB_TMP/rvsd.log ]]; then cat "$LAB_TMP/rvsd.log" >>"$LAB_TMP/rvsd.old.log"; fi
+    if [[ -e $LAB_TMP/rvsd.log ]]; then cat "$LAB_TMP/rvsd.log" >>"$LAB_TMP/rvsd.old.log" && rm "$LAB_TMP/rvsd.log"; fi
     spawn director "$LAB_TMP/rvsd.log" "$RVSD" -c "$LAB_TMP/rvsd.toml"
     DIRECTOR_PID=$SPAWNED
     echo "$DIRECTOR_PID $(birth_of "$DIRECTOR_PID")" >"$LAB_STATE/director"
@@ -370,7 +370,7 @@ director_start() { # 'KEY = VALUE'|+FILE...
 }
 
 director_ready() {
-    grep -q ready "$LAB_TMP/rvsd.log" || { director_runs || fail "rvsd ended: $(tail -n 5 "$LAB_TMP/rvsd.log")"; false; }
+    grep -qs ready "$LAB_TMP/rvsd.log" || { director_runs || fail "rvsd ended: $(tail -n 5 "$LAB_TMP/rvsd.log")"; false; }
 }
 
 director_runs() {
@@ -441,7 +441,7 @@ declare -A CAPTURES=()
 capture_start() { # NAME INTERFACE FILE [FILTER...]
     spawn "$1" "$3.log" tcpdump -Z root --immediate-mode -U -n -i "$2" -w "$3" "${@:4}"
     CAPTURES[$3]=$SPAWNED
-    wait_for 10 "tcpdump on $2 of $1" grep -q 'listening on' "$3.log"
+    wait_for 10 "tcpdump on $2 of $1" grep -qs 'listening on' "$3.log"
 }
 
 capture_stop() { # FILE...

@@ -29,7 +29,7 @@ expiry() { # STATE: the time left of its first connection, s
     rvsadm -Lnc | awk -v state="$1" '$3 == state { split($2, t, ":"); print t[1] * 60 + t[2]; exit }'
 }
 assert_equal "connections in FIN_WAIT" "$(rvsadm -Lnc | grep -c FIN_WAIT)" 2
-sleep 10 | in_ns client socat - "TCP:$VIP:80" &
+spawn client "$LAB_TMP/idle.log" socat "TCP:$VIP:80" EXEC:"sleep 30"
 sleep 1
 rvsadm -Lnc
 fin_wait=$(expiry FIN_WAIT) established=$(expiry ESTABLISHED)

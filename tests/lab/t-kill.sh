@@ -27,8 +27,8 @@ for round in 1 2; do
     assert_match "lan" "$(ip -n rvs-director addr show lan)" "link/ether $DIRECTOR_MAC"
     assert_equal "IPv4 addresses" "$(ip -n rvs-director -4 -o addr show scope global | awk '{ print $2, $4 }' | sort | xargs)" \
         "lan $DIRECTOR/24 lo $VIP/32"
-    assert_equal "IPv6 addresses" "$(ip -n rvs-director -6 -o addr show scope global | awk '{ print $2, $4 }' | sort | xargs)" \
-        "lan $DIRECTOR6/64 lo $VIP6/128"
+    assert_equal "IPv6 addresses" "$(ip -n rvs-director -6 -o addr show scope global | awk '{ print $4 }' | sort | xargs)" \
+        "$VIP6/128 $DIRECTOR6/64"
     wait_for 10 "the packets to add up: $(worker_counters | jq -c .)" packets_add_up
 done
 
