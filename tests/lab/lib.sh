@@ -218,6 +218,7 @@ lab_exit() {
     if [[ -z ${LAB_UP:-} ]]; then return "$status"; fi
     set +e
     if ((status != 0 && status != 77)); then show_state >&2; fi
+    if ((status == 1)) && [[ -n ${LAB_ADVICE:-} ]]; then printf '%s\n' "$LAB_ADVICE" >&2; fi
     lab_sweep
     if [[ -n $LAB_OWNED ]]; then rm -rf "$LAB_STATE"; fi
     exit "$status"
