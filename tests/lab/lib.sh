@@ -211,8 +211,8 @@ lab_attach() {
     if [[ -e $LAB_STATE/director ]]; then read -r DIRECTOR_PID _ <"$LAB_STATE/director"; fi
 }
 
-lab_exit() {
-    local status=$?
+lab_exit() { # [STATUS]
+    local status=${1:-$?}
     trap - ERR
     trap '' INT TERM HUP
     if [[ -z ${LAB_UP:-} ]]; then return "$status"; fi
