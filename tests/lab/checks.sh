@@ -3,8 +3,8 @@
 
 # -------------------------------------------------------------------- counters
 
-worker_counters() { rvsadm show workers --json | jq 'if type == "object" then .workers else . end'; }
-port_counters() { rvsadm show ports --json | jq 'if type == "object" then .ports else . end'; }
+worker_counters() { rvsadm show workers --json | jq .workers; }
+port_counters() { rvsadm show ports --json | jq .ports; }
 
 mbufs_in_use() { port_counters | jq '[.[].mbufs_in_use] | add'; }
 connections() { worker_counters | jq '[.[].connections] | add'; }
