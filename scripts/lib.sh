@@ -1,0 +1,110 @@
+# shellcheck shell=bash disable=SC2034 # what the scripts that source this use
+# What the scripts share: saying what is done, packages, cargo. Sourced.
+
+set -euo pipefail
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# The compiler that Cargo.toml names.
+RUST_MINIMUM=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
+
+BUILD_PACKAGES=(build-essential pkg-config clang libclang-dev libdpdk-dev dpdk)
+LAB_PACKAGES=(iproute2 procps iputils-ping iputils-arping nginx-light curl python3 jq
+    tcpdump tshark apache2-utils socat)
+
+say() { printf '== %s\n' "$*"; }
+
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+# Runs a command with its output in a log that is shown only when it fails.
+step() { # TITLE COMMAND...
+    local title=$1 log began=$SECONDS status=0
+    shift
+    log=$(mktemp "${TMPDIR:-/tmp}/rvs-step.XXXXXX")
+    say "$title"
+    "$@" >"$log" 2>&1 || status=$?
+    if ((status != 0)); then
+        tail -n 40 "$log" | sed 's/^/    /' >&2
+        printf '   failed after %d s; the whole output is in %s\n' $((SECONDS - began)) "$log" >&2
+        return "$status"
+    fi
+    printf '   done in %d s\n' $((SECONDS - began))
+    rm -f "$log"
+}
+
+# Builds belong to who called sudo, not to root: target/ stays theirs.
+as_user() {
+    local home path
+    home=$(getent passwd "${SUDO_USER:-$(id -un)}" | cut -d : -f 6)
+    path=$home/.cargo/bin:$PATH
+    if ((EUID == 0)) && [[ -n ${SUDO_USER:-} && $SUDO_USER != root ]]; then
+        runuser -u "$SUDO_USER" -- env HOME="$home" PATH="$path" "$@"
+    else
+        PATH=$path "$@"
+    fi
+}
+
+# ---------------------------------------------------------------------- packages
+
+missing_packages() { # PACKAGE...
+    local package
+    for package in "$@"; do
+        if [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) != installed ]]; then
+            echo "$package"
+        fi
+    done
+}
+
+need_packages() { # PACKAGE...
+    local missing
+    command -v apt-get >/dev/null ||
+        fail "packages are installed by apt-get (Debian, Ubuntu), which this system does not have; install the equivalents of: $*"
+    mapfile -t missing < <(missing_packages "$@")
+    if ((${#missing[@]} == 0)); then return; fi
+    step "installing ${missing[*]} (one to three minutes)" install_packages "${missing[@]}" ||
+        fail "apt-get could not install them: check the network and /etc/apt/sources.list, try: apt-get install ${missing[*]}"
+}
+
+# Installed for the lab, nginx must not begin to serve this machine's port 80,
+# neither now (policy-rc.d) nor after a reboot.
+install_packages() { # PACKAGE...
+    local policy=/usr/sbin/policy-rc.d own_policy='' status=0
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        own_policy=yes
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update || true # a stale list may do; if not, the next line says so
+    apt-get install -y --no-install-recommends "$@" || status=$?
+    if [[ -n $own_policy ]]; then rm -f "$policy"; fi
+    if [[ " $* " == *" nginx"* && -d /run/systemd/system ]]; then systemctl disable nginx || true; fi
+    return "$status"
+}
+
+# ------------------------------------------------------------------------- cargo
+
+version_at_least() { # VERSION MINIMUM
+    [[ -n $1 && $(printf '%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
+}
+
+cargo_version() { as_user cargo --version 2>/dev/null | awk '{ print $2 }'; }
+
+need_cargo() {
+    local have
+    have=$(cargo_version || true)
+    if version_at_least "$have" "$RUST_MINIMUM"; then return; fi
+    # The package rustup (Ubuntu 24.04, Debian 13) replaces the package cargo.
+    if [[ -z $have ]] && ((EUID == 0)) && [[ $(apt-cache policy rustup 2>/dev/null) == *"Candidate: "[0-9]* ]]; then
+        need_packages rustup
+        step "fetching the Rust compiler (about a minute)" as_user rustup default stable ||
+            fail "rustup could not fetch the compiler: check the network, try: rustup default stable"
+        have=$(cargo_version || true)
+    fi
+    version_at_least "$have" "$RUST_MINIMUM" ||
+        fail "cargo $RUST_MINIMUM or newer is needed; there is ${have:-none}. Type this line as ${SUDO_USER:-$(id -un)}, then start again:
+  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+}

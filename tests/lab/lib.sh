@@ -1,0 +1,505 @@
+# shellcheck shell=bash disable=SC2034 # what the scripts that source this use
+# The lab: one network segment on one machine, out of network namespaces.
+#
+#   rvs-client    192.168.1.12  00:50:00:00:03:00 ─┐
+#   rvs-director  192.168.1.21  00:50:00:00:04:00 ─┤ rvs-wire: the bridge br0
+#   rvs-rs1       192.168.1.31  00:50:00:00:01:00 ─┤
+#   rvs-rs2       192.168.1.32  00:50:00:00:02:00 ─┘
+#
+# The director's port is a DPDK net_tap device. Its kernel end, rvswire0, is a
+# port of the bridge: what rvsd sends appears on the segment there. rvsd's own
+# tap `lan` (the kernel path) stays in rvs-director.
+#
+# A script sources this file and calls lab_up, which also makes sure that
+# everything is gone when the script ends, however it ends; `tests/lab/lab down`
+# clears what a script killed by SIGKILL left. docs/lab.md tells the rest.
+
+LAB_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$LAB_DIR/../../scripts/lib.sh"
+set -E
+
+# What the lab knows about itself: owner, pids, tmp, huge-pages. rvsd's own
+# files are in $LAB_STATE/rvsd.
+LAB_STATE=/run/rvs-lab
+LAB_LOCK=/run/lock/rvs-lab
+LAB_NAMES=(client director rs1 rs2 wire)
+
+CLIENT=192.168.1.12 CLIENT6=fd00:1::12 CLIENT_MAC=00:50:00:00:03:00
+DIRECTOR=192.168.1.21 DIRECTOR6=fd00:1::21 DIRECTOR_MAC=00:50:00:00:04:00
+RS1=192.168.1.31 RS1_6=fd00:1::31 RS1_MAC=00:50:00:00:01:00
+RS2=192.168.1.32 RS2_6=fd00:1::32 RS2_MAC=00:50:00:00:02:00
+VIP=192.168.1.100 VIP6=fd00:1::100
+# The kernel end of the director's port as the bridge sees it. It must differ
+# from the director's own MAC: a bridge takes frames for the address of one of
+# its ports as its own and does not pass them on.
+WIRE_MAC=02:50:00:00:04:ff
+
+LAB_TMP=''
+LAB_OWNED=''
+LAB_UP=''
+
+target=${CARGO_TARGET_DIR:-$REPO/target}
+for profile in release debug; do
+    if [[ -z ${RVSD:-} && -x $target/$profile/rvsd ]]; then
+        RVSD=$target/$profile/rvsd
+        RVSADM=${RVSADM:-$target/$profile/rvsadm}
+    fi
+done
+export RVSD=${RVSD:-$target/release/rvsd} RVSADM=${RVSADM:-$target/release/rvsadm}
+export RVS_SOCKET=$LAB_STATE/rvsd/rvsd.sock
+
+# --------------------------------------------------------------------- for tests
+
+skip() {
+    printf 'skip: %s\n' "$*" >&2
+    exit 77
+}
+
+assert_equal() { # WHAT GOT WANTED
+    [[ $2 == "$3" ]] || fail "$1: got '$2', wanted '$3'"
+}
+
+assert_match() { # WHAT TEXT REGEX
+    [[ $2 =~ $3 ]] || fail "$1: no match of /$3/ in: $2"
+}
+
+assert_no_match() { # WHAT TEXT REGEX
+    [[ ! $2 =~ $3 ]] || fail "$1: /$3/ found in: $2"
+}
+
+# Runs a command until it succeeds, at most SECONDS long.
+wait_for() { # SECONDS WHAT COMMAND...
+    local end=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@"; do
+        ((SECONDS <= end)) || fail "waited in vain for $what"
+        sleep 0.1
+    done
+}
+
+# ------------------------------------------------------------------ namespaces
+
+in_ns() { # NAME COMMAND...
+    ip netns exec "rvs-$1" "${@:2}"
+}
+
+ns_exists() { [[ -e /run/netns/rvs-$1 ]]; }
+
+# Starts a command of a namespace in the background; its pid is in SPAWNED.
+# Output goes to LOG. SIGINT is set back to its default, as a shell makes
+# background commands ignore it.
+spawn() { # NAME LOG COMMAND...
+    local name=$1 log=$2
+    shift 2
+    ip netns exec "rvs-$name" env --default-signal=INT,QUIT "$@" >"$log" 2>&1 </dev/null &
+    SPAWNED=$!
+    remember "$SPAWNED"
+}
+
+# The time a process began, in ticks since boot: with the pid it names the
+# process for good (proc(5), field 22 of stat).
+birth_of() { # PID
+    local stat
+    { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
+    read -ra stat <<<"${stat##*) }"
+    echo "${stat[19]}"
+}
+
+remember() { # PID
+    local birth
+    birth=$(birth_of "$1") || return 0
+    echo "$1 $birth" >>"$LAB_STATE/pids"
+}
+
+alive() { # PID BIRTH
+    [[ $(birth_of "$1") == "$2" ]]
+}
+
+# The processes of the lab: those it started and that are still the same, and
+# whatever else runs in its namespaces.
+lab_pids() {
+    local pid birth name
+    if [[ -e $LAB_STATE/pids ]]; then
+        while read -r pid birth; do
+            if alive "$pid" "$birth"; then echo "$pid"; fi
+        done <"$LAB_STATE/pids"
+    fi
+    for name in "${LAB_NAMES[@]}"; do
+        if ns_exists "$name"; then ip netns pids "rvs-$name"; fi
+    done
+}
+
+end_processes() { # SIGNAL
+    local pids
+    mapfile -t pids < <(lab_pids | sort -u)
+    if [[ " ${pids[*]} " == *" $$ "* ]]; then fail "this shell runs inside the lab: leave it first"; fi
+    if ((${#pids[@]} > 0)); then kill "-$1" "${pids[@]}" 2>/dev/null || true; fi
+}
+
+no_pids() { [[ -z $(lab_pids) ]]; }
+
+# --------------------------------------------------------------- whose lab it is
+
+# Takes the lab for this process, clearing what a dead one left. A lab belongs
+# to a process (owner: "pid birth command") or was left up for the operator
+# (owner: "kept by command"). Tests started by `run` use the lab as its guests.
+lab_claim() {
+    mkdir -p "$LAB_STATE" "$(dirname "$LAB_LOCK")"
+    if [[ -n ${RVS_LAB_OWNER:-} && $RVS_LAB_OWNER == "$(lab_owner)" ]]; then
+        lab_sweep
+        return
+    fi
+    (
+        flock -w 10 9 || fail "$LAB_LOCK is held by another lab that is starting or stopping"
+        local owner
+        owner=$(lab_owner)
+        case $owner in
+        '') ;;
+        kept*) fail "the lab is already up ($owner): type 'tests/lab/lab down' first" ;;
+        *) fail "the lab is in use by process $owner: only one can run at a time" ;;
+        esac
+        lab_sweep
+        mkdir -p "$LAB_STATE"
+        echo "$$ $(birth_of $$) $0" >"$LAB_STATE/owner"
+    ) 9>"$LAB_LOCK"
+    LAB_OWNED=yes
+}
+
+# The owner when it is alive, else nothing.
+lab_owner() {
+    local owner pid birth
+    [[ -e $LAB_STATE/owner ]] || return 0
+    owner=$(<"$LAB_STATE/owner")
+    read -r pid birth _ <<<"$owner"
+    if [[ $pid == kept ]] || alive "$pid" "$birth"; then echo "$owner"; fi
+}
+
+# Leaves the lab up after the script has ended.
+lab_keep() {
+    echo "kept by $0" >"$LAB_STATE/owner"
+    LAB_OWNED='' LAB_UP=''
+}
+
+# ------------------------------------------------------------------- up and down
+
+lab_up() {
+    lab_claim
+    LAB_UP=yes
+    trap lab_exit EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    trap 'echo "line ${BASH_LINENO[0]:-?} of ${BASH_SOURCE[1]:-$0}: $BASH_COMMAND" >&2' ERR
+    LAB_TMP=$(mktemp -d "${TMPDIR:-/tmp}/rvs-lab.XXXXXX")
+    echo "$LAB_TMP" >"$LAB_STATE/tmp"
+    mkdir -p "$LAB_STATE/rvsd"
+
+    local name
+    for name in "${LAB_NAMES[@]}"; do make_namespace "$name"; done
+    make_segment
+    make_host client "$CLIENT" "$CLIENT6" "$CLIENT_MAC"
+    make_host rs1 "$RS1" "$RS1_6" "$RS1_MAC"
+    make_host rs2 "$RS2" "$RS2_6" "$RS2_MAC"
+    make_files
+    start_servers rs1
+    start_servers rs2
+}
+
+# Uses the lab that `lab up` left, for commands of the operator.
+lab_attach() {
+    if ! ns_exists wire || [[ ! -e $LAB_STATE/tmp ]]; then fail "the lab is down: type 'tests/lab/lab up' first"; fi
+    LAB_TMP=$(<"$LAB_STATE/tmp")
+    if [[ -e $LAB_STATE/director ]]; then read -r DIRECTOR_PID _ <"$LAB_STATE/director"; fi
+}
+
+lab_exit() { # [STATUS]
+    local status=${1:-$?}
+    trap - ERR
+    trap '' INT TERM HUP
+    if [[ -z ${LAB_UP:-} ]]; then return "$status"; fi
+    set +e
+    if ((status != 0 && status != 77)); then show_state >&2; fi
+    if ((status == 1)) && [[ -n ${LAB_ADVICE:-} ]]; then printf '%s\n' "$LAB_ADVICE" >&2; fi
+    lab_sweep
+    if [[ -n $LAB_OWNED ]]; then rm -rf "$LAB_STATE"; fi
+    exit "$status"
+}
+
+# What helps to understand a failure.
+show_state() {
+    [[ -n ${DIRECTOR_PID:-} && -e $LAB_TMP/rvsd.log ]] || return 0
+    echo "-- the end of rvsd's log"
+    tail -n 25 "$LAB_TMP/rvsd.log"
+    if director_runs; then
+        echo "-- rvsadm -Ln --stats; rvsadm show workers"
+        timeout 5 "$RVSADM" -Ln --stats
+        timeout 5 "$RVSADM" show workers
+    fi
+}
+
+lab_down() {
+    local owner
+    owner=$(lab_owner)
+    if [[ -n $owner && $owner != kept* ]]; then
+        fail "the lab is in use by process $owner: stop that, and it takes its lab down itself"
+    fi
+    (
+        flock -w 10 9 || fail "$LAB_LOCK is held by another lab that is starting or stopping"
+        lab_sweep
+        rm -rf "$LAB_STATE"
+    ) 9>"$LAB_LOCK"
+}
+
+# Removes everything that a lab ever makes, whatever of it is there.
+lab_sweep() {
+    local name mount type
+    end_processes TERM
+    if ! (wait_for 5 "the lab's processes to end" no_pids) 2>/dev/null; then end_processes KILL; fi
+    for name in "${LAB_NAMES[@]}"; do
+        if ns_exists "$name"; then
+            "$REPO/scripts/real-server" --forget "rvs-$name"
+            ip netns del "rvs-$name"
+        fi
+    done
+    if [[ -e $LAB_STATE/tmp ]]; then
+        name=$(<"$LAB_STATE/tmp")
+        if [[ $name == */rvs-lab.?????? ]]; then rm -rf "$name"; fi
+    fi
+    while read -r _ mount type _; do
+        if [[ $type == hugetlbfs ]]; then rm -f "$mount"/rvs-labmap_*; fi
+    done </proc/mounts
+    huge_pages_restore
+    rm -rf /var/run/dpdk/rvs-lab "$LAB_STATE/rvsd" "$LAB_STATE/pids" "$LAB_STATE/tmp" "$LAB_STATE/director"
+}
+
+# Nothing of the machine's own settings may shine through: a new namespace
+# inherits many of them (a Docker host forwards, systemd filters reverse paths).
+make_namespace() { # NAME
+    ip netns add "rvs-$1"
+    ip -n "rvs-$1" link set lo up
+    in_ns "$1" sysctl -qw \
+        net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 \
+        net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+        net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+        net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 \
+        net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.accept_dad=0 \
+        net.ipv6.conf.default.dad_transmits=0 \
+        net.ipv4.ip_local_port_range='10000 65535'
+}
+
+# The bridge passes every frame as it is, also wrong ones: no multicast
+# snooping, and no br_netfilter, which drops bad IP headers (a Docker host has it).
+make_segment() {
+    local key
+    in_ns wire sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+    for key in iptables ip6tables arptables; do
+        if [[ -e /proc/sys/net/bridge/bridge-nf-call-$key ]]; then
+            in_ns wire sysctl -qw "net.bridge.bridge-nf-call-$key=0"
+        fi
+    done
+    ip -n rvs-wire link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+    ip -n rvs-wire link set br0 up
+}
+
+make_host() { # NAME IPV4 IPV6 MAC
+    ip -n rvs-wire link add "$1" type veth peer name eth0 address "$4" netns "rvs-$1"
+    ip -n rvs-wire link set "$1" master br0 up
+    ip -n "rvs-$1" addr add "$2/24" dev eth0
+    ip -n "rvs-$1" addr add "$3/64" dev eth0 nodad
+    ip -n "rvs-$1" link set eth0 up
+}
+
+# ----------------------------------------------------------------- real servers
+
+make_files() {
+    python3 -c '
+import random, sys
+numbers = random.Random(1)
+for _ in range(100):
+    sys.stdout.buffer.write(numbers.randbytes(1 << 20))
+' >"$LAB_TMP/100M"
+}
+
+start_servers() { # NAME
+    local dir=$LAB_TMP/$1
+    mkdir "$dir"
+    sed "s#@NAME@#$1#g; s#@DIR@#$dir#g; s#@TMP@#$LAB_TMP#g" "$LAB_DIR/nginx.conf" >"$dir/nginx.conf"
+    spawn "$1" "$dir/nginx.out" nginx -p "$dir" -e "$dir/error.log" -c "$dir/nginx.conf"
+    spawn "$1" "$dir/echo.out" python3 "$LAB_DIR/udp-echo.py" "$1" 5000
+    wait_for 10 "nginx and the UDP echo of $1 (see $dir)" servers_listen "$1"
+}
+
+servers_listen() { # NAME
+    [[ -n $(in_ns "$1" ss -Hltn 'sport = :80') && -n $(in_ns "$1" ss -Hlun 'sport = :5000') ]]
+}
+
+# Puts the VIPs on both servers as the LVS guides do.
+real_servers() { # start|stop
+    local name
+    for name in rs1 rs2; do "$REPO/scripts/real-server" --netns "rvs-$name" "$1" "$VIP" "$VIP6"; done
+}
+
+# --------------------------------------------------------------------- director
+
+# Writes rvsd's file: tests/lab/rvsd.toml with lines replaced by key, and files
+# of tests/lab appended.
+director_config() { # 'KEY = VALUE'|+FILE...
+    local change key
+    local file=$LAB_TMP/rvsd.toml
+    cp "$LAB_DIR/rvsd.toml" "$file"
+    if (($(nproc) < 2)); then sed -i 's/^cores = .*/cores = [0]/' "$file"; fi
+    for change in "$@"; do
+        if [[ $change == +* ]]; then
+            cat "$LAB_DIR/${change#+}" >>"$file"
+            continue
+        fi
+        key=${change%% = *}
+        grep -q "^$key = " "$file" || fail "tests/lab/rvsd.toml has no key '$key'"
+        sed -i "s#^$key = .*#$change#" "$file"
+    done
+}
+
+# Starts rvsd and connects its port to the segment.
+director_start() { # 'KEY = VALUE'|+FILE...
+    [[ -x $RVSD ]] || skip "no rvsd at $RVSD: build it (cargo build --release) or set RVSD"
+    director_config "$@"
+    if [[ -e $LAB_TMP/rvsd.log ]]; then cat "$LAB_TMP/rvsd.log" >>"$LAB_TMP/rvsd.old.log" && rm "$LAB_TMP/rvsd.log"; fi
+    spawn director "$LAB_TMP/rvsd.log" "$RVSD" -c "$LAB_TMP/rvsd.toml"
+    DIRECTOR_PID=$SPAWNED
+    echo "$DIRECTOR_PID $(birth_of "$DIRECTOR_PID")" >"$LAB_STATE/director"
+    wait_for 30 "rvsd's 'ready' in $LAB_TMP/rvsd.log" director_ready
+    director_wire
+}
+
+director_ready() {
+    grep -qs ready "$LAB_TMP/rvsd.log" || { director_runs || fail "rvsd ended: $(tail -n 5 "$LAB_TMP/rvsd.log")"; false; }
+}
+
+director_runs() {
+    local pid birth
+    [[ -e $LAB_STATE/director ]] || return 1
+    read -r pid birth <"$LAB_STATE/director"
+    alive "$pid" "$birth"
+}
+
+director_gone() { ! director_runs; }
+
+# Moves the kernel end of the director's port to the segment. Only when the
+# port runs: the PMD opens its queues by the name of the interface, in its own
+# namespace, until then.
+director_wire() {
+    wait_for 10 "rvswire0 in rvs-director" ip -n rvs-director link show rvswire0 >/dev/null 2>&1
+    ip -n rvs-director link set rvswire0 netns rvs-wire
+    ip -n rvs-wire link set rvswire0 address "$WIRE_MAC"
+    ip -n rvs-wire link set rvswire0 master br0 up
+    wait_for 10 "the director's port of the bridge" wire_forwards
+}
+
+wire_forwards() {
+    [[ $(in_ns wire cat /sys/class/net/rvswire0/brport/state) == 3 ]]
+}
+
+# Stops rvsd; DIRECTOR_STATUS is its exit status. By pid, never by name.
+director_stop() { # [SIGNAL]
+    director_runs || fail "rvsd does not run any more"
+    DIRECTOR_STATUS=0
+    kill "-${1:-TERM}" "$DIRECTOR_PID"
+    wait_for 15 "rvsd to stop" director_gone
+    wait "$DIRECTOR_PID" 2>/dev/null || DIRECTOR_STATUS=$?
+    rm -f "$LAB_STATE/director"
+}
+
+# kill -9, as a crash would.
+director_kill() {
+    director_runs || fail "rvsd does not run any more"
+    kill -KILL "$DIRECTOR_PID"
+    wait "$DIRECTOR_PID" 2>/dev/null || true
+    rm -f "$LAB_STATE/director"
+}
+
+rvsadm() { "$RVSADM" "$@"; }
+
+# Shows a command as an operator types it, then runs it.
+typed() {
+    printf '$ %s\n' "$*"
+    "$@"
+}
+
+# The HTTP service of the LVS guides on both servers, IPv4 and IPv6.
+http_services() {
+    rvsadm -A -t "$VIP:80" -s rr
+    rvsadm -a -t "$VIP:80" -r "$RS1:80" -g
+    rvsadm -a -t "$VIP:80" -r "$RS2:80" -g
+    rvsadm -A -t "[$VIP6]:80" -s rr
+    rvsadm -a -t "[$VIP6]:80" -r "[$RS1_6]:80" -g
+    rvsadm -a -t "[$VIP6]:80" -r "[$RS2_6]:80" -g
+}
+
+# --------------------------------------------------------------------- captures
+
+declare -A CAPTURES=()
+
+# Captures a namespace's interface into FILE until capture_stop.
+capture_start() { # NAME INTERFACE FILE [FILTER...]
+    spawn "$1" "$3.log" tcpdump -Z root --immediate-mode -U -n -i "$2" -w "$3" "${@:4}"
+    CAPTURES[$3]=$SPAWNED
+    wait_for 10 "tcpdump on $2 of $1" grep -qs 'listening on' "$3.log"
+}
+
+capture_stop() { # FILE...
+    local file
+    sleep 0.3 # what is still on its way
+    for file in "$@"; do
+        kill -INT "${CAPTURES[$file]}"
+        wait "${CAPTURES[$file]}" || true
+        unset "CAPTURES[$file]"
+    done
+}
+
+# Fields of a capture, one packet a line, separated by spaces.
+fields() { # FILE FILTER FIELD...
+    local args=() field
+    for field in "${@:3}"; do args+=(-e "$field"); done
+    tshark -r "$1" -Y "$2" -o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE \
+        -T fields -E separator=/s -E occurrence=f "${args[@]}" 2>/dev/null
+}
+
+# ------------------------------------------------------------------- huge pages
+
+# Raises the number of 2 MB pages by COUNT where the machine allows it, and has
+# hugetlbfs mounted; lab_sweep puts both back. Fails when there are none.
+huge_pages() { # COUNT
+    local sysctl=/proc/sys/vm/nr_hugepages old
+    [[ -w $sysctl ]] || return 1
+    old=$(<"$sysctl")
+    echo $((old + $1)) >"$sysctl" 2>/dev/null || return 1
+    echo "$old $(<"$sysctl")" >"$LAB_STATE/huge-pages"
+    if (($(<"$sysctl") < old + $1)); then
+        huge_pages_restore
+        return 1
+    fi
+    if ! grep -q ' hugetlbfs ' /proc/mounts; then
+        mkdir -p "$LAB_STATE/huge"
+        mount -t hugetlbfs none "$LAB_STATE/huge" || { huge_pages_restore && return 1; }
+    fi
+}
+
+# The number is put back only if nobody else has changed it since.
+huge_pages_restore() {
+    local old set
+    if grep -q " $LAB_STATE/huge " /proc/mounts; then umount "$LAB_STATE/huge"; fi
+    [[ -e $LAB_STATE/huge-pages ]] || return 0
+    read -r old set <"$LAB_STATE/huge-pages"
+    if [[ $(</proc/sys/vm/nr_hugepages) == "$set" ]]; then echo "$old" >/proc/sys/vm/nr_hugepages; fi
+    rm -f "$LAB_STATE/huge-pages"
+}
+
+# Why the lab cannot run here; nothing when it can.
+lab_obstacle() {
+    local tool
+    if ((EUID != 0)); then echo "needs root"; return; fi
+    if [[ ! -c /dev/net/tun ]]; then echo "needs /dev/net/tun (modprobe tun)"; return; fi
+    if ! unshare -n true 2>/dev/null; then echo "needs the right to make network namespaces"; return; fi
+    for tool in ip nginx curl python3 tcpdump tshark jq ab socat arping; do
+        if ! command -v "$tool" >/dev/null; then echo "needs $tool"; return; fi
+    done
+}
