@@ -86,24 +86,26 @@ fn run(config: &Config) -> Result<bool, String> {
     ended.map(|_| fine)
 }
 
-/// The addresses that rvsd puts up: the ports' on their taps, VIPs on `lo`.
+/// The addresses that rvsd puts up: the ports' on their taps, IPv4 VIPs on `lo`
+/// as the LVS guides do. IPv6 VIPs go on every port's tap: Linux answers
+/// neighbour solicitations only for addresses of the link that they come by.
 fn addresses(config: &Config) -> BTreeSet<OwnedAddress> {
-    let on_ports = config.ports.iter().flat_map(|port| {
-        port.addresses.iter().map(|cidr| OwnedAddress {
-            link: port.name.clone(),
-            ip: cidr.address,
-            prefix_len: cidr.prefix,
-        })
-    });
-    let on_lo = config.vip.addresses.iter().map(|&ip| OwnedAddress {
-        link: "lo".into(),
-        ip,
-        prefix_len: match ip {
-            IpAddr::V4(_) => 32,
-            IpAddr::V6(_) => 128,
-        },
-    });
-    on_ports.chain(on_lo).collect()
+    let mut addresses = BTreeSet::new();
+    let mut own = |link: &str, ip, prefix_len| {
+        addresses.insert(OwnedAddress { link: link.into(), ip, prefix_len });
+    };
+    for port in &config.ports {
+        for cidr in &port.addresses {
+            own(&port.name, cidr.address, cidr.prefix);
+        }
+    }
+    for &vip in &config.vip.addresses {
+        match vip {
+            IpAddr::V4(_) => own("lo", vip, 32),
+            IpAddr::V6(_) => config.ports.iter().for_each(|port| own(&port.name, vip, 128)),
+        }
+    }
+    addresses
 }
 
 /// The services of the file. The way to their servers is found when the daemon

@@ -40,9 +40,10 @@ const SOCKET: Token = Token(2);
 /// Requests carried out in one turn, so that the kernel's news and the workers
 /// are not kept waiting by busy clients.
 const REQUESTS_A_TURN: usize = 256;
-/// Least time between two looks at all servers' routes: a routing daemon may
-/// change many routes a second.
-const RESOLVE_PAUSE: Duration = Duration::from_millis(20);
+/// A look at all servers' routes is followed by a pause of this many times its
+/// own length: a routing daemon may change many routes a second, and a new
+/// server's neighbour wants to be known at once.
+const RESOLVE_SHARE: u32 = 10;
 /// Rest between looks at the workers while a client waits for them.
 const WORKER_NAP: Duration = Duration::from_micros(50);
 const SECOND: Duration = Duration::from_secs(1);
@@ -72,7 +73,9 @@ pub struct Daemon {
     watched: Option<RawFd>,
     /// The registry changed since the last snapshot.
     dirty: bool,
-    /// Servers or routes changed since next hops were last asked for.
+    /// Servers changed since their next hops were last looked up.
+    unresolved: bool,
+    /// The kernel mirror's generation at that time.
     resolved: u64,
     next_resolve: Instant,
     /// The epoch that was published last.
@@ -132,7 +135,8 @@ impl Daemon {
             network,
             watched: None,
             dirty: true,
-            resolved: u64::MAX,
+            unresolved: true,
+            resolved: 0,
             next_resolve: now,
             epoch: 0,
             waiting: VecDeque::new(),
@@ -217,12 +221,10 @@ impl Daemon {
     }
 
     fn next_due(&self) -> Instant {
-        let network_changed =
-            self.network.as_ref().is_some_and(|n| n.generation() != self.resolved);
         // Deadlines of clients are looked at ten times a second.
         let soon = Instant::now() + Duration::from_millis(100);
         let due = soon.min(self.next_second);
-        if network_changed { due.min(self.next_resolve) } else { due }
+        if self.must_resolve() { due.min(self.next_resolve) } else { due }
     }
 
     fn signal(&mut self) -> Option<Signal> {
@@ -238,6 +240,7 @@ impl Daemon {
                 // The snapshot is made once for all requests of this turn.
                 Outcome::Changed => {
                     self.dirty = true;
+                    self.unresolved = true;
                     self.waiting.push_back(Waiting { client, epoch: self.epoch + 1, since: now });
                 }
                 Outcome::Later => {}
@@ -338,20 +341,25 @@ impl Daemon {
         rows.collect()
     }
 
+    fn must_resolve(&self) -> bool {
+        let generation = self.network.as_ref().map(Network::generation);
+        generation.is_some_and(|generation| self.unresolved || generation != self.resolved)
+    }
+
     /// Finds every server's next hop anew when the kernel's tables or the
     /// servers changed.
     fn resolve(&mut self, now: Instant) {
-        let Some(network) = &mut self.network else { return };
-        let changed = self.dirty || network.generation() != self.resolved;
-        if !changed || now < self.next_resolve {
+        if now < self.next_resolve || !self.must_resolve() {
             return;
         }
-        self.next_resolve = now + RESOLVE_PAUSE;
+        let Some(network) = &mut self.network else { return };
+        self.unresolved = false;
         self.resolved = network.generation();
         network.keep_resolved(self.registry.servers().map(|(_, server, _)| server.address.ip()));
         let network = &*network;
         let resolve = |server: &ServerSpec| network.hop(server.address.ip());
         self.dirty |= self.registry.resolve_all(&resolve);
+        self.next_resolve = now + now.elapsed() * RESOLVE_SHARE;
     }
 
     fn publish(&mut self) {
