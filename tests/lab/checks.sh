@@ -20,6 +20,19 @@ packets_add_up() {
         == .tx + .punted + .handed_off + ([.drops[].count] | add // 0))' >/dev/null
 }
 
+# The number that the device's queues hold at rest: the same five times in a row,
+# since a single look may catch a packet of neighbour discovery on its way.
+mbufs_at_rest() {
+    local last=none now same=0
+    while ((same < 5)); do
+        now=$(mbufs_in_use)
+        if [[ $now == "$last" ]]; then same=$((same + 1)); else same=0; fi
+        last=$now
+        sleep 0.1
+    done
+    echo "$last"
+}
+
 mbufs_are() { [[ $(mbufs_in_use) == "$1" ]]; }
 
 # The director at rest after load: nothing lost, nothing kept.

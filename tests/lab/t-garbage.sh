@@ -6,7 +6,7 @@ lab_up
 real_servers start
 director_start +services.toml 'tcp = 5' 'tcp_fin = 2'
 rvsadm -A -t "$VIP:81" -s rr # without servers, for the row no-server
-at_rest=$(mbufs_in_use)
+at_rest=$(mbufs_at_rest)
 in_ns client ping -n -q -c 1 -W 2 "$VIP"
 
 send() { in_ns client python3 "$LAB_DIR/send-frames.py" eth0 "$LAB_DIR/garbage.txt" "$@"; }

@@ -6,7 +6,7 @@ lab_up
 real_servers start
 director_start 'tcp = 5' 'tcp_fin = 2'
 http_services
-at_rest=$(mbufs_in_use)
+at_rest=$(mbufs_at_rest)
 
 check_load "http://$VIP/"
 # Round robin: both servers had half of it. Fewer than 10,000 connections in all
