@@ -7,7 +7,6 @@ mod lock;
 mod network;
 mod workers;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -46,6 +45,9 @@ const REQUESTS_A_TURN: usize = 256;
 const RESOLVE_SHARE: u32 = 10;
 /// Rest between looks at the workers while a client waits for them.
 const WORKER_NAP: Duration = Duration::from_micros(50);
+/// How long the answer to a new server waits for its neighbour, so that what
+/// the client does next finds the server in service.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What the daemon asks of the machine that it runs on.
@@ -81,7 +83,7 @@ pub struct Daemon {
     /// The epoch that was published last.
     epoch: u64,
     /// Clients that wait for the workers to run an epoch.
-    waiting: VecDeque<Waiting>,
+    waiting: Vec<Waiting>,
     listings: Listings,
     instruments: Instruments,
     next_second: Instant,
@@ -92,6 +94,8 @@ struct Waiting {
     client: ClientId,
     epoch: u64,
     since: Instant,
+    /// A server was added: its neighbour should be known, too.
+    settles: bool,
 }
 
 impl Daemon {
@@ -139,7 +143,7 @@ impl Daemon {
             resolved: 0,
             next_resolve: now,
             epoch: 0,
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
             next_second: now + SECOND,
@@ -235,13 +239,19 @@ impl Daemon {
     fn carry_out_requests(&mut self, now: Instant) {
         for _ in 0..REQUESTS_A_TURN {
             let Some((client, request)) = self.api.next_request(now) else { return };
+            let settles = matches!(request, Request::AddServer { .. });
             match self.carry_out(client, request) {
                 Outcome::Answer(reply) => self.api.reply(client, &reply),
                 // The snapshot is made once for all requests of this turn.
                 Outcome::Changed => {
                     self.dirty = true;
                     self.unresolved = true;
-                    self.waiting.push_back(Waiting { client, epoch: self.epoch + 1, since: now });
+                    self.waiting.push(Waiting {
+                        client,
+                        epoch: self.epoch + 1,
+                        since: now,
+                        settles,
+                    });
                 }
                 Outcome::Later => {}
             }
@@ -372,18 +382,23 @@ impl Daemon {
     /// Answers clients whose change every worker runs.
     fn acknowledge(&mut self, now: Instant) {
         let running = self.workers.running();
-        while let Some(waiting) = self.waiting.front() {
-            let reply: Reply = if waiting.epoch <= running {
+        let fresh = self.registry.has_fresh_servers();
+        let latest = self.epoch;
+        self.waiting.retain(|waiting| {
+            let waited = now - waiting.since;
+            // A server that has settled did so in the latest snapshot.
+            let unsettled = waiting.settles && waited < SETTLE_TIME && (fresh || running < latest);
+            let reply: Reply = if waiting.epoch <= running && !unsettled {
                 Ok(Response::Done)
-            } else if now - waiting.since > PATIENCE {
+            } else if waited > PATIENCE {
                 let message = "a worker does not answer; the change comes into force when it does";
                 Err(Error::new(ErrorCode::WorkerStalled, message))
             } else {
-                return;
+                return true;
             };
             self.api.reply(waiting.client, &reply);
-            self.waiting.pop_front();
-        }
+            false
+        });
     }
 
     fn every_second(&mut self, now: Instant) {
@@ -396,6 +411,7 @@ impl Daemon {
             self.registry.estimate_rates();
         }
         self.dirty |= self.registry.empty_trash(self.workers.running());
+        self.dirty |= self.registry.end_grace();
         let Some(network) = &mut self.network else { return };
         network.refresh();
         if network.reopen_if_due(now) {

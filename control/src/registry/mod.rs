@@ -44,7 +44,15 @@ pub struct Registry {
     servers: Slots<ServerEntry>,
     /// Deleted servers that connections still have.
     trash: HashMap<(ServiceKey, SocketAddr), u32>,
+    /// New servers whose neighbour the kernel has not resolved yet, with the
+    /// seconds that they have waited. They get no connections, whose first
+    /// packets would be lost; after [`GRACE_SECONDS`] they are as good as any
+    /// server that does not answer.
+    fresh: HashMap<u32, u8>,
 }
+
+/// Full seconds that a new server is given to be resolved.
+const GRACE_SECONDS: u8 = 1;
 
 #[derive(Debug)]
 struct ServiceEntry {
@@ -85,6 +93,7 @@ impl Registry {
             next_place: 0,
             servers: Slots::default(),
             trash: HashMap::new(),
+            fresh: HashMap::new(),
         }
     }
 
@@ -196,6 +205,9 @@ impl Registry {
             }
             None => self.new_server(key, spec, hop)?,
         };
+        if hop == Hop::Unresolved {
+            self.fresh.insert(number, 0);
+        }
         let entry = self.services.get_mut(&place).expect("found above");
         entry.servers.insert(0, number);
         entry.published.position.server_added();
@@ -317,7 +329,38 @@ impl Registry {
                 changed = true;
             }
         }
+        let ready = |number: &u32| self.server(*number).published.hop != Hop::Unresolved;
+        let ready: Vec<_> = self.fresh.keys().copied().filter(ready).collect();
+        self.settle(&ready);
         changed
+    }
+
+    /// Whether new servers wait for their neighbours to be resolved.
+    #[must_use]
+    pub fn has_fresh_servers(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Lets new servers take connections that have waited long enough. To be
+    /// called every second. Whether there were any.
+    pub fn end_grace(&mut self) -> bool {
+        let mut over = Vec::new();
+        for (&number, seconds) in &mut self.fresh {
+            if *seconds >= GRACE_SECONDS {
+                over.push(number);
+            }
+            *seconds += 1;
+        }
+        self.settle(&over);
+        !over.is_empty()
+    }
+
+    fn settle(&mut self, numbers: &[u32]) {
+        for number in numbers {
+            self.fresh.remove(number);
+            let place = self.by_key[&self.server(*number).service];
+            self.republish(place);
+        }
     }
 
     /// The servers in use, with the service they belong to and how their
@@ -451,6 +494,7 @@ impl Registry {
 
     /// Puts a server into the trash.
     fn discard(&mut self, number: u32) {
+        self.fresh.remove(&number);
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         server.republish(|published| published.deleted = true);
         self.trash.insert((server.service, server.spec.address), number);
@@ -462,7 +506,11 @@ impl Registry {
         let candidates = entry
             .servers
             .iter()
-            .map(|&number| Candidate { server: number, weight: self.server(number).spec.weight })
+            .map(|&number| {
+                let fresh = self.fresh.contains_key(&number);
+                let weight = if fresh { 0 } else { self.server(number).spec.weight };
+                Candidate { server: number, weight }
+            })
             .collect();
         let published = Service {
             key: entry.published.key,

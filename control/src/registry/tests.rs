@@ -252,3 +252,46 @@ fn only_changed_ways_make_a_new_snapshot_worth_while() {
     assert!(!registry.resolve_all(way));
     assert_eq!(registry.snapshot().server(0).unwrap().hop, Hop::Unresolved);
 }
+
+/// Which servers ten connections go to.
+fn scheduled(registry: &mut Registry) -> std::collections::BTreeSet<u32> {
+    let snapshot = registry.snapshot();
+    let service = snapshot.services.find(&key_of(&id(VIP)).unwrap()).unwrap();
+    let choose = || service.scheduler.choose(&service.position, &service.candidates);
+    (0..10).filter_map(|_| choose()).collect()
+}
+
+#[test]
+fn a_new_server_takes_connections_once_its_neighbour_is_known() {
+    let mut registry = registry();
+    registry.add_server(&id(VIP), server("192.168.1.33:80", 1), &|_| Hop::Unresolved).unwrap();
+    assert!(registry.has_fresh_servers());
+    assert_eq!(scheduled(&mut registry), [0, 1].into());
+    registry.resolve_all(&|_| Hop::Local);
+    assert!(!registry.has_fresh_servers());
+    assert_eq!(scheduled(&mut registry), [0, 1, 2].into());
+    // Once it was known, losing the neighbour does not take it out.
+    registry.resolve_all(&|_| Hop::Unresolved);
+    assert_eq!(scheduled(&mut registry), [0, 1, 2].into());
+}
+
+#[test]
+fn a_server_that_is_never_resolved_is_scheduled_as_in_the_kernel() {
+    let mut registry = registry();
+    registry.add_server(&id(VIP), server("192.168.1.33:80", 1), &|_| Hop::Unresolved).unwrap();
+    assert!(!registry.end_grace());
+    assert_eq!(scheduled(&mut registry), [0, 1].into());
+    assert!(registry.end_grace());
+    assert_eq!(scheduled(&mut registry), [0, 1, 2].into());
+    assert!(!registry.end_grace());
+}
+
+#[test]
+fn a_new_server_that_goes_at_once_leaves_nothing_behind() {
+    let mut registry = registry();
+    let address = "192.168.1.33:80";
+    registry.add_server(&id(VIP), server(address, 1), &|_| Hop::Unresolved).unwrap();
+    registry.delete_service(&id(VIP)).unwrap();
+    assert!(!registry.has_fresh_servers());
+    registry.resolve_all(&|_| Hop::Local);
+}
