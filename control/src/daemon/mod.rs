@@ -5,6 +5,7 @@
 mod listing;
 mod lock;
 mod network;
+pub mod saved;
 mod workers;
 
 use std::io;
@@ -30,6 +31,7 @@ use crate::server::{Access, ApiServer, ClientId};
 use listing::Listings;
 pub use lock::Lock;
 pub use network::{Network, NetworkPort};
+use saved::Saved;
 use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
@@ -75,6 +77,9 @@ pub struct Daemon {
     watched: Option<RawFd>,
     /// The registry changed since the last snapshot.
     dirty: bool,
+    saved: Saved,
+    /// Services changed since they were last written to disk.
+    unsaved: bool,
     /// Servers changed since their next hops were last looked up.
     unresolved: bool,
     /// The kernel mirror's generation at that time.
@@ -117,6 +122,7 @@ impl Daemon {
         access: Access,
         registry: Registry,
         links: Vec<ControlEnd>,
+        saved: Saved,
         network: Option<Network>,
         instruments: Instruments,
     ) -> Result<Self, String> {
@@ -139,6 +145,8 @@ impl Daemon {
             network,
             watched: None,
             dirty: true,
+            saved,
+            unsaved: true,
             unresolved: true,
             resolved: 0,
             next_resolve: now,
@@ -152,6 +160,7 @@ impl Daemon {
         daemon.watch_kernel();
         daemon.resolve(now);
         daemon.publish();
+        daemon.save(now);
         Ok(daemon)
     }
 
@@ -164,6 +173,7 @@ impl Daemon {
         let mut ready = false;
         loop {
             if let Some(signal) = self.turn(&mut events)? {
+                self.saved.remove();
                 return Ok(signal);
             }
             if !ready && self.workers.running() >= self.epoch {
@@ -215,6 +225,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.save(now);
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
         self.carry_out_requests(now);
@@ -246,6 +257,7 @@ impl Daemon {
                 Outcome::Changed => {
                     self.dirty = true;
                     self.unresolved = true;
+                    self.unsaved = true;
                     self.waiting.push(Waiting {
                         client,
                         epoch: self.epoch + 1,
@@ -379,8 +391,20 @@ impl Daemon {
         self.dirty = false;
     }
 
-    /// Answers clients whose change every worker runs.
+    /// Writes the services to disk when they changed.
+    fn save(&mut self, now: Instant) {
+        if self.unsaved && self.saved.is_due(now) {
+            self.saved.write(self.registry.saved());
+            self.unsaved = self.saved.has_failed();
+        }
+    }
+
+    /// Answers clients whose change every worker runs, and which would survive
+    /// a crash.
     fn acknowledge(&mut self, now: Instant) {
+        if self.unsaved && !self.saved.has_failed() {
+            return;
+        }
         let running = self.workers.running();
         let fresh = self.registry.has_fresh_servers();
         let latest = self.epoch;
