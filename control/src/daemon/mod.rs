@@ -26,6 +26,7 @@ use crate::api::{
     Error, ErrorCode, KernelPathCounters, NextHop, PortCounters, Reply, Request, Response,
     ServerSpec, WorkerCounters,
 };
+use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 use listing::Listings;
@@ -273,9 +274,19 @@ impl Daemon {
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
-        if request.changes() {
-            log::info!("request: {request:?}");
+        // Escaped: a refused name may hold anything.
+        let command = ipvsadm::output::command(&request).map(|c| c.escape_debug().to_string());
+        let outcome = self.try_to_carry_out(client, request);
+        if let Some(command) = command {
+            match &outcome {
+                Outcome::Answer(Err(error)) => log::info!("refused: {command}: {error}"),
+                _ => log::info!("done: {command}"),
+            }
         }
+        outcome
+    }
+
+    fn try_to_carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
         let network = self.network.as_ref();
         let resolve = |server: &ServerSpec| hop(network, server.address.ip());
         let changed = match request {
