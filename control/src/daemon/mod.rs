@@ -92,6 +92,9 @@ pub struct Daemon {
     waiting: Vec<Waiting>,
     listings: Listings,
     instruments: Instruments,
+    /// There may be more requests or kernel news than one turn takes in.
+    more: bool,
+    kernel_has_news: bool,
     next_second: Instant,
     seconds: u64,
 }
@@ -155,6 +158,8 @@ impl Daemon {
             waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
+            more: false,
+            kernel_has_news: true,
             next_second: now + SECOND,
             seconds: 0,
         };
@@ -208,12 +213,14 @@ impl Daemon {
                         return Ok(Some(signal));
                     }
                 }
-                KERNEL => self.read_kernel(),
+                KERNEL => self.kernel_has_news = true,
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
         }
         let now = Instant::now();
+        self.more = false;
+        self.read_kernel();
         self.api.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
@@ -237,9 +244,12 @@ impl Daemon {
     }
 
     fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        if self.more || self.kernel_has_news {
+            return now;
+        }
         // Deadlines of clients are looked at ten times a second.
-        let soon = Instant::now() + Duration::from_millis(100);
-        let due = soon.min(self.next_second);
+        let due = self.next_second.min(now + Duration::from_millis(100));
         if self.must_resolve() { due.min(self.next_resolve) } else { due }
     }
 
@@ -269,8 +279,7 @@ impl Daemon {
                 Outcome::Later => {}
             }
         }
-        // There may be more: come back at once.
-        self.next_second = self.next_second.min(now);
+        self.more = true;
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
@@ -454,10 +463,17 @@ impl Daemon {
         }
     }
 
+    /// Takes in a piece of the kernel's news; the rest in the next turns, so
+    /// that clients are not kept waiting by a full routing table.
     fn read_kernel(&mut self) {
-        let Some(network) = &mut self.network else { return };
-        // Bounded pieces, and the events are edge-triggered, so all of it.
-        while network.read() {}
+        if !self.kernel_has_news {
+            return;
+        }
+        let Some(network) = &mut self.network else {
+            self.kernel_has_news = false;
+            return;
+        };
+        self.kernel_has_news = network.read();
         if network.descriptor().is_none() {
             self.watched = None;
         }
@@ -476,7 +492,8 @@ impl Daemon {
                 Err(error) => log::error!("kernel routes: cannot be watched: {error}"),
             }
         }
-        self.read_kernel();
+        // What came before the watch gives no event.
+        self.kernel_has_news = true;
     }
 }
 

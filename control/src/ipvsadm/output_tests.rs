@@ -580,7 +580,7 @@ fn requests_as_commands() {
         (Request::Zero { service: None }, "-Z"),
         (Request::SetTimeouts { timeouts: Timeouts { tcp: 1, tcp_fin: 0, udp: 3 } }, "--set 1 0 3"),
     ] {
-        assert_eq!(super::command(&request).as_deref(), Some(command));
+        assert_eq!(command(&request).as_deref(), Some(command));
     }
-    assert_eq!(super::command(&Request::Counters), None);
+    assert_eq!(command(&Request::Counters), None);
 }
