@@ -566,7 +566,7 @@ fn requests_as_commands() {
         lower_threshold: 0,
     };
     let address = server.address;
-    for (request, command) in [
+    for (request, expected) in [
         (Request::Flush, "-C"),
         (Request::DeleteService { service }, "-D -t 192.168.1.100:80"),
         (
@@ -580,7 +580,7 @@ fn requests_as_commands() {
         (Request::Zero { service: None }, "-Z"),
         (Request::SetTimeouts { timeouts: Timeouts { tcp: 1, tcp_fin: 0, udp: 3 } }, "--set 1 0 3"),
     ] {
-        assert_eq!(command(&request).as_deref(), Some(command));
+        assert_eq!(command(&request).as_deref(), Some(expected));
     }
     assert_eq!(command(&Request::Counters), None);
 }
