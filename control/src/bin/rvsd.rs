@@ -1,5 +1,7 @@
 //! `rvsd`, the director's daemon.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
