@@ -62,7 +62,8 @@ fn every_request_and_response_has_an_example() {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     let requests: BTreeSet<_> = examples.iter().filter_map(|e| text(e.get("op"))).collect();
     assert_eq!(requests, names::<Request>(serde_json::json!({"op": "?"})));
-    let responses: BTreeSet<_> = examples.iter().filter_map(|e| text(e.pointer("/Ok/re"))).collect();
+    let responses: BTreeSet<_> =
+        examples.iter().filter_map(|e| text(e.pointer("/Ok/re"))).collect();
     assert_eq!(responses, names::<Response>(serde_json::json!({"re": "?"})));
 }
 
