@@ -38,8 +38,8 @@ fn identity(table: &Table<'_>, seen: &mut Unique<Identity>) -> Result<Identity> 
     let item = table.required("address", give)?;
     let address = item.parsed(give, address::endpoint)?;
     let name = if protocol == Protocol::Tcp { "tcp" } else { "udp" };
-    let what = format_args!("{name} {address}");
-    seen.insert(&item, (protocol, address), what, "put all its servers under one [[service]]")?;
+    let give = "put all its servers under one [[service]]";
+    seen.insert(&item, (protocol, address), format_args!("{name} {address}"), give)?;
     Ok((protocol, address))
 }
 

@@ -5,6 +5,7 @@
 mod listing;
 mod lock;
 mod network;
+pub mod saved;
 mod workers;
 
 use std::io;
@@ -25,11 +26,13 @@ use crate::api::{
     Error, ErrorCode, KernelPathCounters, NextHop, PortCounters, Reply, Request, Response,
     ServerSpec, WorkerCounters,
 };
+use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 use listing::Listings;
 pub use lock::Lock;
 pub use network::{Network, NetworkPort};
+use saved::Saved;
 use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
@@ -75,6 +78,9 @@ pub struct Daemon {
     watched: Option<RawFd>,
     /// The registry changed since the last snapshot.
     dirty: bool,
+    saved: Saved,
+    /// Services changed since they were last written to disk.
+    unsaved: bool,
     /// Servers changed since their next hops were last looked up.
     unresolved: bool,
     /// The kernel mirror's generation at that time.
@@ -86,6 +92,9 @@ pub struct Daemon {
     waiting: Vec<Waiting>,
     listings: Listings,
     instruments: Instruments,
+    /// There may be more requests or kernel news than one turn takes in.
+    more: bool,
+    kernel_has_news: bool,
     next_second: Instant,
     seconds: u64,
 }
@@ -117,6 +126,7 @@ impl Daemon {
         access: Access,
         registry: Registry,
         links: Vec<ControlEnd>,
+        saved: Saved,
         network: Option<Network>,
         instruments: Instruments,
     ) -> Result<Self, String> {
@@ -139,6 +149,8 @@ impl Daemon {
             network,
             watched: None,
             dirty: true,
+            saved,
+            unsaved: true,
             unresolved: true,
             resolved: 0,
             next_resolve: now,
@@ -146,12 +158,15 @@ impl Daemon {
             waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
+            more: false,
+            kernel_has_news: true,
             next_second: now + SECOND,
             seconds: 0,
         };
         daemon.watch_kernel();
         daemon.resolve(now);
         daemon.publish();
+        daemon.save(now);
         Ok(daemon)
     }
 
@@ -164,6 +179,7 @@ impl Daemon {
         let mut ready = false;
         loop {
             if let Some(signal) = self.turn(&mut events)? {
+                self.saved.remove();
                 return Ok(signal);
             }
             if !ready && self.workers.running() >= self.epoch {
@@ -197,12 +213,14 @@ impl Daemon {
                         return Ok(Some(signal));
                     }
                 }
-                KERNEL => self.read_kernel(),
+                KERNEL => self.kernel_has_news = true,
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
         }
         let now = Instant::now();
+        self.more = false;
+        self.read_kernel();
         self.api.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
@@ -215,6 +233,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.save(now);
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
         self.carry_out_requests(now);
@@ -225,9 +244,12 @@ impl Daemon {
     }
 
     fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        if self.more || self.kernel_has_news {
+            return now;
+        }
         // Deadlines of clients are looked at ten times a second.
-        let soon = Instant::now() + Duration::from_millis(100);
-        let due = soon.min(self.next_second);
+        let due = self.next_second.min(now + Duration::from_millis(100));
         if self.must_resolve() { due.min(self.next_resolve) } else { due }
     }
 
@@ -246,6 +268,7 @@ impl Daemon {
                 Outcome::Changed => {
                     self.dirty = true;
                     self.unresolved = true;
+                    self.unsaved = true;
                     self.waiting.push(Waiting {
                         client,
                         epoch: self.epoch + 1,
@@ -256,14 +279,23 @@ impl Daemon {
                 Outcome::Later => {}
             }
         }
-        // There may be more: come back at once.
-        self.next_second = self.next_second.min(now);
+        self.more = true;
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
-        if request.changes() {
-            log::info!("request: {request:?}");
+        // Escaped: a refused name may hold anything.
+        let command = ipvsadm::output::command(&request).map(|c| c.escape_debug().to_string());
+        let outcome = self.try_to_carry_out(client, request);
+        if let Some(command) = command {
+            match &outcome {
+                Outcome::Answer(Err(error)) => log::info!("refused: {command}: {error}"),
+                _ => log::info!("done: {command}"),
+            }
         }
+        outcome
+    }
+
+    fn try_to_carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
         let network = self.network.as_ref();
         let resolve = |server: &ServerSpec| hop(network, server.address.ip());
         let changed = match request {
@@ -379,8 +411,20 @@ impl Daemon {
         self.dirty = false;
     }
 
-    /// Answers clients whose change every worker runs.
+    /// Writes the services to disk when they changed.
+    fn save(&mut self, now: Instant) {
+        if self.unsaved && self.saved.is_due(now) {
+            self.saved.write(self.registry.saved());
+            self.unsaved = self.saved.has_failed();
+        }
+    }
+
+    /// Answers clients whose change every worker runs, and which would survive
+    /// a crash.
     fn acknowledge(&mut self, now: Instant) {
+        if self.unsaved && !self.saved.has_failed() {
+            return;
+        }
         let running = self.workers.running();
         let fresh = self.registry.has_fresh_servers();
         let latest = self.epoch;
@@ -419,10 +463,17 @@ impl Daemon {
         }
     }
 
+    /// Takes in a piece of the kernel's news; the rest in the next turns, so
+    /// that clients are not kept waiting by a full routing table.
     fn read_kernel(&mut self) {
-        let Some(network) = &mut self.network else { return };
-        // Bounded pieces, and the events are edge-triggered, so all of it.
-        while network.read() {}
+        if !self.kernel_has_news {
+            return;
+        }
+        let Some(network) = &mut self.network else {
+            self.kernel_has_news = false;
+            return;
+        };
+        self.kernel_has_news = network.read();
         if network.descriptor().is_none() {
             self.watched = None;
         }
@@ -441,7 +492,8 @@ impl Daemon {
                 Err(error) => log::error!("kernel routes: cannot be watched: {error}"),
             }
         }
-        self.read_kernel();
+        // What came before the watch gives no event.
+        self.kernel_has_news = true;
     }
 }
 

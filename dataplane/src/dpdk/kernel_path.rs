@@ -58,7 +58,7 @@ impl KernelPath {
         let mut last_packet = Instant::now();
         let mut buffer = vec![0; MAX_FRAME];
         while !stop.load(Ordering::Relaxed) {
-            let packets = self.to_kernel() + self.from_kernel(&mut buffer);
+            let packets = self.deliver() + self.collect(&mut buffer);
             let now = Instant::now();
             if packets > 0 {
                 last_packet = now;
@@ -80,7 +80,7 @@ impl KernelPath {
     }
 
     /// Writes what was punted into the taps, a burst of each worker.
-    fn to_kernel(&mut self) -> usize {
+    fn deliver(&mut self) -> usize {
         let mut packets = 0;
         for ring in &mut self.rings.punted {
             for _ in 0..BURST {
@@ -98,7 +98,7 @@ impl KernelPath {
 
     /// Gives what the kernel sends to workers, a burst of each tap. A port's
     /// packets all go by one worker, so they stay in order.
-    fn from_kernel(&mut self, buffer: &mut [u8]) -> usize {
+    fn collect(&mut self, buffer: &mut [u8]) -> usize {
         let mut packets = 0;
         let workers = self.rings.inject.len();
         for (index, TapPort { tap, pool }) in self.taps.iter().enumerate() {

@@ -150,7 +150,8 @@ fn a_last_fragment_shorter_than_a_header_is_still_a_fragment() {
 #[test]
 fn malformed_packets_have_their_reason() {
     type Change = fn(&mut Vec<u8>);
-    let rows: &[(&str, fn() -> Vec<u8>, Change, DropReason)] = &[
+    type Good = fn() -> Vec<u8>;
+    let rows: &[(&str, Good, Change, DropReason)] = &[
         ("no ethernet header", tcp4, |b| b.truncate(13), DropReason::EthShort),
         ("another host's", tcp4, |b| b[5] = 9, DropReason::EthOtherHost),
         ("half an IPv4 header", tcp4, |b| b.truncate(30), DropReason::Ip4Truncated),
