@@ -36,9 +36,6 @@ pub const MAX_PORTS: usize = 32;
 /// Most cores: DPDK's RTE_MAX_LCORE of 128, less EAL's main thread.
 pub const MAX_CORES: usize = 127;
 
-/// The schedulers that a service can name.
-pub const SCHEDULERS: [&str; 2] = ["rr", "wrr"];
-
 /// Everything that the file says, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -155,7 +152,8 @@ pub struct Port {
     pub addresses: Vec<Cidr>,
 }
 
-/// The addresses that rvsd owns: on `lo`, as /32 or /128, while it runs.
+/// The addresses that rvsd owns while it runs: IPv4 ones on `lo` as /32, IPv6
+/// ones on every port's tap as /128.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vip {
     /// Unique, and not on a port.
