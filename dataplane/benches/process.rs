@@ -202,8 +202,13 @@ fn prepare(bytes: &mut [u8], (address, port): (u32, u16), flags: u8) {
     template[46] = 0x50;
     template[47] = flags;
     let sum = !checksum::fold(
-        0x4500 + 40 + 0x4006 + u64::from(address >> 16) + u64::from(address & 0xffff)
-            + u64::from(VIP >> 16) + u64::from(VIP & 0xffff),
+        0x4500
+            + 40
+            + 0x4006
+            + u64::from(address >> 16)
+            + u64::from(address & 0xffff)
+            + u64::from(VIP >> 16)
+            + u64::from(VIP & 0xffff),
     );
     template[24..26].copy_from_slice(&sum.to_be_bytes());
     bytes.copy_from_slice(&template);

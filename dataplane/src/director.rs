@@ -21,7 +21,7 @@ use crate::conn::{Entry, Entry4, Entry6, HashKey, Key4, Key6, Slot, State, Table
 use crate::counters::{Counters, DropReason};
 use crate::forward::dr;
 use crate::packet::headers::{Addresses, Parsed, parse, tcp};
-use crate::packet::{Frame, Headers, Protocol};
+use crate::packet::{Family, Frame, Headers, Protocol};
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Hop, ServiceKey, destination};
 use crate::shard::Shard;
@@ -101,12 +101,18 @@ struct Core {
     punt: PuntLimiter,
 }
 
-/// A packet between two stages.
+/// A packet between two stages. Written field by field where it stays: see
+/// [`parse`].
 #[derive(Debug, Clone, Copy)]
-enum Staged {
-    Decided(Verdict),
-    Flow4(Headers, Key4, u64),
-    Flow6(Headers, Key6, u64),
+struct Staged {
+    decided: Option<Verdict>,
+    /// Of the connection's key, in its family's table.
+    hash: u64,
+    headers: Headers,
+}
+
+impl Staged {
+    const NONE: Self = Self { decided: None, hash: 0, headers: Headers::NONE };
 }
 
 impl Director {
@@ -127,7 +133,7 @@ impl Director {
             table4: Table::new(connections, hash_key)?,
             table6: Table::new(connections, hash_key)?,
             core,
-            staged: Box::new([Staged::Decided(Verdict::Punt); BURST]),
+            staged: Box::new([Staged::NONE; BURST]),
             link,
             dump: None,
             sweep: SweepPace::default(),
@@ -152,46 +158,37 @@ impl Director {
 
         // Stage 1: what is it, is it ours, and where would its connection be?
         for (stage, frame) in staged.iter_mut().zip(frames.iter()) {
-            *stage = match core.classify(now, source, frame) {
-                Err(verdict) => Staged::Decided(verdict),
-                Ok(headers) => match headers.addresses {
-                    Addresses::V4 { src, dst } => {
-                        let Headers { protocol, src_port, dst_port, .. } = headers;
-                        let key = Key4::new(protocol, src, src_port, dst, dst_port);
-                        let hash = table4.hash(&key);
-                        table4.prefetch_group(hash);
-                        Staged::Flow4(headers, key, hash)
-                    }
-                    Addresses::V6 { src, dst } => {
-                        let Headers { protocol, src_port, dst_port, .. } = headers;
-                        let key = Key6::new(protocol, src, src_port, dst, dst_port);
-                        let hash = table6.hash(&key);
-                        table6.prefetch_group(hash);
-                        Staged::Flow6(headers, key, hash)
-                    }
-                },
-            };
+            stage.decided = core.classify(now, source, frame, &mut stage.headers).err();
+            if stage.decided.is_some() {
+                continue;
+            }
+            match key(&stage.headers) {
+                Key::V4(key) => {
+                    stage.hash = table4.hash(&key);
+                    table4.prefetch_group(stage.hash);
+                }
+                Key::V6(key) => {
+                    stage.hash = table6.hash(&key);
+                    table6.prefetch_group(stage.hash);
+                }
+            }
         }
 
         // Stage 2: which entry is it, by its tag?
-        for stage in staged.iter() {
-            match stage {
-                Staged::Flow4(_, _, hash) => table4.prefetch_entry(*hash),
-                Staged::Flow6(_, _, hash) => table6.prefetch_entry(*hash),
-                Staged::Decided(_) => {}
+        for stage in staged.iter().filter(|stage| stage.decided.is_none()) {
+            match stage.headers.family() {
+                Family::V4 => table4.prefetch_entry(stage.hash),
+                Family::V6 => table6.prefetch_entry(stage.hash),
             }
         }
 
         // Stage 3: forward it.
         for ((stage, frame), verdict) in staged.iter().zip(frames).zip(verdicts) {
-            *verdict = match stage {
-                Staged::Flow4(headers, key, hash) => {
-                    core.forward(table4, now, key, *hash, headers, frame)
-                }
-                Staged::Flow6(headers, key, hash) => {
-                    core.forward(table6, now, key, *hash, headers, frame)
-                }
-                Staged::Decided(verdict) => *verdict,
+            let Staged { decided, hash, headers } = stage;
+            *verdict = match (decided, key(headers)) {
+                (Some(verdict), _) => *verdict,
+                (None, Key::V4(key)) => core.forward(table4, now, &key, *hash, headers, frame),
+                (None, Key::V6(key)) => core.forward(table6, now, &key, *hash, headers, frame),
             };
         }
     }
@@ -286,18 +283,19 @@ impl Core {
         now: Tick,
         source: Source,
         frame: &Frame<'_>,
-    ) -> Result<Headers, Verdict> {
+        headers: &mut Headers,
+    ) -> Result<(), Verdict> {
         let Some(port) = self.snapshot.ports.get(usize::from(frame.port)) else {
             // Before the first configuration nothing is ours.
             return Err(self.punt(now, PuntKind::Other));
         };
-        let headers = match parse(frame, port.mac) {
-            Ok(Parsed::Flow(headers)) => headers,
+        match parse(frame, port.mac, headers) {
+            Ok(Parsed::Flow) => {}
             Ok(Parsed::Kernel(kind)) => return Err(self.punt(now, kind)),
             Err(reason) => return Err(self.drop(reason)),
-        };
+        }
         if headers.fragment {
-            return Err(self.fragment(now, &headers));
+            return Err(self.fragment(now, headers));
         }
         if source == Source::Port && self.shard.workers() > 1 {
             let hash = frame.rss_hash.unwrap_or_else(|| {
@@ -308,7 +306,7 @@ impl Core {
                 return Err(Verdict::Handoff { worker: worker as u8 });
             }
         }
-        Ok(headers)
+        Ok(())
     }
 
     /// A fragment has no ports to find its connection by. Those to a service's
@@ -470,6 +468,21 @@ impl Core {
 
     fn punt(&mut self, now: Tick, kind: PuntKind) -> Verdict {
         if self.punt.allow(now, kind) { Verdict::Punt } else { self.drop(kind.limited()) }
+    }
+}
+
+/// The key of a packet's connection, in either table.
+enum Key {
+    V4(Key4),
+    V6(Key6),
+}
+
+#[inline]
+fn key(headers: &Headers) -> Key {
+    let Headers { protocol, src_port, dst_port, .. } = *headers;
+    match headers.addresses {
+        Addresses::V4 { src, dst } => Key::V4(Key4::new(protocol, src, src_port, dst, dst_port)),
+        Addresses::V6 { src, dst } => Key::V6(Key6::new(protocol, src, src_port, dst, dst_port)),
     }
 }
 
