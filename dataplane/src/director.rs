@@ -343,10 +343,7 @@ impl Core {
         };
 
         let old = body.state();
-        let new = match headers.protocol {
-            Protocol::Tcp => old.after_client_only(headers.tcp_flags),
-            Protocol::Udp => State::Udp,
-        };
+        let new = after(old, headers);
         if new != old {
             server.counts.connections.change(old.is_active(), new.is_active());
             body.set_state(new);
@@ -425,12 +422,9 @@ impl Core {
         else {
             return Err(self.drop(DropReason::NoServer));
         };
-        // The caller's state machine takes it from here, so the first packet
-        // goes the same way as all others.
-        let state = match headers.protocol {
-            Protocol::Tcp => State::None,
-            Protocol::Udp => State::Udp,
-        };
+        // The state after this packet, so that the caller, whose state machine
+        // sees it once more (a second SYN changes nothing), has nothing to do.
+        let state = after(State::None, headers);
         let entry = E::new(*key, Body::new(number, state, now));
         let expiry = self.snapshot.timeouts.expiry(state, now);
         let Ok(slot) = table.insert(hash, entry, now, expiry) else {
@@ -483,6 +477,15 @@ fn key(headers: &Headers) -> Key {
     match headers.addresses {
         Addresses::V4 { src, dst } => Key::V4(Key4::new(protocol, src, src_port, dst, dst_port)),
         Addresses::V6 { src, dst } => Key::V6(Key6::new(protocol, src, src_port, dst, dst_port)),
+    }
+}
+
+/// The state of a connection after a packet of its client.
+#[inline]
+const fn after(state: State, headers: &Headers) -> State {
+    match headers.protocol {
+        Protocol::Tcp => state.after_client_only(headers.tcp_flags),
+        Protocol::Udp => State::Udp,
     }
 }
 
