@@ -315,7 +315,7 @@ impl Core {
         if self.snapshot.services.has_address(headers.protocol, &headers.addresses) {
             return self.drop(DropReason::Fragment);
         }
-        self.punt(now, punt_kind(headers.protocol))
+        self.punt(now, punt_kind(headers))
     }
 
     /// Stage 3: the packet's connection, or a new one; its state; its counters;
@@ -362,7 +362,7 @@ impl Core {
             },
             Hop::Unresolved => self.drop(DropReason::NoNextHop),
             Hop::NoRoute => self.drop(DropReason::NoRoute),
-            Hop::Local => self.punt(now, punt_kind(headers.protocol)),
+            Hop::Local => self.punt(now, punt_kind(headers)),
         }
     }
 
@@ -406,7 +406,7 @@ impl Core {
             vport: headers.dst_port,
         };
         let Some(service) = self.snapshot.services.find(&service_key) else {
-            return Err(self.punt(now, punt_kind(headers.protocol)));
+            return Err(self.punt(now, punt_kind(headers)));
         };
         if headers.protocol == Protocol::Tcp {
             if headers.tcp_flags & tcp::RST != 0 {
@@ -489,9 +489,16 @@ const fn after(state: State, headers: &Headers) -> State {
     }
 }
 
-const fn punt_kind(protocol: Protocol) -> PuntKind {
+/// The kind of a packet that no service takes.
+const fn punt_kind(headers: &Headers) -> PuntKind {
+    const BGP: u16 = 179;
+    // RFC 5881, section 4, and RFC 5883, section 5.
+    const BFD: [u16; 2] = [3784, 4784];
+    let Headers { protocol, src_port, dst_port, .. } = *headers;
     match protocol {
+        Protocol::Tcp if src_port == BGP || dst_port == BGP => PuntKind::Routing,
         Protocol::Tcp => PuntKind::Tcp,
+        Protocol::Udp if dst_port == BFD[0] || dst_port == BFD[1] => PuntKind::Routing,
         Protocol::Udp => PuntKind::Other,
     }
 }

@@ -128,6 +128,8 @@ pub enum HugePages {
 pub struct Punt {
     /// ARP and neighbour discovery; 2,000 by default.
     pub neighbour: u32,
+    /// VRRP, OSPF, BGP and BFD; 10,000 by default.
+    pub routing: u32,
     /// TCP to the host; 20,000 by default.
     pub tcp: u32,
     /// Everything else; 10,000 by default.
@@ -219,7 +221,7 @@ impl Default for Eal {
 
 impl Default for Punt {
     fn default() -> Self {
-        Self { neighbour: 2_000, tcp: 20_000, other: 10_000 }
+        Self { neighbour: 2_000, routing: 10_000, tcp: 20_000, other: 10_000 }
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) const SECTIONS: [&str; 8] =
 pub(super) const DIRECTOR: [&str; 4] = ["cores", "poll", "connections", "run_dir"];
 pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];
 pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
-pub(super) const PUNT: [&str; 3] = ["neighbour", "tcp", "other"];
+pub(super) const PUNT: [&str; 4] = ["neighbour", "routing", "tcp", "other"];
 pub(super) const TIMEOUTS: [&str; 3] = ["tcp", "tcp_fin", "udp"];
 pub(super) const PORT: [&str; 6] =
     ["name", "device", "mtu", "rx_descriptors", "tx_descriptors", "addresses"];
@@ -202,6 +202,7 @@ fn punt(table: &Table<'_>) -> Result<Punt> {
     let range = 1..=10_000_000;
     Ok(Punt {
         neighbour: table.integer("neighbour", default.neighbour, range.clone())?,
+        routing: table.integer("routing", default.routing, range.clone())?,
         tcp: table.integer("tcp", default.tcp, range.clone())?,
         other: table.integer("other", default.other, range)?,
     })

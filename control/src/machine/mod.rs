@@ -270,6 +270,7 @@ fn make_workers(
             hash_key,
             punt_limits: PuntLimits {
                 neighbour: config.punt.neighbour,
+                routing: config.punt.routing,
                 tcp: config.punt.tcp,
                 other: config.punt.other,
             },

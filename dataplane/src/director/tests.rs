@@ -541,6 +541,24 @@ fn a_punt_flood_is_limited_and_counted() {
     assert_eq!(counters.dropped(DropReason::PuntLimitedOther), 7_499);
 }
 
+/// A flood of what clients can send, at services and at the host, leaves BGP
+/// and BFD through.
+#[test]
+fn a_flood_leaves_routing_protocols_alone() {
+    let mut bench = Bench::new(1, 100);
+    for _ in 0..20_000 {
+        bench.send(NOON, &tcp4(5000, "A"));
+        bench.send(NOON, &udp4(1, 9));
+    }
+    assert!(matches!(bench.send(NOON, &tcp4(5000, "A")).0, Verdict::Drop(_)));
+    let mut bgp = tcp4(5000, "A");
+    for ports in [[0, 179, 200, 0], [200, 0, 0, 179]] {
+        bgp[34..38].copy_from_slice(&ports);
+        assert_eq!(bench.send(NOON, &bgp).0, Verdict::Punt, "{ports:?}");
+    }
+    assert_eq!(bench.send(NOON, &udp4(49_152, 3784)).0, Verdict::Punt);
+}
+
 proptest::proptest! {
     /// Whatever comes in a burst, nothing panics, and each frame gets a verdict
     /// with its drop counted.

@@ -142,6 +142,8 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IP6: u16 = 0x86dd;
 const ICMPV6: u8 = 58;
+const OSPF: u8 = 89;
+const VRRP: u8 = 112;
 /// Extension headers that RVS follows; hosts send at most a few.
 const MAX_EXTENSIONS: usize = 8;
 
@@ -191,21 +193,38 @@ fn ethertype(bytes: &[u8]) -> Result<(u16, usize), DropReason> {
     Ok((inner, ETHERNET + VLAN_TAG))
 }
 
-/// The kind of a frame to a group address. Only what tells neighbour discovery
-/// from the rest is looked at.
+/// The kind of a frame to a group address, of which only the fixed part of the
+/// IP header is looked at.
 fn group_kind(bytes: &[u8], ethertype: u16, l3: usize) -> PuntKind {
-    match ethertype {
-        ETHERTYPE_ARP => PuntKind::Neighbour,
-        ETHERTYPE_IP6 if bytes.get(l3 + 6) == Some(&ICMPV6) => icmp6_kind(bytes, l3 + 40),
+    let ip = bytes.get(l3..).unwrap_or_default();
+    match (ethertype, ip) {
+        (ETHERTYPE_ARP, _) => PuntKind::Neighbour,
+        (ETHERTYPE_IP4, [_, _, _, _, _, _, _, _, ttl, protocol, ..]) => ip_kind(*protocol, *ttl),
+        (ETHERTYPE_IP6, [_, _, _, _, _, _, ICMPV6, ttl, ..]) => icmp6_kind(bytes, l3 + 40, *ttl),
+        (ETHERTYPE_IP6, [_, _, _, _, _, _, protocol, ttl, ..]) => ip_kind(*protocol, *ttl),
         _ => PuntKind::Other,
     }
 }
 
-/// Router and neighbour solicitations and advertisements, redirects (RFC 4861,
-/// types 133 to 137) keep neighbours resolved; the rest is ordinary traffic.
-fn icmp6_kind(bytes: &[u8], l4: usize) -> PuntKind {
-    match bytes.get(l4) {
-        Some(133..=137) => PuntKind::Neighbour,
+/// What no router passes on: a packet that arrives with it was sent by a
+/// neighbour (RFC 5082), so no flood from afar takes the place of such packets.
+const NEIGHBOURS_TTL: u8 = 255;
+
+/// The kind of a packet that is neither TCP nor UDP. VRRP is valid with the
+/// neighbours' TTL only (RFC 5798, section 5.1.1.3).
+const fn ip_kind(protocol: u8, ttl: u8) -> PuntKind {
+    match (protocol, ttl) {
+        (OSPF, _) | (VRRP, NEIGHBOURS_TTL) => PuntKind::Routing,
+        _ => PuntKind::Other,
+    }
+}
+
+/// Router and neighbour solicitations and advertisements, redirects (types 133
+/// to 137, valid with the neighbours' hop limit only: RFC 4861, section 6.1)
+/// keep neighbours resolved; the rest is ordinary traffic.
+fn icmp6_kind(bytes: &[u8], l4: usize, hop_limit: u8) -> PuntKind {
+    match (bytes.get(l4), hop_limit) {
+        (Some(133..=137), NEIGHBOURS_TTL) => PuntKind::Neighbour,
         _ => PuntKind::Other,
     }
 }
@@ -236,7 +255,7 @@ fn parse_ip4(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Pars
         return Err(DropReason::IpMartian);
     }
     let Some(protocol) = Protocol::from_number(header[9]) else {
-        return Ok(Parsed::Kernel(PuntKind::Other));
+        return Ok(Parsed::Kernel(ip_kind(header[9], header[8])));
     };
     let l4 = l3 + header_len;
     headers.addresses = Addresses::V4 { src, dst };
@@ -284,8 +303,8 @@ fn parse_ip6(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Pars
     let chain = skip_extensions(bytes, header[6], l3 + 40, end)?;
     let Some(protocol) = Protocol::from_number(chain.protocol) else {
         let kind = match chain.protocol {
-            ICMPV6 if !chain.fragment => icmp6_kind(bytes, chain.l4),
-            _ => PuntKind::Other,
+            ICMPV6 if !chain.fragment => icmp6_kind(bytes, chain.l4, header[7]),
+            other => ip_kind(other, header[7]),
         };
         return Ok(Parsed::Kernel(kind));
     };

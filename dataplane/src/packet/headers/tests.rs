@@ -263,10 +263,51 @@ fn what_the_kernel_gets() {
     solicitation[..6].copy_from_slice(&MAC);
     assert_eq!(parse_bytes(&solicitation), Ok(Parsed::Kernel(PuntKind::Neighbour)));
 
+    // From afar, where a flood may come from, it is ordinary traffic.
+    solicitation[21] = 254;
+    assert_eq!(parse_bytes(&solicitation), Ok(Parsed::Kernel(PuntKind::Other)));
+
     // A TCP packet to a group is no service's.
     let mut bytes = tcp4();
     bytes[0] = 1;
     assert_eq!(parse_bytes(&bytes), Ok(Parsed::Kernel(PuntKind::Other)));
+}
+
+#[test]
+fn routing_protocols_have_a_kind_of_their_own() {
+    let packet = |mac: Mac, protocol: u8, ttl: u8| {
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, mac)
+            .ipv4(CIP, [224, 0, 0, 18], ttl)
+            .write(&mut bytes, IpNumber(protocol), &[0; 20])
+            .unwrap();
+        bytes
+    };
+    let group = [1, 0, 0x5e, 0, 0, 18];
+    for mac in [group, MAC] {
+        for (protocol, ttl, kind) in [
+            (VRRP, 255, PuntKind::Routing),
+            (VRRP, 254, PuntKind::Other),
+            (OSPF, 1, PuntKind::Routing),
+            (1, 255, PuntKind::Other),
+        ] {
+            let parsed = parse_bytes(&packet(mac, protocol, ttl));
+            assert_eq!(parsed, Ok(Parsed::Kernel(kind)), "{mac:?} {protocol} {ttl}");
+        }
+    }
+    for protocol in [VRRP, OSPF] {
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, [0x33, 0x33, 0, 0, 0, 0x12])
+            .ipv6([0xfe; 16], [0xff; 16], 255)
+            .write(&mut bytes, IpNumber(protocol), &[0; 20])
+            .unwrap();
+        assert_eq!(parse_bytes(&bytes), Ok(Parsed::Kernel(PuntKind::Routing)));
+    }
+    // Cut off anywhere, it is something.
+    for len in 14..34 {
+        let cut = parse_bytes(&packet(group, VRRP, 255)[..len]);
+        assert!(matches!(cut, Ok(Parsed::Kernel(_))), "{len}: {cut:?}");
+    }
 }
 
 proptest::proptest! {
