@@ -298,7 +298,9 @@ impl Core {
             return Err(self.fragment(now, headers));
         }
         if source == Source::Port && self.shard.workers() > 1 {
-            let hash = frame.rss_hash.unwrap_or_else(|| {
+            // NICs differ in whether they find ports behind options and
+            // extension headers, and the connection's other packets have none.
+            let hash = frame.rss_hash.filter(|_| headers.is_plain()).unwrap_or_else(|| {
                 self.shard.hash(&headers.addresses, headers.src_port, headers.dst_port)
             });
             let worker = self.shard.owner(hash);

@@ -116,6 +116,17 @@ impl Headers {
         ip_len: 0,
     };
 
+    /// Whether layer 4 follows right after the fixed part of the IP header.
+    #[must_use]
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        let fixed = match self.family() {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
+        self.l4 - self.l3 == fixed
+    }
+
     /// The address family.
     #[must_use]
     pub fn family(&self) -> Family {
@@ -317,11 +328,12 @@ fn parse_ip6(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Pars
     parse_l4(bytes, end - chain.l4, headers)
 }
 
-/// Loopback and multicast; `::` is for neighbour discovery, whose packets go
-/// to groups.
+/// Loopback, multicast, and IPv4-mapped addresses, which have no place on a
+/// wire (as `ipv6_rcv` has it); `::` is for neighbour discovery, whose packets
+/// go to groups.
 fn is_martian6(src: &[u8; 16]) -> bool {
     let value = u128::from_be_bytes(*src);
-    value <= 1 || src[0] == 0xff
+    value <= 1 || src[0] == 0xff || value >> 32 == 0xffff
 }
 
 /// What follows the IPv6 extension headers.

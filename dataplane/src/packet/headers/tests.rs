@@ -206,6 +206,15 @@ fn malformed_packets_have_their_reason() {
             },
             DropReason::IpMartian,
         ),
+        (
+            "IPv6 from an IPv4-mapped address",
+            udp6,
+            |b| {
+                b[22..32].fill(0);
+                b[32..34].fill(0xff);
+            },
+            DropReason::IpMartian,
+        ),
         ("IPv6 without room for UDP", udp6, |b| b[19] = 7, DropReason::L4Truncated),
         ("extension past the end", udp6, |b| b[20] = 60, DropReason::Ip6BadHeader),
         (
