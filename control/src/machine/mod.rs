@@ -121,7 +121,7 @@ impl Machine {
             taps: taps
                 .into_iter()
                 .zip(&ports)
-                .map(|(tap, port)| TapPort { tap, pool: port.pool.clone() })
+                .map(|(tap, port)| TapPort::new(tap, port.pool.clone()))
                 .collect(),
             rings: kernel_rings,
             counters: Arc::clone(&counters),
