@@ -164,13 +164,18 @@ impl Running {
         }
         // The control thread's instruments, the other holder, are gone by now.
         let Ok(ports) = Rc::try_unwrap(self.ports) else { return false };
-        let mut in_use = 0;
+        let mut pools = Vec::new();
         for OpenPort { name, mut port, pool, .. } in ports {
             if let Err(error) = port.stop() {
                 log::warn!("{error}");
                 fine = false;
             }
-            drop(port);
+            pools.push((name, pool));
+        }
+        // All ports are closed now: one's transmit queues may have held mbufs
+        // that came in by another.
+        let mut in_use = 0;
+        for (name, pool) in pools {
             if pool.in_use() > 0 {
                 log::warn!("port {name}: {} mbufs did not come back", pool.in_use());
             }
