@@ -1,0 +1,141 @@
+//! A daemon in a process of its own, that is killed, stopped, started again.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use control::api::Request;
+use control::client::{Client, ClientError};
+use control::daemon::{Daemon, Lock};
+use control::server::Access;
+use dataplane::time::Clock;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Test;
+use crate::bench::{Directory, VIP, daemon, service, start_workers};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("a killed daemon's socket and lock are taken over", killed),
+    ("a signal ends the daemon and its socket", stopped),
+    ("a second daemon says who holds the lock", second),
+];
+
+/// The run directory of a child; names it as such.
+const VARIABLE: &str = "RVS_TEST_RUN_DIR";
+
+pub(crate) fn is_child() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
+/// What `rvsd` does around its ports, until a signal.
+pub(crate) fn child() {
+    let directory = std::env::var_os(VARIABLE).expect("a child has it");
+    let directory = Path::new(&directory);
+    match serve(directory) {
+        Ok(signal) => println!("{signal}"),
+        Err(error) => println!("{error}"),
+    }
+}
+
+fn serve(directory: &Path) -> Result<Signal, String> {
+    let _lock = Lock::take(directory)?;
+    Daemon::block_signals();
+    let clock = Clock::start();
+    let (links, _workers) = start_workers(1, clock);
+    let mut daemon = daemon(&directory.join("rvsd.sock"), Access::default(), links, clock)?;
+    println!("ready");
+    daemon.run().map_err(|error| error.to_string())
+}
+
+/// A child, and what it says.
+struct Process {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Process {
+    fn start(directory: &Directory) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(VARIABLE, &directory.0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    fn ready(directory: &Directory) -> Self {
+        let mut process = Self::start(directory);
+        assert_eq!(process.line(), "ready");
+        process
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn killed() {
+    let directory = Directory::new();
+    let socket = directory.0.join("rvsd.sock");
+    let mut process = Process::ready(&directory);
+    let mut client = Client::connect(&socket).unwrap();
+    client.change(&Request::AddService { service: service(VIP, "rr") }).unwrap();
+    process.signal(Signal::SIGKILL);
+    process.child.wait().unwrap();
+    // Its clients are told.
+    let error = client.timeouts().unwrap_err();
+    assert!(matches!(error, ClientError::Closed), "{error}");
+    // The file stays; who comes then hears what is the matter.
+    assert!(socket.exists());
+    let error = Client::connect(&socket).unwrap_err().to_string();
+    assert!(error.starts_with("Can't reach rvsd: nothing listens on "), "{error}");
+
+    let _again = Process::ready(&directory);
+    let mut client = Client::connect(&socket).unwrap();
+    client.change(&Request::AddService { service: service(VIP, "rr") }).unwrap();
+}
+
+fn stopped() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let directory = Directory::new();
+        let mut process = Process::ready(&directory);
+        // Also with clients in the middle of something.
+        let socket = directory.0.join("rvsd.sock");
+        let _idle = Client::connect(&socket).unwrap();
+        let start = Instant::now();
+        process.signal(signal);
+        assert_eq!(process.line(), signal.as_str());
+        assert!(process.child.wait().unwrap().success());
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(!socket.exists());
+    }
+}
+
+fn second() {
+    let directory = Directory::new();
+    let first = Process::ready(&directory);
+    let mut second = Process::start(&directory);
+    let said = second.line();
+    let holder = format!("rvsd with process id {} holds ", first.child.id());
+    assert!(said.starts_with(&holder), "{said}");
+    assert!(said.contains("rvsd.lock; stop it first"), "{said}");
+    second.child.wait().unwrap();
+    // The first is not disturbed.
+    Client::connect(&directory.0.join("rvsd.sock")).unwrap();
+}
