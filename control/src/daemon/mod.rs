@@ -36,9 +36,9 @@ const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
 const SOCKET: Token = Token(2);
 
-/// Requests carried out in one turn, so that the kernel's news and the workers
-/// are not kept waiting by busy clients.
-const REQUESTS_A_TURN: usize = 256;
+/// Time for requests in one turn, so that the kernel's news, the workers and
+/// other clients are not kept waiting by busy ones. The last may exceed it.
+const REQUESTS_SHARE: Duration = Duration::from_millis(2);
 /// A look at all servers' routes is followed by a pause of this many times its
 /// own length: a routing daemon may change many routes a second, and a new
 /// server's neighbour wants to be known at once.
@@ -179,7 +179,9 @@ impl Daemon {
         let busy = !self.waiting.is_empty()
             || self.workers.is_listing()
             || self.workers.running() < self.epoch;
-        let timeout = if busy {
+        let timeout = if self.api.has_more() {
+            Duration::ZERO
+        } else if busy {
             std::thread::sleep(WORKER_NAP);
             Duration::ZERO
         } else {
@@ -237,7 +239,8 @@ impl Daemon {
     }
 
     fn carry_out_requests(&mut self, now: Instant) {
-        for _ in 0..REQUESTS_A_TURN {
+        let start = Instant::now();
+        while start.elapsed() < REQUESTS_SHARE {
             let Some((client, request)) = self.api.next_request(now) else { return };
             let settles = matches!(request, Request::AddServer { .. });
             match self.carry_out(client, request) {
@@ -256,8 +259,6 @@ impl Daemon {
                 Outcome::Later => {}
             }
         }
-        // There may be more: come back at once.
-        self.next_second = self.next_second.min(now);
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {

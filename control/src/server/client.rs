@@ -11,6 +11,9 @@ use crate::frame::{self, FrameError};
 const FRAME_TIMEOUT: Duration = Duration::from_millis(800);
 /// A client must take a part of its reply in this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Frames answered here in one go, so that a client with a flood of bad ones
+/// lets others have their turn.
+const ANSWERS_AT_ONCE: usize = 16;
 /// Input memory that an idle client keeps.
 const IDLE_CAPACITY: usize = 4096;
 
@@ -36,6 +39,8 @@ pub(super) struct Client<S> {
 pub(super) enum Pumped {
     /// Nothing to do until the stream is ready again.
     Idle,
+    /// It had its turn and there may be more to do.
+    More,
     /// A request to carry out.
     Request(Request),
     /// The conversation is over.
@@ -59,6 +64,7 @@ impl<S: Read + Write> Client<S> {
 
     /// Moves the conversation on as far as the stream allows.
     pub(super) fn pump(&mut self, now: Instant) -> Pumped {
+        let mut answers = 0;
         loop {
             match self.write(now) {
                 Ok(true) => {}
@@ -71,6 +77,9 @@ impl<S: Read + Write> Client<S> {
             if self.waiting {
                 return Pumped::Idle;
             }
+            if answers == ANSWERS_AT_ONCE {
+                return Pumped::More;
+            }
             match frame::decode(&self.input, api::MAX_REQUEST) {
                 Ok(Some(json)) => {
                     let used = frame::HEADER + json.len();
@@ -80,6 +89,7 @@ impl<S: Read + Write> Client<S> {
                         self.waiting = true;
                         return Pumped::Request(request);
                     }
+                    answers += 1;
                 }
                 Ok(None) => match self.read(now) {
                     Ok(0) | Err(ErrorKind::ConnectionReset) => return Pumped::Close,
@@ -299,6 +309,45 @@ mod tests {
         ours.write_all(&frame_of(&Request::Flush)).unwrap();
         assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Flush));
         assert_eq!(codes(&ours), [Ok(()), Err(ErrorCode::BadRequest)]);
+    }
+
+    /// A peer that sends one frame over and over, and takes every answer.
+    struct Endless(Vec<u8>);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let n = buffer.len() / self.0.len() * self.0.len();
+            buffer[..n].chunks_mut(self.0.len()).for_each(|frame| frame.copy_from_slice(&self.0));
+            Ok(n)
+        }
+    }
+
+    impl Write for Endless {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flood_of_what_is_answered_here_comes_to_an_end() {
+        let mut client = Client::new(Endless(hello()), true);
+        for _ in 0..100 {
+            assert_eq!(client.pump(Instant::now()), Pumped::More);
+        }
+        client.stream.0 = frame_of(&Request::Flush);
+        let mut pumped = Pumped::More;
+        // What was read before is answered first.
+        for _ in 0..100 {
+            pumped = client.pump(Instant::now());
+            if pumped != Pumped::More {
+                break;
+            }
+        }
+        assert_eq!(pumped, Pumped::Request(Request::Flush));
     }
 
     #[test]

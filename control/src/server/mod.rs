@@ -132,13 +132,23 @@ impl ApiServer {
         }
     }
 
-    /// The next request of any client, and who asked.
+    /// Whether [`ApiServer::next_request`] left something to do, and should be
+    /// called again after a look at what else there is.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next request of any client, and who asked. Each client that is ready
+    /// gets one turn at most.
     pub fn next_request(&mut self, now: Instant) -> Option<(ClientId, Request)> {
-        while let Some(id) = self.ready.pop_front() {
+        for _ in 0..self.ready.len() {
+            let id = self.ready.pop_front()?;
             self.queued.remove(&id);
             let Some(client) = self.clients.get_mut(&id) else { continue };
             match client.pump(now) {
                 Pumped::Idle => {}
+                Pumped::More => self.wake(id),
                 Pumped::Request(request) => return Some((id, request)),
                 Pumped::Close => self.close(id),
             }

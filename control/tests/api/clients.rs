@@ -20,6 +20,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("half a frame is cut off within a second", half_a_frame),
     ("requests end to end in one write are answered in order", pipeline),
     ("a flood of requests delays nobody", flood),
+    ("a flood of refused frames delays nobody", refused_flood),
+    ("a flood does not hurry the rates", rates_under_flood),
     ("another version is refused", version),
     ("a client that leaves is forgotten", leaving),
     ("too many clients are told so", too_many),
@@ -238,6 +240,8 @@ fn flood() {
     let some = server("192.168.2.1:0", 1);
     for request in [
         Request::Timeouts,
+        Request::Counters,
+        Request::NextHops,
         Request::ListServices { service: None, cursor: None },
         Request::ListConnections { cursor: None, limit: api::MAX_ROWS },
         Request::EditServer { service: id("192.168.1.100:1"), server: some },
@@ -245,9 +249,38 @@ fn flood() {
     ] {
         let duration = Duration::from_millis(700);
         let longest = flooding(&bench, &encoded(&request), || longest_wait(&mut client, duration));
-        println!("flood of {request:?}: {longest:?}");
         assert!(longest < TOLERABLE, "{request:?}: {longest:?}");
     }
+}
+
+/// Frames that are answered without being carried out.
+fn refused_flood() {
+    let bench = Bench::start(1);
+    let mut client = bench.client();
+    let bad = framed(b"{}");
+    for frames in [encoded(&Request::Hello { version: api::VERSION }), bad] {
+        let duration = Duration::from_millis(700);
+        let longest = flooding(&bench, &frames, || longest_wait(&mut client, duration));
+        assert!(longest < TOLERABLE, "{longest:?}");
+    }
+}
+
+/// Rates are averages over two seconds, however busy the daemon is.
+fn rates_under_flood() {
+    let bench = Bench::with_guide(1);
+    bench.connect((0..400).map(crate::bench::client_address), VIP);
+    let rates = || bench.client().services(None).unwrap().services[0].stats.connection_rate;
+    crate::bench::eventually("the first estimate", || rates() > 0);
+    assert_eq!(rates(), 50);
+    let start = Instant::now();
+    let timeouts = encoded(&Request::Timeouts);
+    let after = flooding(&bench, &timeouts, || {
+        std::thread::sleep(Duration::from_millis(1000));
+        rates()
+    });
+    // At most one estimate has come since.
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!([50, 37].contains(&after), "{after} after {:?}", start.elapsed());
 }
 
 fn version() {
