@@ -100,7 +100,8 @@ pub enum Request {
     ListConnections {
         /// Where to go on, from [`Response::Connections::next`].
         cursor: Option<ConnectionCursor>,
-        /// Most rows wanted, 1 to [`MAX_ROWS`].
+        /// Most rows wanted, 1 to [`MAX_ROWS`]. Rows come in groups of up to
+        /// 15, so fewer than 15 may be exceeded.
         limit: usize,
     },
     /// Reads the counters of every worker and port.

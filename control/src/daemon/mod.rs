@@ -177,7 +177,7 @@ impl Daemon {
     /// what there is to do.
     fn turn(&mut self, events: &mut Events) -> io::Result<Option<Signal>> {
         let busy = !self.waiting.is_empty()
-            || self.workers.is_listing()
+            || !self.listings.is_empty()
             || self.workers.running() < self.epoch;
         let timeout = if self.api.has_more() {
             Duration::ZERO
