@@ -271,7 +271,7 @@ impl Daemon {
             Request::AddService { service } => self.registry.add_service(service),
             Request::EditService { service } => self.registry.edit_service(service),
             Request::DeleteService { service } => self.registry.delete_service(&service),
-            Request::Flush => {
+            Request::Flush {} => {
                 self.registry.flush();
                 Ok(())
             }
@@ -306,15 +306,15 @@ impl Daemon {
                 let (services, next) = self.registry.statuses(cursor, crate::api::MAX_ROWS);
                 Ok(self.services(services, next))
             }
-            Request::Timeouts => Ok(Response::Timeouts { timeouts: self.registry.timeouts() }),
+            Request::Timeouts {} => Ok(Response::Timeouts { timeouts: self.registry.timeouts() }),
             Request::ListConnections { cursor, limit } => {
                 match self.listings.ask(client, cursor, limit) {
                     Ok(()) => return Outcome::Later,
                     Err(error) => Err(error),
                 }
             }
-            Request::Counters => Ok(self.counters()),
-            Request::NextHops => Ok(Response::NextHops { next_hops: self.next_hops() }),
+            Request::Counters {} => Ok(self.counters()),
+            Request::NextHops {} => Ok(Response::NextHops { next_hops: self.next_hops() }),
             other => Err(Error::new(ErrorCode::BadRequest, format!("not now: {other:?}"))),
         };
         Outcome::Answer(reply)

@@ -276,12 +276,13 @@ mod tests {
     fn requests_come_one_at_a_time_and_are_answered_in_order() {
         let (mut ours, mut client) = pair();
         let now = Instant::now();
-        let bytes = [hello(), frame_of(&Request::Timeouts), frame_of(&Request::Flush)].concat();
+        let bytes =
+            [hello(), frame_of(&Request::Timeouts {}), frame_of(&Request::Flush {})].concat();
         ours.write_all(&bytes).unwrap();
-        assert_eq!(client.pump(now), Pumped::Request(Request::Timeouts));
+        assert_eq!(client.pump(now), Pumped::Request(Request::Timeouts {}));
         assert_eq!(client.pump(now), Pumped::Idle);
         client.reply(&Ok(Response::Done));
-        assert_eq!(client.pump(now), Pumped::Request(Request::Flush));
+        assert_eq!(client.pump(now), Pumped::Request(Request::Flush {}));
         client.reply(&Ok(Response::Done));
         assert_eq!(client.pump(now), Pumped::Idle);
         assert_eq!(codes(&ours), [Ok(()), Ok(()), Ok(())]);
@@ -292,11 +293,14 @@ mod tests {
     fn a_frame_in_many_pieces_is_one_request() {
         let (mut ours, mut client) = pair();
         let now = Instant::now();
-        let bytes = [hello(), frame_of(&Request::Flush)].concat();
+        let bytes = [hello(), frame_of(&Request::Flush {})].concat();
         for (i, byte) in bytes.iter().enumerate() {
             ours.write_all(&[*byte]).unwrap();
-            let expected =
-                if i + 1 == bytes.len() { Pumped::Request(Request::Flush) } else { Pumped::Idle };
+            let expected = if i + 1 == bytes.len() {
+                Pumped::Request(Request::Flush {})
+            } else {
+                Pumped::Idle
+            };
             assert_eq!(client.pump(now), expected, "byte {i}");
         }
     }
@@ -306,8 +310,8 @@ mod tests {
         let (mut ours, mut client) = pair();
         ours.write_all(&hello()).unwrap();
         ours.write_all(b"\0\0\0\x05{oops").unwrap();
-        ours.write_all(&frame_of(&Request::Flush)).unwrap();
-        assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Flush));
+        ours.write_all(&frame_of(&Request::Flush {})).unwrap();
+        assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Flush {}));
         assert_eq!(codes(&ours), [Ok(()), Err(ErrorCode::BadRequest)]);
     }
 
@@ -338,7 +342,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(client.pump(Instant::now()), Pumped::More);
         }
-        client.stream.0 = frame_of(&Request::Flush);
+        client.stream.0 = frame_of(&Request::Flush {});
         let mut pumped = Pumped::More;
         // What was read before is answered first.
         for _ in 0..100 {
@@ -347,14 +351,14 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(pumped, Pumped::Request(Request::Flush));
+        assert_eq!(pumped, Pumped::Request(Request::Flush {}));
     }
 
     #[test]
     fn what_ends_a_conversation() {
         let oversized = (api::MAX_REQUEST as u32 + 1).to_be_bytes().to_vec();
         for (bytes, code) in [
-            (frame_of(&Request::Flush), ErrorCode::BadRequest),
+            (frame_of(&Request::Flush {}), ErrorCode::BadRequest),
             (b"\0\0\0\x05{oops".to_vec(), ErrorCode::BadRequest),
             (frame_of(&Request::Hello { version: 99 }), ErrorCode::Version),
             (oversized, ErrorCode::TooLong),
@@ -389,8 +393,8 @@ mod tests {
     fn a_client_that_does_not_read_is_given_up() {
         let (mut ours, mut client) = pair();
         let now = Instant::now();
-        ours.write_all(&[hello(), frame_of(&Request::Flush)].concat()).unwrap();
-        assert_eq!(client.pump(now), Pumped::Request(Request::Flush));
+        ours.write_all(&[hello(), frame_of(&Request::Flush {})].concat()).unwrap();
+        assert_eq!(client.pump(now), Pumped::Request(Request::Flush {}));
         let long = Error::new(ErrorCode::NoSpace, "x".repeat(4 << 20));
         client.reply(&Err(long));
         assert_eq!(client.pump(now), Pumped::Idle);
@@ -405,9 +409,9 @@ mod tests {
         theirs.set_nonblocking(true).unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut client = Client::new(theirs, false);
-        ours.write_all(&[hello(), frame_of(&Request::Flush)].concat()).unwrap();
-        ours.write_all(&frame_of(&Request::Counters)).unwrap();
-        assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Counters));
+        ours.write_all(&[hello(), frame_of(&Request::Flush {})].concat()).unwrap();
+        ours.write_all(&frame_of(&Request::Counters {})).unwrap();
+        assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Counters {}));
         assert_eq!(codes(&ours), [Ok(()), Err(ErrorCode::Permission)]);
     }
 }

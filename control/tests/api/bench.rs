@@ -167,7 +167,7 @@ fn received(workers: &[WorkerCounters]) -> u64 {
 }
 
 pub(crate) fn counters(client: &mut Client) -> Vec<WorkerCounters> {
-    match client.call(&Request::Counters).unwrap() {
+    match client.call(&Request::Counters {}).unwrap() {
         Response::Counters { workers, .. } => workers,
         other => panic!("{other:?}"),
     }

@@ -87,7 +87,7 @@ fn never_reads() {
     let mut client = bench.client();
     let longest = longest_wait(&mut client, Duration::from_secs(1));
     assert!(longest < TOLERABLE, "{longest:?}");
-    client.change(&Request::Flush).unwrap();
+    client.change(&Request::Flush {}).unwrap();
     // They are given up after a while; what was sent by then can be read.
     std::thread::sleep(Duration::from_secs(10));
     for raw in &mut deaf {
@@ -115,7 +115,7 @@ fn garbage() {
         ),
         ("no JSON", framed(b"\x00\x01\xfe\xff"), ErrorCode::BadRequest),
         ("an empty frame", framed(b""), ErrorCode::BadRequest),
-        ("no hello", encoded(&Request::Timeouts), ErrorCode::BadRequest),
+        ("no hello", encoded(&Request::Timeouts {}), ErrorCode::BadRequest),
     ];
     for (what, bytes, code) in closes {
         let mut raw = Raw::silent(&bench);
@@ -134,24 +134,27 @@ fn garbage() {
         b"null",
         b"[]",
         b"{\"op\":\"nonsense\"}",
+        b"{\"op\":\"flush\",\"service\":{\"address\":{\"protocol\":\"tcp\",\"address\":\"1.2.3.4:80\"}}}",
+        b"{\"op\":\"timeouts\",\"surprise\":1}",
         b"{\"op\":\"delete_service\"}",
         b"{\"op\":\"list_services\",\"cursor\":-1}",
         b"{\"op\":\"list_connections\",\"limit\":1e99}",
         b"{\"op\":\"delete_service\",\"service\":{\"address\":{\"protocol\":\"tcp\",\"address\":\"1.2.3.4:99999\"}}}",
+        b"{\"op\":\"delete_service\",\"service\":{\"address\":{\"protocol\":\"tcp\",\"address\":\"1.2.3.4:80\",\"port\":81}}}",
         &deep,
         b"\"\xc3\x28\"",
     ] {
         raw.0.write_all(&framed(text)).unwrap();
         assert_eq!(raw.error(), ErrorCode::BadRequest, "{}", String::from_utf8_lossy(text));
     }
-    raw.send(&Request::Timeouts);
+    raw.send(&Request::Timeouts {});
     assert!(matches!(raw.reply(), Some(Ok(Response::Timeouts { .. }))));
     other.timeouts().unwrap();
 }
 
 fn half_a_frame() {
     let bench = Bench::start(1);
-    let whole = encoded(&Request::Flush);
+    let whole = encoded(&Request::Flush {});
     let dribble = |raw: &mut Raw, part: &[u8]| {
         // A byte every 50 ms does not put it off.
         for byte in part {
@@ -239,9 +242,9 @@ fn flood() {
     let mut client = bench.client();
     let some = server("192.168.2.1:0", 1);
     for request in [
-        Request::Timeouts,
-        Request::Counters,
-        Request::NextHops,
+        Request::Timeouts {},
+        Request::Counters {},
+        Request::NextHops {},
         Request::ListServices { service: None, cursor: None },
         Request::ListConnections { cursor: None, limit: api::MAX_ROWS },
         Request::EditServer { service: id("192.168.1.100:1"), server: some },
@@ -273,7 +276,7 @@ fn rates_under_flood() {
     crate::bench::eventually("the first estimate", || rates() > 0);
     assert_eq!(rates(), 50);
     let start = Instant::now();
-    let timeouts = encoded(&Request::Timeouts);
+    let timeouts = encoded(&Request::Timeouts {});
     let after = flooding(&bench, &timeouts, || {
         std::thread::sleep(Duration::from_millis(1000));
         rates()
