@@ -10,6 +10,7 @@ mod client;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -45,7 +46,7 @@ pub struct ApiServer {
 impl ApiServer {
     /// Listens at `path`, as `token` of the event loop; clients get the tokens
     /// above it. A socket file left behind by a daemon that died is replaced;
-    /// the caller holds the lock that says no other is alive.
+    /// anything else at the path is left alone.
     ///
     /// # Errors
     /// The system's, with the path.
@@ -58,12 +59,7 @@ impl ApiServer {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             format!("control socket {}: {what}: {error}", path.display())
         };
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("cannot replace", &error));
-            }
-            _ => {}
-        }
+        remove_stale(path).map_err(|e| failed("cannot replace", &e))?;
         let mut listener = UnixListener::bind(path).map_err(|e| failed("cannot listen", &e))?;
         access.apply(path).map_err(|e| failed("cannot set its group and mode", &e))?;
         let poll = poll.try_clone().map_err(|e| failed("cannot watch", &e))?;
@@ -184,6 +180,31 @@ impl ApiServer {
             // Closing the descriptor ends the watch as well.
             let _ = self.poll.deregister(&mut client.stream);
         }
+    }
+}
+
+/// Removes a socket that nobody listens on. The lock of the run directory does
+/// not say so: another daemon may have another one and the same socket.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => {}
+        Ok(_) => {
+            return Err(io::Error::other(
+                "this is not a socket; set control.socket to another path",
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    // Does not block, and a listener that is busy refuses otherwise.
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(io::Error::other(
+            "another process listens there; stop it, or set control.socket to another path",
+        )),
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a killed daemon's socket and lock are taken over", killed),
     ("a signal ends the daemon and its socket", stopped),
     ("a second daemon says who holds the lock", second),
+    ("a socket that is in use, or no socket, is left alone", taken_socket),
 ];
 
 /// The run directory of a child; names it as such.
@@ -138,4 +139,32 @@ fn second() {
     second.child.wait().unwrap();
     // The first is not disturbed.
     Client::connect(&directory.0.join("rvsd.sock")).unwrap();
+}
+
+fn taken_socket() {
+    let refused = |socket: &Path| {
+        let clock = Clock::start();
+        let (links, _workers) = start_workers(1, clock);
+        daemon(socket, Access::default(), links, clock).err().expect("a refusal")
+    };
+    // Another daemon's, with a run directory of its own.
+    let directory = Directory::new();
+    let _first = Process::ready(&directory);
+    let socket = directory.0.join("rvsd.sock");
+    let error = refused(&socket);
+    assert!(
+        error.ends_with(
+            "another process listens there; stop it, or set control.socket to another path"
+        ),
+        "{error}"
+    );
+    Client::connect(&socket).unwrap();
+    // A path that was mistyped.
+    let file = directory.0.join("precious");
+    std::fs::write(&file, "data").unwrap();
+    let error = refused(&file);
+    assert!(error.ends_with("this is not a socket; set control.socket to another path"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
+    let error = refused(&directory.0.join("nowhere/rvsd.sock"));
+    assert!(error.contains("nowhere/rvsd.sock: cannot listen: No such file"), "{error}");
 }
