@@ -73,6 +73,8 @@ pub struct Daemon {
     workers: Workers,
     network: Option<Network>,
     watched: Option<RawFd>,
+    /// The kernel has more news than were taken in.
+    more_news: bool,
     /// The registry changed since the last snapshot.
     dirty: bool,
     /// Servers changed since their next hops were last looked up.
@@ -138,6 +140,7 @@ impl Daemon {
             workers: Workers::new(links),
             network,
             watched: None,
+            more_news: false,
             dirty: true,
             unresolved: true,
             resolved: 0,
@@ -179,7 +182,7 @@ impl Daemon {
         let busy = !self.waiting.is_empty()
             || !self.listings.is_empty()
             || self.workers.running() < self.epoch;
-        let timeout = if self.api.has_more() {
+        let timeout = if self.api.has_more() || self.more_news {
             Duration::ZERO
         } else if busy {
             std::thread::sleep(WORKER_NAP);
@@ -199,10 +202,13 @@ impl Daemon {
                         return Ok(Some(signal));
                     }
                 }
-                KERNEL => self.read_kernel(),
+                KERNEL => self.more_news = true,
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
+        }
+        if self.more_news {
+            self.read_kernel();
         }
         let now = Instant::now();
         self.api.expire(now);
@@ -422,8 +428,9 @@ impl Daemon {
 
     fn read_kernel(&mut self) {
         let Some(network) = &mut self.network else { return };
-        // Bounded pieces, and the events are edge-triggered, so all of it.
-        while network.read() {}
+        // A bounded piece a turn, as a routing daemon may have a lot to say.
+        // The events are edge-triggered, so all of it in the end.
+        self.more_news = network.read();
         if network.descriptor().is_none() {
             self.watched = None;
         }
