@@ -21,7 +21,7 @@ const IDLE_CAPACITY: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Client<S> {
     pub(super) stream: S,
-    may_change: bool,
+    pub(super) may_change: bool,
     greeted: bool,
     /// A request was given out and awaits [`Client::reply`].
     waiting: bool,

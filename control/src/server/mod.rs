@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -23,6 +23,11 @@ use client::{Client, Pumped};
 
 /// Most clients at a time.
 const MAX_CLIENTS: usize = 1024;
+/// Most of them that may look only: anyone may be among these, and must not
+/// lock out those who may change things.
+const MAX_LOOKERS: usize = 512;
+/// Pause after a client could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Names a client until it goes; names are not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +40,10 @@ pub struct ApiServer {
     path: PathBuf,
     access: Access,
     clients: HashMap<ClientId, Client<UnixStream>>,
+    /// Those of the clients that may look only.
+    lookers: usize,
+    /// When to try again after the system had no room for another client.
+    accept_again: Option<Instant>,
     /// Clients that may have something to do.
     ready: VecDeque<ClientId>,
     queued: HashSet<ClientId>,
@@ -70,6 +79,8 @@ impl ApiServer {
             path: path.to_path_buf(),
             access,
             clients: HashMap::new(),
+            lookers: 0,
+            accept_again: None,
             ready: VecDeque::new(),
             queued: HashSet::new(),
             next: token.0 + 1,
@@ -79,13 +90,18 @@ impl ApiServer {
 
     /// Takes new clients; to be called when the listener's token is ready.
     pub fn accept(&mut self) {
+        let failed_before = self.accept_again.take().is_some();
         loop {
             match self.listener.accept() {
                 Ok((stream, _)) => self.welcome(stream),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    log::warn!("control socket: cannot take a client: {error}");
+                    if !failed_before {
+                        log::warn!("control socket: cannot take a client: {error}; trying again");
+                    }
+                    // Out of descriptors: no event will tell when there are.
+                    self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
             }
@@ -93,8 +109,10 @@ impl ApiServer {
     }
 
     fn welcome(&mut self, mut stream: UnixStream) {
-        if self.clients.len() >= MAX_CLIENTS {
-            let message = format!("{MAX_CLIENTS} clients are connected already; try again");
+        let may_change = self.access.may_change(&stream);
+        if self.clients.len() >= MAX_CLIENTS || (!may_change && self.lookers >= MAX_LOOKERS) {
+            let message =
+                format!("{} clients are connected already; try again", self.clients.len());
             let reply: Reply = Err(Error::new(ErrorCode::Busy, message));
             if let Ok(frame) = crate::frame::encode(&reply, api::MAX_REPLY) {
                 // A new socket has room for a line; if not, closing says it.
@@ -109,7 +127,7 @@ impl ApiServer {
             return;
         }
         self.next += 1;
-        let may_change = self.access.may_change(&stream);
+        self.lookers += usize::from(!may_change);
         self.clients.insert(id, Client::new(stream, may_change));
         self.wake(id);
     }
@@ -159,8 +177,11 @@ impl ApiServer {
         self.wake(id);
     }
 
-    /// Ends conversations that are stuck.
+    /// Ends conversations that are stuck. To be called some times a second.
     pub fn expire(&mut self, now: Instant) {
+        if self.accept_again.is_some_and(|at| at <= now) {
+            self.accept();
+        }
         let late: Vec<_> = self
             .clients
             .iter()
@@ -177,6 +198,7 @@ impl ApiServer {
 
     fn close(&mut self, id: ClientId) {
         if let Some(mut client) = self.clients.remove(&id) {
+            self.lookers -= usize::from(!client.may_change);
             // Closing the descriptor ends the watch as well.
             let _ = self.poll.deregister(&mut client.stream);
         }

@@ -351,7 +351,11 @@ impl Raw {
     }
 
     pub(crate) fn silent(bench: &Bench) -> Self {
-        let stream = UnixStream::connect(&bench.socket).unwrap();
+        Self::at(&bench.socket)
+    }
+
+    pub(crate) fn at(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
         Self(stream)
     }

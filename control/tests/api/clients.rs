@@ -1,9 +1,9 @@
 //! Clients that are idle, slow, hostile, or not allowed.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use control::api::{self, ErrorCode, Request, Response};
@@ -28,8 +28,26 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the socket's mode follows the configuration", socket_mode),
 ];
 
-pub(crate) const AS_ROOT: &[(&str, Test)] =
-    &[("another user may look, if allowed, not change", other_user)];
+pub(crate) const AS_ROOT: &[(&str, Test)] = &[
+    ("another user may look, if allowed, not change", other_user),
+    ("another user's crowd does not lock root out", crowd_of_lookers),
+];
+
+/// The socket that a crowd goes to; names a process as one.
+const CROWD: &str = "RVS_TEST_CROWD";
+
+pub(crate) fn is_crowd() -> bool {
+    std::env::var_os(CROWD).is_some()
+}
+
+/// Connects as often as it can, says how often that was, and stays.
+pub(crate) fn crowd() {
+    let socket = std::env::var_os(CROWD).expect("a crowd has it");
+    let connect = |_| Client::connect(socket.as_ref()).ok();
+    let clients: Vec<_> = (0..1100).map_while(connect).collect();
+    println!("{}", clients.len());
+    let _ = std::io::stdin().read(&mut [0]);
+}
 
 pub(crate) fn obstacle() -> Option<&'static str> {
     (!nix::unistd::Uid::effective().is_root()).then_some("takes on another user; run as root")
@@ -389,4 +407,24 @@ fn other_user() {
         assert_eq!(run(&bench, group, add), (0, String::new()));
         assert_eq!(bench.client().services(None).unwrap().services.len(), 1);
     }
+}
+
+fn crowd_of_lookers() {
+    let bench = Bench::with_access(1, Access { group: None, anyone_may_look: true });
+    let program = bench.directory.0.join("crowd");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut crowd = Command::new(program)
+        .env(CROWD, &bench.socket)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut size = String::new();
+    BufReader::new(crowd.stdout.take().unwrap()).read_line(&mut size).unwrap();
+    assert_eq!(size.trim(), "512");
+    bench.client().change(&Request::Flush {}).unwrap();
+    drop(crowd.stdin.take());
+    assert!(crowd.wait().unwrap().success());
 }

@@ -18,13 +18,17 @@ fn main() {
     if restart::is_child() {
         return restart::child();
     }
+    if clients::is_crowd() {
+        return clients::crowd();
+    }
     // A client's two ends are both in this process.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("up to the hard limit");
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests = [session::TESTS, workers::TESTS, clients::TESTS, restart::TESTS].concat();
+    let tests =
+        [session::TESTS, workers::TESTS, clients::TESTS, restart::TESTS].concat();
     let trials = tests.into_iter().map(|(name, test)| Trial::test(name, move || run(test)));
     let skipped = clients::AS_ROOT.iter().map(|&(name, test)| match clients::obstacle() {
         None => Trial::test(name, move || run(test)),

@@ -1,30 +1,34 @@
 //! A daemon in a process of its own, that is killed, stopped, started again.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use control::api::Request;
+use control::api::{Request, VERSION};
 use control::client::{Client, ClientError};
 use control::daemon::{Daemon, Lock};
 use control::server::Access;
 use dataplane::time::Clock;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Test;
-use crate::bench::{Directory, VIP, daemon, service, start_workers};
+use crate::bench::{Directory, Raw, VIP, daemon, service, start_workers};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a killed daemon's socket and lock are taken over", killed),
     ("a signal ends the daemon and its socket", stopped),
     ("a second daemon says who holds the lock", second),
+    ("without descriptors clients wait and are not forgotten", few_descriptors),
     ("a socket that is in use, or no socket, is left alone", taken_socket),
 ];
 
 /// The run directory of a child; names it as such.
 const VARIABLE: &str = "RVS_TEST_RUN_DIR";
+/// Most descriptors that a child may have, if it is to have few.
+const DESCRIPTORS: &str = "RVS_TEST_DESCRIPTORS";
 
 pub(crate) fn is_child() -> bool {
     std::env::var_os(VARIABLE).is_some()
@@ -34,6 +38,10 @@ pub(crate) fn is_child() -> bool {
 pub(crate) fn child() {
     let directory = std::env::var_os(VARIABLE).expect("a child has it");
     let directory = Path::new(&directory);
+    if let Ok(most) = std::env::var(DESCRIPTORS) {
+        let most = most.parse().expect("a number");
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("less than before");
+    }
     match serve(directory) {
         Ok(signal) => println!("{signal}"),
         Err(error) => println!("{error}"),
@@ -58,8 +66,13 @@ struct Process {
 
 impl Process {
     fn start(directory: &Directory) -> Self {
+        Self::start_with(directory, 4096)
+    }
+
+    fn start_with(directory: &Directory, descriptors: u32) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(VARIABLE, &directory.0)
+            .env(DESCRIPTORS, descriptors.to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -139,6 +152,28 @@ fn second() {
     second.child.wait().unwrap();
     // The first is not disturbed.
     Client::connect(&directory.0.join("rvsd.sock")).unwrap();
+}
+
+fn few_descriptors() {
+    let directory = Directory::new();
+    let socket = directory.0.join("rvsd.sock");
+    let mut process = Process::start_with(&directory, 24);
+    assert_eq!(process.line(), "ready");
+    let mut clients: Vec<_> = (0..30).map(|_| Raw::at(&socket)).collect();
+    for raw in &mut clients {
+        raw.send(&Request::Hello { version: VERSION });
+    }
+    let is_greeted = |raw: &mut Raw, wait: u64| {
+        raw.0.set_read_timeout(Some(Duration::from_millis(wait))).unwrap();
+        raw.0.read(&mut [0; 256]).is_ok_and(|n| n > 0)
+    };
+    let greeted = clients.iter_mut().map_while(|raw| is_greeted(raw, 300).then_some(())).count();
+    assert!((5..25).contains(&greeted), "{greeted}");
+    // When others go, those that wait are served without doing anything.
+    clients.drain(..5);
+    for raw in &mut clients[greeted - 5..greeted] {
+        assert!(is_greeted(raw, 1000));
+    }
 }
 
 fn taken_socket() {
