@@ -28,6 +28,9 @@ pub const MAX_REPLY: usize = 64 * 1024 * 1024;
 pub const MAX_ROWS: usize = 1024;
 
 /// What a client asks of the daemon.
+///
+/// Variants without fields have braces: serde lets a unit variant have any
+/// field, and a `flush` with a `service` must not flush all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -61,7 +64,7 @@ pub enum Request {
         service: ServiceId,
     },
     /// Deletes all services (`ipvsadm -C`).
-    Flush,
+    Flush {},
     /// Adds a server to a service.
     AddServer {
         /// The service.
@@ -89,7 +92,7 @@ pub enum Request {
         service: Option<ServiceId>,
     },
     /// Reads the timeouts that `ipvsadm --set` changes.
-    Timeouts,
+    Timeouts {},
     /// Changes them; a zero keeps the present value.
     SetTimeouts {
         /// The new values.
@@ -100,13 +103,14 @@ pub enum Request {
     ListConnections {
         /// Where to go on, from [`Response::Connections::next`].
         cursor: Option<ConnectionCursor>,
-        /// Most rows wanted, 1 to [`MAX_ROWS`].
+        /// Most rows wanted, 1 to [`MAX_ROWS`]. Rows come in groups of up to
+        /// 15, so fewer than 15 may be exceeded.
         limit: usize,
     },
     /// Reads the counters of every worker and port.
-    Counters,
+    Counters {},
     /// Lists the next hop that each server's packets take.
-    NextHops,
+    NextHops {},
 }
 
 impl Request {
@@ -116,14 +120,14 @@ impl Request {
         match self {
             Self::Hello { .. }
             | Self::ListServices { .. }
-            | Self::Timeouts
+            | Self::Timeouts {}
             | Self::ListConnections { .. }
-            | Self::Counters
-            | Self::NextHops => false,
+            | Self::Counters {}
+            | Self::NextHops {} => false,
             Self::AddService { .. }
             | Self::EditService { .. }
             | Self::DeleteService { .. }
-            | Self::Flush
+            | Self::Flush {}
             | Self::AddServer { .. }
             | Self::EditServer { .. }
             | Self::DeleteServer { .. }
@@ -269,7 +273,7 @@ pub enum Protocol {
 
 /// What names a virtual service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ServiceId {
     /// Protocol, vip and vport (0: every port of the vip).
     Address {
@@ -355,7 +359,7 @@ pub enum Method {
 
 /// The encapsulation of a tunnelled server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tunnel {
     /// IP in IP.
     Ipip,
@@ -621,8 +625,20 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_refused() {
-        let json = r#"{"op":"hello","version":1,"surprise":2}"#;
-        assert!(serde_json::from_str::<Request>(json).is_err());
+        let service = r#"{"address":{"protocol":"tcp","address":"1.2.3.4:80"}}"#;
+        let odd = r#"{"address":{"protocol":"tcp","address":"1.2.3.4:80","port":81}}"#;
+        let flush = r#"{"op":"flush"}"#;
+        assert_eq!(serde_json::from_str::<Request>(flush).unwrap(), Request::Flush {});
+        for json in [
+            r#"{"op":"hello","version":1,"surprise":2}"#.to_owned(),
+            format!(r#"{{"op":"flush","service":{service}}}"#),
+            r#"{"op":"timeouts","surprise":2}"#.to_owned(),
+            r#"{"op":"counters","surprise":2}"#.to_owned(),
+            r#"{"op":"next_hops","surprise":2}"#.to_owned(),
+            format!(r#"{{"op":"delete_service","service":{odd}}}"#),
+        ] {
+            assert!(serde_json::from_str::<Request>(&json).is_err(), "{json}");
+        }
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Client {
 
     /// Reads the timeouts in force.
     pub fn timeouts(&mut self) -> Result<Timeouts, ClientError> {
-        match self.call(&Request::Timeouts)? {
+        match self.call(&Request::Timeouts {})? {
             Response::Timeouts { timeouts } => Ok(timeouts),
             other => Err(unexpected(&other)),
         }
@@ -335,9 +335,9 @@ mod tests {
         let refusal = api::Error::new(ErrorCode::NoSuchService, "no such service");
         let server = TestServer::start(vec![hello(), Err(refusal.clone()), Ok(Response::Done)]);
         let mut client = Client::connect(server.path()).unwrap();
-        let error = client.change(&Request::Flush).unwrap_err();
+        let error = client.change(&Request::Flush {}).unwrap_err();
         assert!(matches!(error, ClientError::Api(e) if e == refusal));
-        client.change(&Request::Flush).unwrap();
+        client.change(&Request::Flush {}).unwrap();
     }
 
     #[test]
@@ -407,9 +407,9 @@ mod tests {
             theirs.write_all(bytes).unwrap();
         });
         let mut client = Client { stream: ours, daemon: String::new(), may_change: true };
-        let error = client.call(&Request::Flush).unwrap_err();
+        let error = client.call(&Request::Flush {}).unwrap_err();
         server.join().unwrap();
-        let again = client.call(&Request::Flush).unwrap_err();
+        let again = client.call(&Request::Flush {}).unwrap_err();
         assert!(matches!(again, ClientError::Closed), "after {error:?}: {again:?}");
         error
     }

@@ -30,8 +30,8 @@ pub fn show(
     all: bool,
 ) -> Result<String, ClientError> {
     let request = match topic {
-        Topic::Nexthops => Request::NextHops,
-        Topic::Workers | Topic::Ports | Topic::Drops => Request::Counters,
+        Topic::Nexthops => Request::NextHops {},
+        Topic::Workers | Topic::Ports | Topic::Drops => Request::Counters {},
     };
     let response = client.call(&request)?;
     if json {

@@ -28,6 +28,11 @@ struct Wanted {
 }
 
 impl Listings {
+    /// Whether no client waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.current.is_none()
+    }
+
     /// Queues a listing. A client has one request under way, so the queue is no
     /// longer than the list of clients.
     pub(super) fn ask(

@@ -39,9 +39,9 @@ const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
 const SOCKET: Token = Token(2);
 
-/// Requests carried out in one turn, so that the kernel's news and the workers
-/// are not kept waiting by busy clients.
-const REQUESTS_A_TURN: usize = 256;
+/// Time for requests in one turn, so that the kernel's news, the workers and
+/// other clients are not kept waiting by busy ones. The last may exceed it.
+const REQUESTS_SHARE: Duration = Duration::from_millis(2);
 /// A look at all servers' routes is followed by a pause of this many times its
 /// own length: a routing daemon may change many routes a second, and a new
 /// server's neighbour wants to be known at once.
@@ -92,8 +92,7 @@ pub struct Daemon {
     waiting: Vec<Waiting>,
     listings: Listings,
     instruments: Instruments,
-    /// There may be more requests or kernel news than one turn takes in.
-    more: bool,
+    /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
     next_second: Instant,
     seconds: u64,
@@ -158,7 +157,6 @@ impl Daemon {
             waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
-            more: false,
             kernel_has_news: true,
             next_second: now + SECOND,
             seconds: 0,
@@ -193,9 +191,11 @@ impl Daemon {
     /// what there is to do.
     fn turn(&mut self, events: &mut Events) -> io::Result<Option<Signal>> {
         let busy = !self.waiting.is_empty()
-            || self.workers.is_listing()
+            || !self.listings.is_empty()
             || self.workers.running() < self.epoch;
-        let timeout = if busy {
+        let timeout = if self.api.has_more() || self.kernel_has_news {
+            Duration::ZERO
+        } else if busy {
             std::thread::sleep(WORKER_NAP);
             Duration::ZERO
         } else {
@@ -219,7 +219,6 @@ impl Daemon {
             }
         }
         let now = Instant::now();
-        self.more = false;
         self.read_kernel();
         self.api.expire(now);
         self.carry_out_requests(now);
@@ -245,9 +244,6 @@ impl Daemon {
 
     fn next_due(&self) -> Instant {
         let now = Instant::now();
-        if self.more || self.kernel_has_news {
-            return now;
-        }
         // Deadlines of clients are looked at ten times a second.
         let due = self.next_second.min(now + Duration::from_millis(100));
         if self.must_resolve() { due.min(self.next_resolve) } else { due }
@@ -259,7 +255,8 @@ impl Daemon {
     }
 
     fn carry_out_requests(&mut self, now: Instant) {
-        for _ in 0..REQUESTS_A_TURN {
+        let start = Instant::now();
+        while start.elapsed() < REQUESTS_SHARE {
             let Some((client, request)) = self.api.next_request(now) else { return };
             let settles = matches!(request, Request::AddServer { .. });
             match self.carry_out(client, request) {
@@ -279,7 +276,6 @@ impl Daemon {
                 Outcome::Later => {}
             }
         }
-        self.more = true;
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
@@ -302,7 +298,7 @@ impl Daemon {
             Request::AddService { service } => self.registry.add_service(service),
             Request::EditService { service } => self.registry.edit_service(service),
             Request::DeleteService { service } => self.registry.delete_service(&service),
-            Request::Flush => {
+            Request::Flush {} => {
                 self.registry.flush();
                 Ok(())
             }
@@ -337,15 +333,15 @@ impl Daemon {
                 let (services, next) = self.registry.statuses(cursor, crate::api::MAX_ROWS);
                 Ok(self.services(services, next))
             }
-            Request::Timeouts => Ok(Response::Timeouts { timeouts: self.registry.timeouts() }),
+            Request::Timeouts {} => Ok(Response::Timeouts { timeouts: self.registry.timeouts() }),
             Request::ListConnections { cursor, limit } => {
                 match self.listings.ask(client, cursor, limit) {
                     Ok(()) => return Outcome::Later,
                     Err(error) => Err(error),
                 }
             }
-            Request::Counters => Ok(self.counters()),
-            Request::NextHops => Ok(Response::NextHops { next_hops: self.next_hops() }),
+            Request::Counters {} => Ok(self.counters()),
+            Request::NextHops {} => Ok(Response::NextHops { next_hops: self.next_hops() }),
             other => Err(Error::new(ErrorCode::BadRequest, format!("not now: {other:?}"))),
         };
         Outcome::Answer(reply)

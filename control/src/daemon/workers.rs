@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::conn::{Entry4, Table};
 use dataplane::counters::Counters;
 use dataplane::snapshot::Snapshot;
 use dataplane::update::{ControlEnd, Dump, Reply, Update};
@@ -78,11 +79,6 @@ impl Workers {
         self.ends.iter().map(|end| end.shared().counters.read()).collect()
     }
 
-    /// Whether a listing is under way.
-    pub(super) fn is_listing(&self) -> bool {
-        self.listing.is_some()
-    }
-
     /// Begins a listing at a cursor. `false` when the cursor names no worker.
     pub(super) fn list(&mut self, cursor: ConnectionCursor, rows: usize, now: Instant) -> bool {
         let worker = cursor.worker as usize;
@@ -95,9 +91,7 @@ impl Workers {
             group: usize::try_from(cursor.group).unwrap_or(usize::MAX),
             finished: false,
             // The worker stops when a group may not fit any more.
-            rows: Vec::with_capacity(
-                rows + dataplane::conn::Table::<dataplane::conn::Entry4>::GROUP_SLOTS,
-            ),
+            rows: Vec::with_capacity(rows.max(Table::<Entry4>::GROUP_SLOTS)),
         };
         // Without room the worker is not answering: it times out as such.
         let _ = end.send(Update::Dump(Box::new(dump)));

@@ -235,7 +235,7 @@ pub fn command(request: &Request) -> Option<String> {
             format!("-E {}{}", service_option(&service.id, names), service_options(service))
         }
         Request::DeleteService { service } => format!("-D {}", service_option(service, names)),
-        Request::Flush => "-C".into(),
+        Request::Flush {} => "-C".into(),
         Request::AddServer { service, server } => server_command("-a", service, server, names),
         Request::EditServer { service, server } => server_command("-e", service, server, names),
         Request::DeleteServer { service, server } => {
@@ -251,10 +251,10 @@ pub fn command(request: &Request) -> Option<String> {
         }
         Request::Hello { .. }
         | Request::ListServices { .. }
-        | Request::Timeouts
+        | Request::Timeouts {}
         | Request::ListConnections { .. }
-        | Request::Counters
-        | Request::NextHops => return None,
+        | Request::Counters {}
+        | Request::NextHops {} => return None,
     })
 }
 

@@ -567,7 +567,7 @@ fn requests_as_commands() {
     };
     let address = server.address;
     for (request, expected) in [
-        (Request::Flush, "-C"),
+        (Request::Flush {}, "-C"),
         (Request::DeleteService { service }, "-D -t 192.168.1.100:80"),
         (
             Request::AddServer { service, server },
@@ -582,5 +582,5 @@ fn requests_as_commands() {
     ] {
         assert_eq!(command(&request).as_deref(), Some(expected));
     }
-    assert_eq!(command(&Request::Counters), None);
+    assert_eq!(command(&Request::Counters {}), None);
 }

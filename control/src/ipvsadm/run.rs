@@ -174,7 +174,7 @@ impl Session<'_> {
             Command::AddService(service) => Request::AddService { service },
             Command::EditService(service) => Request::EditService { service },
             Command::DeleteService(service) => Request::DeleteService { service },
-            Command::Flush => Request::Flush,
+            Command::Flush => Request::Flush {},
             Command::AddServer(service, server) => Request::AddServer { service, server },
             Command::EditServer(service, server) => Request::EditServer { service, server },
             Command::DeleteServer(service, server) => Request::DeleteServer { service, server },

@@ -144,7 +144,7 @@ fn restore_carries_out_each_line() {
     let (ran, requests) = served("-R", input, vec![done(), done(), done()]);
     assert_eq!(ran, Ran { code: 0, stdout: String::new(), stderr: String::new() });
     assert_eq!(requests.len(), 4, "{requests:?}");
-    assert_eq!(requests[3], Request::Flush);
+    assert_eq!(requests[3], Request::Flush {});
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn restore_stops_at_the_first_mistake_and_names_its_line() {
              Stopped at line 2: -A -t 1.2.3.4:80 -w 3\n"
         )
     );
-    assert_eq!(requests[1..], [Request::Flush]);
+    assert_eq!(requests[1..], [Request::Flush {}]);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn restore_names_refused_lines_and_goes_on() {
              The lines named above are not in force.\n"
         )
     );
-    assert_eq!(requests[2], Request::Flush);
+    assert_eq!(requests[2], Request::Flush {});
 }
 
 #[test]

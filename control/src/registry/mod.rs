@@ -43,8 +43,8 @@ pub struct Registry {
     by_key: HashMap<ServiceKey, u64>,
     next_place: u64,
     servers: Slots<ServerEntry>,
-    /// Deleted servers that connections still have.
-    trash: HashMap<(ServiceKey, SocketAddr), u32>,
+    /// Deleted servers that connections still have, by service.
+    trash: HashMap<ServiceKey, HashMap<SocketAddr, u32>>,
     /// New servers whose neighbour the kernel has not resolved yet, with the
     /// seconds that they have waited. They get no connections, whose first
     /// packets would be lost; after [`GRACE_SECONDS`] they are as good as any
@@ -193,7 +193,7 @@ impl Registry {
             return Err(Error::new(ErrorCode::ServerExists, "Destination already exists"));
         }
         let hop = resolve(&spec);
-        let number = match self.trash.remove(&(key, spec.address)) {
+        let number = match self.recover(&key, spec.address) {
             Some(number) => {
                 let server = self.servers.get_mut(number).expect("trash is in its slot");
                 server.deleted = None;
@@ -214,6 +214,16 @@ impl Registry {
         entry.published.position.server_added();
         self.republish(place);
         Ok(())
+    }
+
+    /// Takes a server out of the trash.
+    fn recover(&mut self, service: &ServiceKey, address: SocketAddr) -> Option<u32> {
+        let servers = self.trash.get_mut(service)?;
+        let number = servers.remove(&address)?;
+        if servers.is_empty() {
+            self.trash.remove(service);
+        }
+        Some(number)
     }
 
     fn new_server(
@@ -400,7 +410,7 @@ impl Registry {
         timeouts.set(conn::State::FinWait, self.timeouts.tcp_fin);
         timeouts.set(conn::State::Udp, self.timeouts.udp);
         let servers = self.servers.slots().map(|s| s.map(|s| Arc::clone(&s.published))).collect();
-        for number in self.trash.values() {
+        for number in self.trash.values().flat_map(HashMap::values) {
             let server = self.servers.get_mut(*number).expect("trash is in its slot");
             server.deleted.get_or_insert(self.epoch);
         }
@@ -420,17 +430,18 @@ impl Registry {
     pub fn empty_trash(&mut self, running: u64) -> bool {
         let gone: Vec<_> = self
             .trash
-            .iter()
-            .filter(|&(_, &number)| {
+            .values()
+            .flat_map(HashMap::values)
+            .copied()
+            .filter(|&number| {
                 let server = self.server(number);
                 server.deleted.is_some_and(|epoch| epoch <= running)
                     && server.published.counts.connections.read() == (0, 0)
             })
-            .map(|(&name, &number)| (name, number))
             .collect();
-        for (name, number) in &gone {
-            self.trash.remove(name);
-            let server = self.servers.remove(*number).expect("trash is in its slot");
+        for &number in &gone {
+            let server = self.servers.remove(number).expect("trash is in its slot");
+            self.recover(&server.service, server.spec.address);
             if let Some(place) = self.by_key.get(&server.service) {
                 let service = self.services.get_mut(place).expect("a place has a service");
                 service.retired = rates::sum(service.retired, server.published.counts.totals());
@@ -497,7 +508,7 @@ impl Registry {
 
     /// All that was ever counted for a service of this name.
     fn totals(&self, key: ServiceKey, entry: &ServiceEntry) -> TrafficTotals {
-        let trash = self.trash.iter().filter(|((service, _), _)| *service == key).map(|(_, n)| n);
+        let trash = self.trash.get(&key).into_iter().flat_map(HashMap::values);
         entry.servers.iter().chain(trash).fold(entry.retired, |sum, &number| {
             rates::sum(sum, self.server(number).published.counts.totals())
         })
@@ -508,7 +519,7 @@ impl Registry {
         self.fresh.remove(&number);
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         server.republish(|published| published.deleted = true);
-        self.trash.insert((server.service, server.spec.address), number);
+        self.trash.entry(server.service).or_default().insert(server.spec.address, number);
     }
 
     /// Builds what workers see of a service anew.

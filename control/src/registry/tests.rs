@@ -295,3 +295,25 @@ fn a_new_server_that_goes_at_once_leaves_nothing_behind() {
     assert!(!registry.has_fresh_servers());
     registry.resolve_all(&|_| Hop::Local);
 }
+
+#[test]
+fn a_large_trash_costs_other_services_nothing() {
+    let mut registry = registry();
+    for n in 0..4_000 {
+        let address = format!("10.{}.{}.1:80", n / 250, n % 250);
+        registry.add_service(service(&address, "rr")).unwrap();
+        for last in 1..=10 {
+            let server = server(&format!("192.168.1.{last}:80"), 1);
+            registry.add_server(&id(&address), server.clone(), NO_ROUTE).unwrap();
+            registry.delete_server(&id(&address), server.address).unwrap();
+        }
+    }
+    let start = std::time::Instant::now();
+    registry.estimate_rates();
+    registry.zero(None).unwrap();
+    assert_eq!(registry.statuses(None, usize::MAX).0.len(), 4_001);
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+    let epoch = registry.snapshot().epoch;
+    assert!(registry.empty_trash(epoch));
+    assert!(registry.trash.is_empty());
+}

@@ -11,6 +11,9 @@ use crate::frame::{self, FrameError};
 const FRAME_TIMEOUT: Duration = Duration::from_millis(800);
 /// A client must take a part of its reply in this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Frames answered here in one go, so that a client with a flood of bad ones
+/// lets others have their turn.
+const ANSWERS_AT_ONCE: usize = 16;
 /// Input memory that an idle client keeps.
 const IDLE_CAPACITY: usize = 4096;
 
@@ -18,7 +21,7 @@ const IDLE_CAPACITY: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Client<S> {
     pub(super) stream: S,
-    may_change: bool,
+    pub(super) may_change: bool,
     greeted: bool,
     /// A request was given out and awaits [`Client::reply`].
     waiting: bool,
@@ -36,6 +39,8 @@ pub(super) struct Client<S> {
 pub(super) enum Pumped {
     /// Nothing to do until the stream is ready again.
     Idle,
+    /// It had its turn and there may be more to do.
+    More,
     /// A request to carry out.
     Request(Request),
     /// The conversation is over.
@@ -59,6 +64,7 @@ impl<S: Read + Write> Client<S> {
 
     /// Moves the conversation on as far as the stream allows.
     pub(super) fn pump(&mut self, now: Instant) -> Pumped {
+        let mut answers = 0;
         loop {
             match self.write(now) {
                 Ok(true) => {}
@@ -71,6 +77,9 @@ impl<S: Read + Write> Client<S> {
             if self.waiting {
                 return Pumped::Idle;
             }
+            if answers == ANSWERS_AT_ONCE {
+                return Pumped::More;
+            }
             match frame::decode(&self.input, api::MAX_REQUEST) {
                 Ok(Some(json)) => {
                     let used = frame::HEADER + json.len();
@@ -80,6 +89,7 @@ impl<S: Read + Write> Client<S> {
                         self.waiting = true;
                         return Pumped::Request(request);
                     }
+                    answers += 1;
                 }
                 Ok(None) => match self.read(now) {
                     Ok(0) | Err(ErrorKind::ConnectionReset) => return Pumped::Close,
@@ -266,12 +276,13 @@ mod tests {
     fn requests_come_one_at_a_time_and_are_answered_in_order() {
         let (mut ours, mut client) = pair();
         let now = Instant::now();
-        let bytes = [hello(), frame_of(&Request::Timeouts), frame_of(&Request::Flush)].concat();
+        let bytes =
+            [hello(), frame_of(&Request::Timeouts {}), frame_of(&Request::Flush {})].concat();
         ours.write_all(&bytes).unwrap();
-        assert_eq!(client.pump(now), Pumped::Request(Request::Timeouts));
+        assert_eq!(client.pump(now), Pumped::Request(Request::Timeouts {}));
         assert_eq!(client.pump(now), Pumped::Idle);
         client.reply(&Ok(Response::Done));
-        assert_eq!(client.pump(now), Pumped::Request(Request::Flush));
+        assert_eq!(client.pump(now), Pumped::Request(Request::Flush {}));
         client.reply(&Ok(Response::Done));
         assert_eq!(client.pump(now), Pumped::Idle);
         assert_eq!(codes(&ours), [Ok(()), Ok(()), Ok(())]);
@@ -282,11 +293,14 @@ mod tests {
     fn a_frame_in_many_pieces_is_one_request() {
         let (mut ours, mut client) = pair();
         let now = Instant::now();
-        let bytes = [hello(), frame_of(&Request::Flush)].concat();
+        let bytes = [hello(), frame_of(&Request::Flush {})].concat();
         for (i, byte) in bytes.iter().enumerate() {
             ours.write_all(&[*byte]).unwrap();
-            let expected =
-                if i + 1 == bytes.len() { Pumped::Request(Request::Flush) } else { Pumped::Idle };
+            let expected = if i + 1 == bytes.len() {
+                Pumped::Request(Request::Flush {})
+            } else {
+                Pumped::Idle
+            };
             assert_eq!(client.pump(now), expected, "byte {i}");
         }
     }
@@ -296,16 +310,55 @@ mod tests {
         let (mut ours, mut client) = pair();
         ours.write_all(&hello()).unwrap();
         ours.write_all(b"\0\0\0\x05{oops").unwrap();
-        ours.write_all(&frame_of(&Request::Flush)).unwrap();
-        assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Flush));
+        ours.write_all(&frame_of(&Request::Flush {})).unwrap();
+        assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Flush {}));
         assert_eq!(codes(&ours), [Ok(()), Err(ErrorCode::BadRequest)]);
+    }
+
+    /// A peer that sends one frame over and over, and takes every answer.
+    struct Endless(Vec<u8>);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let n = buffer.len() / self.0.len() * self.0.len();
+            buffer[..n].chunks_mut(self.0.len()).for_each(|frame| frame.copy_from_slice(&self.0));
+            Ok(n)
+        }
+    }
+
+    impl Write for Endless {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flood_of_what_is_answered_here_comes_to_an_end() {
+        let mut client = Client::new(Endless(hello()), true);
+        for _ in 0..100 {
+            assert_eq!(client.pump(Instant::now()), Pumped::More);
+        }
+        client.stream.0 = frame_of(&Request::Flush {});
+        let mut pumped = Pumped::More;
+        // What was read before is answered first.
+        for _ in 0..100 {
+            pumped = client.pump(Instant::now());
+            if pumped != Pumped::More {
+                break;
+            }
+        }
+        assert_eq!(pumped, Pumped::Request(Request::Flush {}));
     }
 
     #[test]
     fn what_ends_a_conversation() {
         let oversized = (api::MAX_REQUEST as u32 + 1).to_be_bytes().to_vec();
         for (bytes, code) in [
-            (frame_of(&Request::Flush), ErrorCode::BadRequest),
+            (frame_of(&Request::Flush {}), ErrorCode::BadRequest),
             (b"\0\0\0\x05{oops".to_vec(), ErrorCode::BadRequest),
             (frame_of(&Request::Hello { version: 99 }), ErrorCode::Version),
             (oversized, ErrorCode::TooLong),
@@ -340,8 +393,8 @@ mod tests {
     fn a_client_that_does_not_read_is_given_up() {
         let (mut ours, mut client) = pair();
         let now = Instant::now();
-        ours.write_all(&[hello(), frame_of(&Request::Flush)].concat()).unwrap();
-        assert_eq!(client.pump(now), Pumped::Request(Request::Flush));
+        ours.write_all(&[hello(), frame_of(&Request::Flush {})].concat()).unwrap();
+        assert_eq!(client.pump(now), Pumped::Request(Request::Flush {}));
         let long = Error::new(ErrorCode::NoSpace, "x".repeat(4 << 20));
         client.reply(&Err(long));
         assert_eq!(client.pump(now), Pumped::Idle);
@@ -356,9 +409,9 @@ mod tests {
         theirs.set_nonblocking(true).unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut client = Client::new(theirs, false);
-        ours.write_all(&[hello(), frame_of(&Request::Flush)].concat()).unwrap();
-        ours.write_all(&frame_of(&Request::Counters)).unwrap();
-        assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Counters));
+        ours.write_all(&[hello(), frame_of(&Request::Flush {})].concat()).unwrap();
+        ours.write_all(&frame_of(&Request::Counters {})).unwrap();
+        assert_eq!(client.pump(Instant::now()), Pumped::Request(Request::Counters {}));
         assert_eq!(codes(&ours), [Ok(()), Err(ErrorCode::Permission)]);
     }
 }

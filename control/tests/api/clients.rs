@@ -1,0 +1,430 @@
+//! Clients that are idle, slow, hostile, or not allowed.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use control::api::{self, ErrorCode, Request, Response};
+use control::client::Client;
+use control::server::Access;
+
+use crate::Test;
+use crate::bench::{Bench, RS1, Raw, VIP, encoded, id, server, service};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("100 idle clients delay nobody", idle_clients),
+    ("a client that never reads delays nobody", never_reads),
+    ("garbage is answered or cut off within a second", garbage),
+    ("half a frame is cut off within a second", half_a_frame),
+    ("requests end to end in one write are answered in order", pipeline),
+    ("a flood of requests delays nobody", flood),
+    ("a flood of refused frames delays nobody", refused_flood),
+    ("a flood does not hurry the rates", rates_under_flood),
+    ("another version is refused", version),
+    ("a client that leaves is forgotten", leaving),
+    ("too many clients are told so", too_many),
+    ("the socket's mode follows the configuration", socket_mode),
+];
+
+pub(crate) const AS_ROOT: &[(&str, Test)] = &[
+    ("another user may look, if allowed, not change", other_user),
+    ("another user's crowd does not lock root out", crowd_of_lookers),
+];
+
+/// The socket that a crowd goes to; names a process as one.
+const CROWD: &str = "RVS_TEST_CROWD";
+
+pub(crate) fn is_crowd() -> bool {
+    std::env::var_os(CROWD).is_some()
+}
+
+/// Connects as often as it can, says how often that was, and stays.
+pub(crate) fn crowd() {
+    let socket = std::env::var_os(CROWD).expect("a crowd has it");
+    let connect = |_| Client::connect(socket.as_ref()).ok();
+    let clients: Vec<_> = (0..1100).map_while(connect).collect();
+    println!("{}", clients.len());
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+pub(crate) fn obstacle() -> Option<&'static str> {
+    (!nix::unistd::Uid::effective().is_root()).then_some("takes on another user; run as root")
+}
+
+/// The longest that a client waits for an answer in a while.
+fn longest_wait(client: &mut Client, duration: Duration) -> Duration {
+    let start = Instant::now();
+    let mut longest = Duration::ZERO;
+    while start.elapsed() < duration {
+        let asked = Instant::now();
+        client.timeouts().unwrap();
+        longest = longest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    longest
+}
+
+const TOLERABLE: Duration = Duration::from_millis(200);
+
+fn idle_clients() {
+    let bench = Bench::with_guide(2);
+    let mut idle: Vec<_> = (0..100).map(|_| bench.client()).collect();
+    let longest = longest_wait(&mut bench.client(), Duration::from_millis(500));
+    assert!(longest < TOLERABLE, "{longest:?}");
+    // They are not given up while idle, and are answered when they wake.
+    std::thread::sleep(Duration::from_millis(1000));
+    for client in &mut idle {
+        assert_eq!(client.timeouts().unwrap().tcp, 900);
+    }
+}
+
+/// Fills a daemon so that its listing takes more than a socket's buffer.
+fn fill(bench: &Bench) {
+    let mut client = bench.client();
+    for port in 1..=40 {
+        let address = format!("192.168.1.100:{port}");
+        client.change(&Request::AddService { service: service(&address, "rr") }).unwrap();
+        for n in 1..=20 {
+            let server = server(&format!("192.168.2.{n}:0"), 1);
+            client.change(&Request::AddServer { service: id(&address), server }).unwrap();
+        }
+    }
+}
+
+fn never_reads() {
+    let bench = Bench::start(1);
+    fill(&bench);
+    let mut deaf: Vec<_> = (0..20).map(|_| Raw::greeted(&bench)).collect();
+    for raw in &mut deaf {
+        for _ in 0..50 {
+            raw.send(&Request::ListServices { service: None, cursor: None });
+        }
+    }
+    let mut client = bench.client();
+    let longest = longest_wait(&mut client, Duration::from_secs(1));
+    assert!(longest < TOLERABLE, "{longest:?}");
+    client.change(&Request::Flush {}).unwrap();
+    // They are given up after a while; what was sent by then can be read.
+    std::thread::sleep(Duration::from_secs(10));
+    for raw in &mut deaf {
+        let mut rest = Vec::new();
+        let ended = raw.0.read_to_end(&mut rest);
+        assert!(ended.is_ok() || ended.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset));
+    }
+}
+
+/// The frame of some text.
+fn framed(text: &[u8]) -> Vec<u8> {
+    [&(text.len() as u32).to_be_bytes()[..], text].concat()
+}
+
+fn garbage() {
+    let bench = Bench::start(1);
+    let mut other = bench.client();
+    let closes: [(&str, Vec<u8>, ErrorCode); 6] = [
+        ("a web browser", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), ErrorCode::TooLong),
+        ("the greatest length", vec![0xff; 4], ErrorCode::TooLong),
+        (
+            "one byte too long",
+            (api::MAX_REQUEST as u32 + 1).to_be_bytes().into(),
+            ErrorCode::TooLong,
+        ),
+        ("no JSON", framed(b"\x00\x01\xfe\xff"), ErrorCode::BadRequest),
+        ("an empty frame", framed(b""), ErrorCode::BadRequest),
+        ("no hello", encoded(&Request::Timeouts {}), ErrorCode::BadRequest),
+    ];
+    for (what, bytes, code) in closes {
+        let mut raw = Raw::silent(&bench);
+        let start = Instant::now();
+        raw.0.write_all(&bytes).unwrap();
+        assert_eq!(raw.error(), code, "{what}");
+        assert!(raw.is_closed(), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(1), "{what}: {:?}", start.elapsed());
+        other.timeouts().unwrap();
+    }
+    // After the hello a mistake in a frame is only answered.
+    let mut raw = Raw::greeted(&bench);
+    let deep = [vec![b'['; 20_000], vec![b']'; 20_000]].concat();
+    for text in [
+        &b"{"[..],
+        b"null",
+        b"[]",
+        b"{\"op\":\"nonsense\"}",
+        b"{\"op\":\"flush\",\"service\":{\"address\":{\"protocol\":\"tcp\",\"address\":\"1.2.3.4:80\"}}}",
+        b"{\"op\":\"timeouts\",\"surprise\":1}",
+        b"{\"op\":\"delete_service\"}",
+        b"{\"op\":\"list_services\",\"cursor\":-1}",
+        b"{\"op\":\"list_connections\",\"limit\":1e99}",
+        b"{\"op\":\"delete_service\",\"service\":{\"address\":{\"protocol\":\"tcp\",\"address\":\"1.2.3.4:99999\"}}}",
+        b"{\"op\":\"delete_service\",\"service\":{\"address\":{\"protocol\":\"tcp\",\"address\":\"1.2.3.4:80\",\"port\":81}}}",
+        &deep,
+        b"\"\xc3\x28\"",
+    ] {
+        raw.0.write_all(&framed(text)).unwrap();
+        assert_eq!(raw.error(), ErrorCode::BadRequest, "{}", String::from_utf8_lossy(text));
+    }
+    raw.send(&Request::Timeouts {});
+    assert!(matches!(raw.reply(), Some(Ok(Response::Timeouts { .. }))));
+    other.timeouts().unwrap();
+}
+
+fn half_a_frame() {
+    let bench = Bench::start(1);
+    let whole = encoded(&Request::Flush {});
+    let dribble = |raw: &mut Raw, part: &[u8]| {
+        // A byte every 50 ms does not put it off.
+        for byte in part {
+            if raw.0.write_all(&[*byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    for part in [&whole[..1], &whole[..4], &whole[..whole.len() - 1]] {
+        let mut raw = Raw::greeted(&bench);
+        let start = Instant::now();
+        raw.0.write_all(part).unwrap();
+        assert_eq!(raw.error(), ErrorCode::TimedOut);
+        assert!(raw.is_closed());
+        let took = start.elapsed();
+        assert!((500..1000).contains(&took.as_millis()), "{took:?}");
+    }
+    let mut raw = Raw::greeted(&bench);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let mut writer = Raw(raw.0.try_clone().unwrap());
+        scope.spawn(move || dribble(&mut writer, &[0, 0, 1, 0, b'{', b'"', b'o', b'p']));
+        assert_eq!(raw.error(), ErrorCode::TimedOut);
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    });
+    // A frame cut off by the client's end is no request.
+    let mut raw = Raw::greeted(&bench);
+    raw.0.write_all(&whole[..whole.len() - 1]).unwrap();
+    raw.0.shutdown(std::net::Shutdown::Write).unwrap();
+    let start = Instant::now();
+    assert!(raw.is_closed());
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+fn pipeline() {
+    let bench = Bench::start(2);
+    let mut raw = Raw::greeted(&bench);
+    let mut bytes = Vec::new();
+    for port in 1..=200 {
+        let address = format!("192.168.1.100:{port}");
+        bytes.extend(encoded(&Request::AddService { service: service(&address, "rr") }));
+        bytes.extend(encoded(&Request::ListServices { service: Some(id(&address)), cursor: None }));
+    }
+    raw.0.write_all(&bytes).unwrap();
+    // The client's end of sending does not take back what it asked.
+    raw.0.shutdown(std::net::Shutdown::Write).unwrap();
+    for port in 1..=200 {
+        assert_eq!(raw.reply(), Some(Ok(Response::Done)));
+        let Some(Ok(Response::Services { services, .. })) = raw.reply() else { panic!("services") };
+        assert_eq!(services[0].spec.id, id(&format!("192.168.1.100:{port}")));
+    }
+    assert!(raw.is_closed());
+}
+
+/// Has a client send these frames over and over, reading all answers, while
+/// `measure` runs.
+fn flooding<R>(bench: &Bench, frames: &[u8], measure: impl FnOnce() -> R) -> R {
+    let stream = Raw::greeted(bench).0;
+    let (mut reader, mut writer) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
+    let burst = frames.repeat(1 + 16_384 / frames.len());
+    std::thread::scope(|scope| {
+        scope.spawn(move || while writer.write_all(&burst).is_ok() {});
+        let answered = scope.spawn(move || {
+            let mut total = 0;
+            let mut answers = vec![0; 1 << 20];
+            while let Ok(n @ 1..) = reader.read(&mut answers) {
+                total += n;
+            }
+            total
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        let result = measure();
+        assert!(!answered.is_finished(), "the flood was cut off");
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        let total = answered.join().unwrap();
+        assert!(total > 10_000, "the flood was answered with {total} bytes only");
+        result
+    })
+}
+
+fn flood() {
+    let bench = Bench::start(2);
+    fill(&bench);
+    let mut client = bench.client();
+    let some = server("192.168.2.1:0", 1);
+    for request in [
+        Request::Timeouts {},
+        Request::Counters {},
+        Request::NextHops {},
+        Request::ListServices { service: None, cursor: None },
+        Request::ListConnections { cursor: None, limit: api::MAX_ROWS },
+        Request::EditServer { service: id("192.168.1.100:1"), server: some },
+        Request::DeleteService { service: id("192.168.1.99:1") },
+    ] {
+        let duration = Duration::from_millis(700);
+        let longest = flooding(&bench, &encoded(&request), || longest_wait(&mut client, duration));
+        assert!(longest < TOLERABLE, "{request:?}: {longest:?}");
+    }
+}
+
+/// Frames that are answered without being carried out.
+fn refused_flood() {
+    let bench = Bench::start(1);
+    let mut client = bench.client();
+    let bad = framed(b"{}");
+    for frames in [encoded(&Request::Hello { version: api::VERSION }), bad] {
+        let duration = Duration::from_millis(700);
+        let longest = flooding(&bench, &frames, || longest_wait(&mut client, duration));
+        assert!(longest < TOLERABLE, "{longest:?}");
+    }
+}
+
+/// Rates are averages over two seconds, however busy the daemon is.
+fn rates_under_flood() {
+    let bench = Bench::with_guide(1);
+    bench.connect((0..400).map(crate::bench::client_address), VIP);
+    let rates = || bench.client().services(None).unwrap().services[0].stats.connection_rate;
+    crate::bench::eventually("the first estimate", || rates() > 0);
+    assert_eq!(rates(), 50);
+    let start = Instant::now();
+    let timeouts = encoded(&Request::Timeouts {});
+    let after = flooding(&bench, &timeouts, || {
+        std::thread::sleep(Duration::from_millis(1000));
+        rates()
+    });
+    // At most one estimate has come since.
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!([50, 37].contains(&after), "{after} after {:?}", start.elapsed());
+}
+
+fn version() {
+    let bench = Bench::start(1);
+    for version in [0, api::VERSION + 1, u32::MAX] {
+        let mut raw = Raw::silent(&bench);
+        raw.send(&Request::Hello { version });
+        let error = raw.reply().unwrap().unwrap_err();
+        assert_eq!(error.code, ErrorCode::Version);
+        assert!(error.message.contains(&format!("version {version} ")), "{error}");
+        assert!(error.message.ends_with("install the same release of both"), "{error}");
+        assert!(raw.is_closed());
+    }
+}
+
+fn leaving() {
+    let bench = Bench::with_guide(2);
+    // In the middle of every kind of request, many more than may be connected.
+    for n in 0..1500 {
+        let mut raw = Raw::greeted(&bench);
+        match n % 4 {
+            0 => {}
+            1 => raw.send(&Request::ListConnections { cursor: None, limit: 10 }),
+            2 => raw.send(&Request::EditServer { service: id(VIP), server: server(RS1, n) }),
+            _ => raw.0.write_all(&[0, 0]).unwrap(),
+        }
+    }
+    let mut client = bench.client();
+    let longest = longest_wait(&mut client, Duration::from_millis(200));
+    assert!(longest < TOLERABLE, "{longest:?}");
+    let servers = &client.services(None).unwrap().services[0].servers;
+    assert_eq!(servers[1].spec.weight, 1498);
+}
+
+fn too_many() {
+    let bench = Bench::start(1);
+    let mut crowd: Vec<_> = (0..1024).map(|_| Raw::greeted(&bench)).collect();
+    let mut raw = Raw::silent(&bench);
+    assert_eq!(raw.error(), ErrorCode::Busy);
+    assert!(raw.is_closed());
+    // One leaves, one may come.
+    crowd.pop();
+    crate::bench::eventually("a place is free", || Client::connect(&bench.socket).is_ok());
+}
+
+fn socket_mode() {
+    let mode = |access| {
+        let bench = Bench::with_access(1, access);
+        let metadata = std::fs::metadata(&bench.socket).unwrap();
+        (metadata.permissions().mode() & 0o7777, metadata.gid())
+    };
+    let own = nix::unistd::getegid();
+    assert_eq!(mode(Access::default()).0, 0o660);
+    assert_eq!(mode(Access { group: Some(own), anyone_may_look: false }), (0o660, own.as_raw()));
+    assert_eq!(mode(Access { group: None, anyone_may_look: true }).0, 0o666);
+}
+
+/// Some user and group without rights.
+const NOBODY: u32 = 65_534;
+
+fn other_user() {
+    use nix::unistd::Gid;
+    let run = |bench: &Bench, gid: u32, line: &str| {
+        let program = bench.directory.0.join("rvsadm");
+        if !program.exists() {
+            std::fs::copy(env!("CARGO_BIN_EXE_rvsadm"), &program).unwrap();
+        }
+        // Command::uid drops the supplementary groups, as it is called by root.
+        let output = Command::new(program)
+            .args(line.split_whitespace())
+            .env("RVS_SOCKET", &bench.socket)
+            .uid(NOBODY)
+            .gid(gid)
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let add = "-A -t 192.168.1.100:80 -s rr";
+
+    let closed = Bench::start(1);
+    let (code, message) = run(&closed, NOBODY, "-Ln");
+    assert_eq!(code, 2);
+    assert!(message.starts_with("Can't reach rvsd: permission denied on "), "{message}");
+
+    let open = Bench::with_access(1, Access { group: None, anyone_may_look: true });
+    assert_eq!(run(&open, NOBODY, "-Ln"), (0, String::new()));
+    let (code, message) = run(&open, NOBODY, add);
+    assert_eq!(code, 255);
+    assert!(
+        message.starts_with("Permission denied (you must be root or in the group"),
+        "{message}"
+    );
+    for line in ["-C", "-Z", "--set 1 1 1", "-d -t 1.2.3.4:80 -r 1.2.3.4"] {
+        assert_eq!(run(&open, NOBODY, line).0, 255, "{line}");
+    }
+    assert!(open.client().services(None).unwrap().services.is_empty());
+
+    // A member of the group may, also when others may look.
+    let group = 54_321;
+    for anyone_may_look in [false, true] {
+        let access = Access { group: Some(Gid::from_raw(group)), anyone_may_look };
+        let bench = Bench::with_access(1, access);
+        assert_eq!(run(&bench, group, add), (0, String::new()));
+        assert_eq!(bench.client().services(None).unwrap().services.len(), 1);
+    }
+}
+
+fn crowd_of_lookers() {
+    let bench = Bench::with_access(1, Access { group: None, anyone_may_look: true });
+    let program = bench.directory.0.join("crowd");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut crowd = Command::new(program)
+        .env(CROWD, &bench.socket)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut size = String::new();
+    BufReader::new(crowd.stdout.take().unwrap()).read_line(&mut size).unwrap();
+    assert_eq!(size.trim(), "512");
+    bench.client().change(&Request::Flush {}).unwrap();
+    drop(crowd.stdin.take());
+    assert!(crowd.wait().unwrap().success());
+}
