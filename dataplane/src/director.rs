@@ -228,6 +228,10 @@ impl Director {
             Update::Snapshot(snapshot) => {
                 let epoch = snapshot.epoch;
                 let retired = std::mem::replace(&mut self.core.snapshot, snapshot);
+                if retired.timeouts != self.core.snapshot.timeouts {
+                    self.table4.deadlines_are_outdated();
+                    self.table6.deadlines_are_outdated();
+                }
                 self.link.running(epoch);
                 self.link.reply(Reply::Retired(retired));
             }

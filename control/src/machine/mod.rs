@@ -265,6 +265,7 @@ fn make_workers(
     let (worker_rings, kernel_rings) = rings::connect(config.director.cores.len());
     let mut links = Vec::new();
     let mut workers = Vec::new();
+    let mut huge = true;
     for ((index, rings), &core) in worker_rings.into_iter().enumerate().zip(&config.director.cores)
     {
         let (control_end, link) = channel();
@@ -286,6 +287,7 @@ fn make_workers(
                 config.director.connections
             )
         })?;
+        huge &= director.uses_huge_pages();
         links.push(control_end);
         workers.push(Worker {
             director,
@@ -299,6 +301,9 @@ fn make_workers(
             core: core as usize,
         });
     }
+    let pages = if huge { "huge" } else { "ordinary" };
+    let connections = config.director.connections;
+    log::info!("tables of {connections} connections a worker and family, in {pages} pages");
     Ok((links, workers, kernel_rings))
 }
 

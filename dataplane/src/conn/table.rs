@@ -17,8 +17,8 @@
 //!   touches an entry only when its deadline has passed; the entry decides.
 //!
 //! A hit touches the group's line and the entry's line, nothing else. The table
-//! is sized once for its limit at 80 % load; pages that no connection ever used
-//! cost no memory.
+//! is sized once for its limit at 80 % load; ordinary pages that no connection
+//! ever used cost no memory, huge ones are reserved from the start.
 
 use bytemuck::Zeroable;
 
@@ -35,6 +35,8 @@ const SLOT_BITS: u16 = 0x7fff;
 /// insertion past the fourth is already rare; past this the table counts as
 /// full for the tuple.
 const MAX_PROBES: usize = 32;
+/// Groups that a sweep looks at by their entries at most: 20 µs of cache misses.
+const OUTDATED_STEP: usize = 64;
 /// Ticks in a unit of the deadline byte: 8 s.
 const DEADLINE_UNIT: u32 = 64;
 /// The furthest deadline, in units. Bytes compare as signed differences, so it
@@ -60,6 +62,10 @@ impl Group {
 
     fn free(&self) -> u16 {
         self.matches(0)
+    }
+
+    fn used(&self) -> u16 {
+        !self.free() & SLOT_BITS
     }
 
     fn overflow(&self) -> u8 {
@@ -104,6 +110,9 @@ pub struct Table<E: Entry> {
     limit: usize,
     /// The group that the sweep looks at next.
     cursor: usize,
+    /// Groups whose deadlines the sweep does not go by, because timeouts
+    /// changed since they were written.
+    outdated: usize,
 }
 
 /// What [`Table::sweep`] is to do with a connection whose deadline has passed.
@@ -134,6 +143,7 @@ impl<E: Entry> Table<E> {
             live: 0,
             limit,
             cursor: 0,
+            outdated: 0,
         })
     }
 
@@ -309,10 +319,16 @@ impl<E: Entry> Table<E> {
     /// [`Table::group_count`] groups.
     pub fn sweep(&mut self, now: Tick, count: usize, mut fate: impl FnMut(&E) -> Fate) {
         let coarse = (now.0 / DEADLINE_UNIT) as u8;
-        for _ in 0..count.min(self.groups.len()) {
+        let most = if self.outdated > 0 { OUTDATED_STEP } else { self.groups.len() };
+        for _ in 0..count.min(most) {
             let group = self.cursor;
             self.cursor = self.next(group);
-            let mut due = self.groups[group].due(coarse);
+            let mut due = if self.outdated > 0 {
+                self.outdated -= 1;
+                self.groups[group].used()
+            } else {
+                self.groups[group].due(coarse)
+            };
             while due != 0 {
                 let slot = Slot::of(group, due.trailing_zeros() as usize);
                 due &= due - 1;
@@ -324,10 +340,16 @@ impl<E: Entry> Table<E> {
         }
     }
 
+    /// Has the sweep ask about every connection once, whatever its deadline:
+    /// timeouts changed.
+    pub fn deadlines_are_outdated(&mut self) {
+        self.outdated = self.groups.len();
+    }
+
     /// Shows the entries of one group.
     pub fn scan(&self, group: usize, mut show: impl FnMut(&E)) {
         let Some(control) = self.groups.get(group) else { return };
-        let mut used = !control.free() & SLOT_BITS;
+        let mut used = control.used();
         while used != 0 {
             let slot = used.trailing_zeros() as usize;
             used &= used - 1;

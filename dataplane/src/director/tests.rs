@@ -307,6 +307,22 @@ fn timeouts_of_a_new_snapshot_hold_for_old_connections() {
 }
 
 #[test]
+fn shorter_timeouts_end_old_connections() {
+    let mut bench = Bench::new(1, 10_000);
+    for cport in 1..=3000 {
+        bench.send(NOON, &udp4(cport, 80));
+    }
+    let mut timeouts = Timeouts::default();
+    timeouts.set(State::Udp, 20);
+    bench.snapshot.timeouts = timeouts;
+    bench.publish();
+    let now = bench.pass_time(NOON, 19);
+    assert_eq!(bench.director.counters_mut().connections, 3000);
+    bench.pass_time(now, 12);
+    assert_eq!(bench.director.counters_mut().connections, 0);
+}
+
+#[test]
 fn weight_0_drains() {
     let mut bench = Bench::new(1, 100);
     assert_eq!(bench.server_of(NOON, &tcp4(5000, "S")), 0);
