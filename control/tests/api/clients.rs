@@ -258,11 +258,12 @@ fn flood() {
     let bench = Bench::start(2);
     fill(&bench);
     let mut client = bench.client();
+    assert_eq!(client.next_hops().unwrap().len(), 800);
     let some = server("192.168.2.1:0", 1);
     for request in [
         Request::Timeouts {},
         Request::Counters {},
-        Request::NextHops {},
+        Request::NextHops { cursor: None },
         Request::ListServices { service: None, cursor: None },
         Request::ListConnections { cursor: None, limit: api::MAX_ROWS },
         Request::EditServer { service: id("192.168.1.100:1"), server: some },
