@@ -343,3 +343,15 @@ fn next_hops_go_on_by_cursor() {
     assert_eq!(seen, all);
     assert_eq!(registry.servers_from(None, 1).0.len(), 3, "a service is not divided");
 }
+
+#[test]
+fn an_address_with_a_scope_is_refused() {
+    let mut registry = registry();
+    let vip = "[fd00::100]:80";
+    registry.add_service(service(vip, "rr")).unwrap();
+    registry.add_server(&id(vip), server("[fe80::1]:80", 1), NO_ROUTE).unwrap();
+    let add = registry.add_server(&id(vip), server("[fe80::1%2]:80", 1), NO_ROUTE);
+    assert_eq!(code(add), ErrorCode::InvalidArgument);
+    let add = registry.add_service(service("[fe80::2%2]:80", "rr"));
+    assert_eq!(code(add), ErrorCode::InvalidArgument);
+}
