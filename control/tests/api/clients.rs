@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("100 idle clients delay nobody", idle_clients),
     ("a client that never reads delays nobody", never_reads),
     ("garbage is answered or cut off within a second", garbage),
+    ("mutated frames break nothing", mutations),
     ("half a frame is cut off within a second", half_a_frame),
     ("requests end to end in one write are answered in order", pipeline),
     ("a flood of requests delays nobody", flood),
@@ -168,6 +169,56 @@ fn garbage() {
     raw.send(&Request::Timeouts {});
     assert!(matches!(raw.reply(), Some(Ok(Response::Timeouts { .. }))));
     other.timeouts().unwrap();
+}
+
+/// Frames of every kind of request with a few bytes changed. Each is answered,
+/// or ends the conversation; nothing else.
+fn mutations() {
+    let bench = Bench::with_guide(2);
+    let address = id(VIP);
+    let cursor = Some(api::ConnectionCursor { worker: 1, ipv6: false, group: 9 });
+    let requests = [
+        Request::ListServices { service: Some(address), cursor: Some(1) },
+        Request::AddService { service: service("192.168.1.9:9", "wrr") },
+        Request::AddServer { service: address, server: server("192.168.1.33:80", 9) },
+        Request::EditServer { service: address, server: server(RS1, 65_535) },
+        Request::DeleteServer { service: address, server: server(RS1, 1).address },
+        Request::Zero { service: Some(address) },
+        Request::SetTimeouts { timeouts: api::Timeouts { tcp: 9, tcp_fin: 9, udp: 9 } },
+        Request::ListConnections { cursor, limit: 9 },
+        Request::NextHops { cursor: Some(9) },
+    ];
+    // xorshift: the same numbers in every run.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as usize % below
+    };
+    let mut other = bench.client();
+    let mut raw = Raw::greeted(&bench);
+    let (mut carried_out, mut refused) = (0, 0);
+    for n in 0..5_000 {
+        let mut json = encoded(&requests[n % requests.len()]).split_off(4);
+        for _ in 0..random(4) {
+            let at = random(json.len());
+            match random(4) {
+                0 => json[at] = random(256) as u8,
+                1 => json[at] = b"0123456789\"{}[]:,-.eE"[random(21)],
+                2 => json.insert(at, json[at]),
+                _ => drop(json.remove(at)),
+            }
+        }
+        raw.0.write_all(&framed(&json)).unwrap();
+        match raw.reply().expect("an answer") {
+            Ok(_) => carried_out += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(carried_out > 500 && refused > 500, "{carried_out} carried out, {refused} refused");
+    other.timeouts().unwrap();
+    other.change(&Request::Flush {}).unwrap();
 }
 
 fn half_a_frame() {
