@@ -6,6 +6,8 @@
 //! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output) and
 //! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s.
 
+#![forbid(unsafe_code)]
+
 pub mod api;
 pub mod client;
 pub mod config;

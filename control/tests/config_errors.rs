@@ -434,6 +434,14 @@ fn addresses_of_ports() {
 #[test]
 fn virtual_addresses() {
     check(
+        &format!("{BASE}mtu = 1279\n[vip]\n"),
+        "",
+        &[(
+            "addresses = [\"10.0.0.100\", \"fd00::100\"]",
+            "8: vip.addresses[1]: an IPv6 address needs an MTU of 1280, and port lan has 1279; give every port at least 1280",
+        )],
+    );
+    check(
         &format!("{BASE}addresses = [\"10.0.0.1/24\"]\n[vip]\n"),
         GIVE_VIP,
         &[

@@ -81,6 +81,8 @@ drop_reasons! {
     TxFull = "tx_full",
     /// ARP or neighbour discovery beyond `punt.neighbour`.
     PuntLimitedNeighbour = "punt_limited_neighbour",
+    /// VRRP, OSPF, BGP or BFD beyond `punt.routing`.
+    PuntLimitedRouting = "punt_limited_routing",
     /// TCP to the host beyond `punt.tcp`.
     PuntLimitedTcp = "punt_limited_tcp",
     /// Other packets to the host beyond `punt.other`.

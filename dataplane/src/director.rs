@@ -21,7 +21,7 @@ use crate::conn::{Entry, Entry4, Entry6, HashKey, Key4, Key6, Slot, State, Table
 use crate::counters::{Counters, DropReason};
 use crate::forward::dr;
 use crate::packet::headers::{Addresses, Parsed, parse, tcp};
-use crate::packet::{Frame, Headers, Protocol};
+use crate::packet::{Family, Frame, Headers, Protocol};
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Hop, ServiceKey, destination};
 use crate::shard::Shard;
@@ -107,12 +107,18 @@ struct Core {
     punt: PuntLimiter,
 }
 
-/// A packet between two stages.
+/// A packet between two stages. Written field by field where it stays: see
+/// [`parse`].
 #[derive(Debug, Clone, Copy)]
-enum Staged {
-    Decided(Verdict),
-    Flow4(Headers, Key4, u64),
-    Flow6(Headers, Key6, u64),
+struct Staged {
+    decided: Option<Verdict>,
+    /// Of the connection's key, in its family's table.
+    hash: u64,
+    headers: Headers,
+}
+
+impl Staged {
+    const NONE: Self = Self { decided: None, hash: 0, headers: Headers::NONE };
 }
 
 impl Director {
@@ -133,7 +139,7 @@ impl Director {
             table4: Table::new(connections, hash_key)?,
             table6: Table::new(connections, hash_key)?,
             core,
-            staged: Box::new([Staged::Decided(Verdict::Punt); BURST]),
+            staged: Box::new([Staged::NONE; BURST]),
             link,
             dump: None,
             sweep: SweepPace::default(),
@@ -158,46 +164,37 @@ impl Director {
 
         // Stage 1: what is it, is it ours, and where would its connection be?
         for (stage, frame) in staged.iter_mut().zip(frames.iter()) {
-            *stage = match core.classify(now, source, frame) {
-                Err(verdict) => Staged::Decided(verdict),
-                Ok(headers) => match headers.addresses {
-                    Addresses::V4 { src, dst } => {
-                        let Headers { protocol, src_port, dst_port, .. } = headers;
-                        let key = Key4::new(protocol, src, src_port, dst, dst_port);
-                        let hash = table4.hash(&key);
-                        table4.prefetch_group(hash);
-                        Staged::Flow4(headers, key, hash)
-                    }
-                    Addresses::V6 { src, dst } => {
-                        let Headers { protocol, src_port, dst_port, .. } = headers;
-                        let key = Key6::new(protocol, src, src_port, dst, dst_port);
-                        let hash = table6.hash(&key);
-                        table6.prefetch_group(hash);
-                        Staged::Flow6(headers, key, hash)
-                    }
-                },
-            };
+            stage.decided = core.classify(now, source, frame, &mut stage.headers).err();
+            if stage.decided.is_some() {
+                continue;
+            }
+            match key(&stage.headers) {
+                Key::V4(key) => {
+                    stage.hash = table4.hash(&key);
+                    table4.prefetch_group(stage.hash);
+                }
+                Key::V6(key) => {
+                    stage.hash = table6.hash(&key);
+                    table6.prefetch_group(stage.hash);
+                }
+            }
         }
 
         // Stage 2: which entry is it, by its tag?
-        for stage in staged.iter() {
-            match stage {
-                Staged::Flow4(_, _, hash) => table4.prefetch_entry(*hash),
-                Staged::Flow6(_, _, hash) => table6.prefetch_entry(*hash),
-                Staged::Decided(_) => {}
+        for stage in staged.iter().filter(|stage| stage.decided.is_none()) {
+            match stage.headers.family() {
+                Family::V4 => table4.prefetch_entry(stage.hash),
+                Family::V6 => table6.prefetch_entry(stage.hash),
             }
         }
 
         // Stage 3: forward it.
         for ((stage, frame), verdict) in staged.iter().zip(frames).zip(verdicts) {
-            *verdict = match stage {
-                Staged::Flow4(headers, key, hash) => {
-                    core.forward(table4, now, key, *hash, headers, frame)
-                }
-                Staged::Flow6(headers, key, hash) => {
-                    core.forward(table6, now, key, *hash, headers, frame)
-                }
-                Staged::Decided(verdict) => *verdict,
+            let Staged { decided, hash, headers } = stage;
+            *verdict = match (decided, key(headers)) {
+                (Some(verdict), _) => *verdict,
+                (None, Key::V4(key)) => core.forward(table4, now, &key, *hash, headers, frame),
+                (None, Key::V6(key)) => core.forward(table6, now, &key, *hash, headers, frame),
             };
         }
     }
@@ -293,21 +290,24 @@ impl Core {
         now: Tick,
         source: Source,
         frame: &Frame<'_>,
-    ) -> Result<Headers, Verdict> {
+        headers: &mut Headers,
+    ) -> Result<(), Verdict> {
         let Some(port) = self.snapshot.ports.get(usize::from(frame.port)) else {
             // Before the first configuration nothing is ours.
             return Err(self.punt(now, PuntKind::Other));
         };
-        let headers = match parse(frame, port.mac) {
-            Ok(Parsed::Flow(headers)) => headers,
+        match parse(frame, port.mac, headers) {
+            Ok(Parsed::Flow) => {}
             Ok(Parsed::Kernel(kind)) => return Err(self.punt(now, kind)),
             Err(reason) => return Err(self.drop(reason)),
-        };
+        }
         if headers.fragment {
-            return Err(self.fragment(now, &headers));
+            return Err(self.fragment(now, headers));
         }
         if source == Source::Port && self.shard.workers() > 1 {
-            let hash = frame.rss_hash.unwrap_or_else(|| {
+            // NICs differ in whether they find ports behind options and
+            // extension headers, and the connection's other packets have none.
+            let hash = frame.rss_hash.filter(|_| headers.is_plain()).unwrap_or_else(|| {
                 self.shard.hash(&headers.addresses, headers.src_port, headers.dst_port)
             });
             let worker = self.shard.owner(hash);
@@ -315,7 +315,7 @@ impl Core {
                 return Err(Verdict::Handoff { worker: worker as u8 });
             }
         }
-        Ok(headers)
+        Ok(())
     }
 
     /// A fragment has no ports to find its connection by. Those to a service's
@@ -324,7 +324,7 @@ impl Core {
         if self.snapshot.services.has_address(headers.protocol, &headers.addresses) {
             return self.drop(DropReason::Fragment);
         }
-        self.punt(now, punt_kind(headers.protocol))
+        self.punt(now, punt_kind(headers))
     }
 
     /// Stage 3: the packet's connection, or a new one; its state; its counters;
@@ -352,10 +352,7 @@ impl Core {
         };
 
         let old = body.state();
-        let new = match headers.protocol {
-            Protocol::Tcp => old.after_client_only(headers.tcp_flags),
-            Protocol::Udp => State::Udp,
-        };
+        let new = after(old, headers);
         if new != old {
             server.counts.connections.change(old.is_active(), new.is_active());
             body.set_state(new);
@@ -374,7 +371,7 @@ impl Core {
             },
             Hop::Unresolved => self.drop(DropReason::NoNextHop),
             Hop::NoRoute => self.drop(DropReason::NoRoute),
-            Hop::Local => self.punt(now, punt_kind(headers.protocol)),
+            Hop::Local => self.punt(now, punt_kind(headers)),
         }
     }
 
@@ -418,7 +415,7 @@ impl Core {
             vport: headers.dst_port,
         };
         let Some(service) = self.snapshot.services.find(&service_key) else {
-            return Err(self.punt(now, punt_kind(headers.protocol)));
+            return Err(self.punt(now, punt_kind(headers)));
         };
         if headers.protocol == Protocol::Tcp {
             if headers.tcp_flags & tcp::RST != 0 {
@@ -434,12 +431,9 @@ impl Core {
         else {
             return Err(self.drop(DropReason::NoServer));
         };
-        // The caller's state machine takes it from here, so the first packet
-        // goes the same way as all others.
-        let state = match headers.protocol {
-            Protocol::Tcp => State::None,
-            Protocol::Udp => State::Udp,
-        };
+        // The state after this packet, so that the caller, whose state machine
+        // sees it once more (a second SYN changes nothing), has nothing to do.
+        let state = after(State::None, headers);
         let entry = E::new(*key, Body::new(number, state, now));
         let expiry = self.snapshot.timeouts.expiry(state, now);
         let Ok(slot) = table.insert(hash, entry, now, expiry) else {
@@ -480,9 +474,40 @@ impl Core {
     }
 }
 
-const fn punt_kind(protocol: Protocol) -> PuntKind {
+/// The key of a packet's connection, in either table.
+enum Key {
+    V4(Key4),
+    V6(Key6),
+}
+
+#[inline]
+fn key(headers: &Headers) -> Key {
+    let Headers { protocol, src_port, dst_port, .. } = *headers;
+    match headers.addresses {
+        Addresses::V4 { src, dst } => Key::V4(Key4::new(protocol, src, src_port, dst, dst_port)),
+        Addresses::V6 { src, dst } => Key::V6(Key6::new(protocol, src, src_port, dst, dst_port)),
+    }
+}
+
+/// The state of a connection after a packet of its client.
+#[inline]
+const fn after(state: State, headers: &Headers) -> State {
+    match headers.protocol {
+        Protocol::Tcp => state.after_client_only(headers.tcp_flags),
+        Protocol::Udp => State::Udp,
+    }
+}
+
+/// The kind of a packet that no service takes.
+const fn punt_kind(headers: &Headers) -> PuntKind {
+    const BGP: u16 = 179;
+    // RFC 5881, section 4, and RFC 5883, section 5.
+    const BFD: [u16; 2] = [3784, 4784];
+    let Headers { protocol, src_port, dst_port, .. } = *headers;
     match protocol {
+        Protocol::Tcp if src_port == BGP || dst_port == BGP => PuntKind::Routing,
         Protocol::Tcp => PuntKind::Tcp,
+        Protocol::Udp if dst_port == BFD[0] || dst_port == BFD[1] => PuntKind::Routing,
         Protocol::Udp => PuntKind::Other,
     }
 }

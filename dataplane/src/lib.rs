@@ -22,10 +22,13 @@
 //! Packet-path rules: no allocation, lock, system call, shared write or
 //! formatting per packet. Nothing here panics on any input from the wire.
 
+#![deny(unsafe_code)]
+
 pub mod conn;
 pub mod counters;
 pub mod director;
 #[cfg(feature = "dpdk")]
+#[allow(unsafe_code, reason = "the adapter to DPDK")]
 pub mod dpdk;
 pub mod forward;
 pub mod packet;

@@ -10,9 +10,12 @@ use crate::time::{TICKS_PER_SECOND, Tick};
 pub enum PuntKind {
     /// ARP and IPv6 neighbour discovery.
     Neighbour,
-    /// TCP to the host: ssh, BGP, and TCP that a service does not take.
+    /// What keeps the director reachable: VRRP, OSPF, BGP, BFD. Losing a second
+    /// of it moves the traffic elsewhere, or nowhere.
+    Routing,
+    /// TCP to the host: ssh, and TCP that a service does not take.
     Tcp,
-    /// Everything else: ICMP, UDP to the host, routing protocols.
+    /// Everything else: ICMP, UDP to the host.
     Other,
 }
 
@@ -22,6 +25,7 @@ impl PuntKind {
     pub const fn limited(self) -> DropReason {
         match self {
             Self::Neighbour => DropReason::PuntLimitedNeighbour,
+            Self::Routing => DropReason::PuntLimitedRouting,
             Self::Tcp => DropReason::PuntLimitedTcp,
             Self::Other => DropReason::PuntLimitedOther,
         }
@@ -33,6 +37,8 @@ impl PuntKind {
 pub struct PuntLimits {
     /// For [`PuntKind::Neighbour`].
     pub neighbour: u32,
+    /// For [`PuntKind::Routing`].
+    pub routing: u32,
     /// For [`PuntKind::Tcp`].
     pub tcp: u32,
     /// For [`PuntKind::Other`].
@@ -41,17 +47,17 @@ pub struct PuntLimits {
 
 impl Default for PuntLimits {
     fn default() -> Self {
-        Self { neighbour: 2_000, tcp: 20_000, other: 10_000 }
+        Self { neighbour: 2_000, routing: 10_000, tcp: 20_000, other: 10_000 }
     }
 }
 
 /// Token buckets, one a kind, that hold a quarter of a second's packets and one.
 #[derive(Debug)]
 pub struct PuntLimiter {
-    rates: [u32; 3],
+    rates: [u32; 4],
     /// In packets times `TICKS_PER_SECOND`, so that a rate below one packet a
     /// tick is kept exactly.
-    tokens: [u32; 3],
+    tokens: [u32; 4],
     filled: Tick,
 }
 
@@ -59,7 +65,8 @@ impl PuntLimiter {
     /// A limiter with full buckets.
     #[must_use]
     pub fn new(limits: PuntLimits) -> Self {
-        let rates = [limits.neighbour, limits.tcp, limits.other].map(|r| r.clamp(1, 1 << 24));
+        let PuntLimits { neighbour, routing, tcp, other } = limits;
+        let rates = [neighbour, routing, tcp, other].map(|r| r.clamp(1, 1 << 24));
         Self { rates, tokens: rates.map(Self::capacity), filled: Tick(0) }
     }
 
@@ -100,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_kind_leaves_the_others_alone() {
-        let mut limiter = PuntLimiter::new(PuntLimits { neighbour: 100, tcp: 100, other: 100 });
+        let mut limiter =
+            PuntLimiter::new(PuntLimits { neighbour: 100, routing: 100, tcp: 100, other: 100 });
         assert_eq!(allowed(&mut limiter, Tick(0), PuntKind::Tcp, 10_000), 26);
         assert!(limiter.allow(Tick(0), PuntKind::Neighbour));
         assert!(limiter.allow(Tick(0), PuntKind::Other));
@@ -109,7 +117,7 @@ mod tests {
     #[test]
     fn the_rate_holds_over_time_also_below_one_a_tick() {
         for rate in [1, 3, 100, 20_000] {
-            let limits = PuntLimits { neighbour: rate, tcp: 1, other: 1 };
+            let limits = PuntLimits { neighbour: rate, routing: 1, tcp: 1, other: 1 };
             let mut limiter = PuntLimiter::new(limits);
             allowed(&mut limiter, Tick(0), PuntKind::Neighbour, rate * 2 + 1);
             let passed: u32 = (1..=10 * TICKS_PER_SECOND)

@@ -32,7 +32,23 @@ for round in 1 2; do
     wait_for 10 "the packets to add up: $(worker_counters | jq -c .)" packets_add_up
 done
 
+say "services that ipvsadm made come back, too, as they were"
+rvsadm -A -u "$VIP:5000" -s wrr
+rvsadm -a -u "$VIP:5000" -r "$RS1:5000" -g -w 7
+rvsadm -d -t "$VIP:80" -r "$RS2:80"
+rvsadm --set 111 0 0
+before=$(rvsadm -Sn)
+director_kill
+director_start +services.toml 'tcp_fin = 2'
+assert_equal "services after the kill" "$(rvsadm -Sn)" "$before"
+assert_equal "timeouts after the kill" "$(rvsadm -Ln --timeout)" 'Timeout (tcp tcpfin udp): 111 2 300'
+
 say "a clean stop takes away also what the killed one had put up"
 director_stop TERM
 assert_equal "rvsd's exit status" "$DIRECTOR_STATUS" 0
 assert_equal "addresses left" "$(ip -n rvs-director -o addr show scope global)" ''
+
+say "after a clean stop the file's services are back"
+director_start +services.toml 'tcp_fin = 2'
+assert_no_match "services" "$(rvsadm -Sn)" ":5000"
+assert_match "services" "$(rvsadm -Sn)" "-r $RS2:80"

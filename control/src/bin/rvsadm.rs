@@ -1,5 +1,7 @@
 //! `rvsadm`: ipvsadm's command line for RVS, and some commands of its own.
 
+#![forbid(unsafe_code)]
+
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};

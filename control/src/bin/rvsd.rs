@@ -1,5 +1,7 @@
 //! `rvsd`, the director's daemon.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use control::config::{self, Config};
+use control::daemon::saved::{Saved, Service, Services};
 use control::daemon::{Daemon, Lock, Network};
 use control::kernel::OwnedAddress;
 use control::machine::Machine;
@@ -74,10 +77,11 @@ fn run(config: &Config) -> Result<bool, String> {
     let run_dir = &config.director.run_dir;
     let network = Network::start(ports.clone(), &addresses(config), run_dir)?;
     let ports = ports.into_iter().map(|port| Port { mac: port.mac }).collect();
-    let registry = registry(config, ports)?;
+    let saved = Saved::new(run_dir);
+    let registry = registry(config, &saved, ports)?;
     let (running, links, instruments) = machine.launch(config)?;
     let socket = &config.control.socket;
-    let ended = Daemon::new(socket, access, registry, links, Some(network), instruments)
+    let ended = Daemon::new(socket, access, registry, links, saved, Some(network), instruments)
         .and_then(|mut daemon| daemon.run().map_err(|e| format!("event loop: {e}")));
     if let Ok(signal) = &ended {
         log::info!("{signal}: stopping");
@@ -108,21 +112,34 @@ fn addresses(config: &Config) -> BTreeSet<OwnedAddress> {
     addresses
 }
 
-/// The services of the file. The way to their servers is found when the daemon
-/// starts.
-fn registry(config: &Config, ports: Vec<Port>) -> Result<Registry, String> {
+/// The services that the daemon begins with: those of a daemon that was killed,
+/// otherwise the file's. The way to their servers is found when it starts.
+fn registry(config: &Config, saved: &Saved, ports: Vec<Port>) -> Result<Registry, String> {
+    let begin = saved.load().map_or_else(|| from_file(config), |services| {
+        log::warn!(
+            "the last rvsd did not stop cleanly: its {} services are taken up, those of the configuration file are not read; to begin with the file's, stop rvsd and start it again",
+            services.services.len()
+        );
+        services
+    });
     let workers = config.director.cores.len();
-    let mut registry = Registry::new(workers, ports, config.timeouts);
-    for service in &config.services {
-        let id = service.spec.id;
-        registry.add_service(service.spec.clone()).map_err(|e| e.to_string())?;
-        for server in &service.servers {
-            registry
-                .add_server(&id, server.clone(), &|_| Hop::Unresolved)
-                .map_err(|e| e.to_string())?;
+    let mut registry = Registry::new(workers, ports, begin.timeouts);
+    for Service { spec, servers } in begin.services {
+        let id = spec.id;
+        registry.add_service(spec).map_err(|e| e.to_string())?;
+        for server in servers {
+            registry.add_server(&id, server, &|_| Hop::Unresolved).map_err(|e| e.to_string())?;
         }
     }
     Ok(registry)
+}
+
+fn from_file(config: &Config) -> Services {
+    let services = config
+        .services
+        .iter()
+        .map(|service| Service { spec: service.spec.clone(), servers: service.servers.clone() });
+    Services { timeouts: config.timeouts, services: services.collect() }
 }
 
 /// Each client of the control socket takes a descriptor.

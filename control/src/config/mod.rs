@@ -36,9 +36,6 @@ pub const MAX_PORTS: usize = 32;
 /// Most cores: DPDK's RTE_MAX_LCORE of 128, less EAL's main thread.
 pub const MAX_CORES: usize = 127;
 
-/// The schedulers that a service can name.
-pub const SCHEDULERS: [&str; 2] = ["rr", "wrr"];
-
 /// Everything that the file says, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -131,6 +128,8 @@ pub enum HugePages {
 pub struct Punt {
     /// ARP and neighbour discovery; 2,000 by default.
     pub neighbour: u32,
+    /// VRRP, OSPF, BGP and BFD; 10,000 by default.
+    pub routing: u32,
     /// TCP to the host; 20,000 by default.
     pub tcp: u32,
     /// Everything else; 10,000 by default.
@@ -155,7 +154,8 @@ pub struct Port {
     pub addresses: Vec<Cidr>,
 }
 
-/// The addresses that rvsd owns: on `lo`, as /32 or /128, while it runs.
+/// The addresses that rvsd owns while it runs: IPv4 ones on `lo` as /32, IPv6
+/// ones on every port's tap as /128.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vip {
     /// Unique, and not on a port.
@@ -221,7 +221,7 @@ impl Default for Eal {
 
 impl Default for Punt {
     fn default() -> Self {
-        Self { neighbour: 2_000, tcp: 20_000, other: 10_000 }
+        Self { neighbour: 2_000, routing: 10_000, tcp: 20_000, other: 10_000 }
     }
 }
 

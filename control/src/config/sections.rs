@@ -21,12 +21,14 @@ pub(super) const SECTIONS: [&str; 8] =
 pub(super) const DIRECTOR: [&str; 4] = ["cores", "poll", "connections", "run_dir"];
 pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];
 pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
-pub(super) const PUNT: [&str; 3] = ["neighbour", "tcp", "other"];
+pub(super) const PUNT: [&str; 4] = ["neighbour", "routing", "tcp", "other"];
 pub(super) const TIMEOUTS: [&str; 3] = ["tcp", "tcp_fin", "udp"];
 pub(super) const PORT: [&str; 6] =
     ["name", "device", "mtu", "rx_descriptors", "tx_descriptors", "addresses"];
 pub(super) const VIP: [&str; 1] = ["addresses"];
 
+/// The least MTU that IPv6 works with (RFC 8200, section 5).
+const MIN_MTU_IP6: u16 = 1_280;
 /// `sun_path` of unix(7) has 108 bytes with the NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -44,7 +46,7 @@ pub(super) fn config(source: Source<'_>, online: &BTreeSet<u32>) -> Result<Confi
     for port in &ports {
         enough_mbufs(&eal_section, &eal, port, director.cores.len())?;
     }
-    let vip = vip(&root.section("vip", &VIP)?, &mut seen.owned)?;
+    let vip = vip(&root.section("vip", &VIP)?, &mut seen.owned, &ports)?;
     let services = services::services(&root, &seen.owned)?;
     Ok(Config { director, control, eal, punt, timeouts, ports, vip, services })
 }
@@ -200,6 +202,7 @@ fn punt(table: &Table<'_>) -> Result<Punt> {
     let range = 1..=10_000_000;
     Ok(Punt {
         neighbour: table.integer("neighbour", default.neighbour, range.clone())?,
+        routing: table.integer("routing", default.routing, range.clone())?,
         tcp: table.integer("tcp", default.tcp, range.clone())?,
         other: table.integer("other", default.other, range)?,
     })
@@ -234,8 +237,7 @@ fn port(table: &Table<'_>, seen: &mut Seen) -> Result<Port> {
     let rx_descriptors = table.integer("rx_descriptors", 1_024, 64..=32_768)?;
     let tx_descriptors = table.integer("tx_descriptors", 1_024, 64..=32_768)?;
     let addresses = port_addresses(table, &mut seen.owned)?;
-    // RFC 8200, section 5.
-    if mtu < 1_280 && addresses.iter().any(|cidr| cidr.address.is_ipv6()) {
+    if mtu < MIN_MTU_IP6 && addresses.iter().any(|cidr| cidr.address.is_ipv6()) {
         let message = format!(
             "{mtu} is too small for the port's IPv6 address; give an integer from 1280 to 9600"
         );
@@ -280,7 +282,7 @@ fn port_addresses(table: &Table<'_>, owned: &mut Unique<IpAddr>) -> Result<Vec<C
     Ok(addresses)
 }
 
-fn vip(table: &Table<'_>, owned: &mut Unique<IpAddr>) -> Result<Vip> {
+fn vip(table: &Table<'_>, owned: &mut Unique<IpAddr>, ports: &[Port]) -> Result<Vip> {
     let give = "an address without prefix length that others can reach such as \
                 \"192.168.1.100\" or \"fd00:1::100\"";
     let items = table.items("addresses", "addresses such as [\"192.168.1.100\"]")?;
@@ -288,6 +290,13 @@ fn vip(table: &Table<'_>, owned: &mut Unique<IpAddr>) -> Result<Vip> {
     for item in &items {
         let address = item.parsed(give, address::address)?;
         owned.insert(item, address, address, "give each address once")?;
+        // It goes on every port's tap, see the rule for the ports' own.
+        if let Some(port) = ports.iter().find(|p| address.is_ipv6() && p.mtu < MIN_MTU_IP6) {
+            let Port { name, mtu, .. } = port;
+            return Err(item.error(format!(
+                "an IPv6 address needs an MTU of {MIN_MTU_IP6}, and port {name} has {mtu}; give every port at least {MIN_MTU_IP6}"
+            )));
+        }
         addresses.push(address);
     }
     Ok(Vip { addresses })

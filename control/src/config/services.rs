@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use dataplane::scheduler::Scheduler;
+
 use super::read::{Item, Result, Table, quoted};
 use super::sections::Unique;
-use super::{SCHEDULERS, Service, address};
+use super::{Service, address};
 use crate::api::{Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
 
 pub(super) const SERVICE: [&str; 4] = ["protocol", "address", "scheduler", "server"];
@@ -38,17 +40,16 @@ fn identity(table: &Table<'_>, seen: &mut Unique<Identity>) -> Result<Identity> 
     let item = table.required("address", give)?;
     let address = item.parsed(give, address::endpoint)?;
     let name = if protocol == Protocol::Tcp { "tcp" } else { "udp" };
-    let what = format_args!("{name} {address}");
-    seen.insert(&item, (protocol, address), what, "put all its servers under one [[service]]")?;
+    let give = "put all its servers under one [[service]]";
+    seen.insert(&item, (protocol, address), format_args!("{name} {address}"), give)?;
     Ok((protocol, address))
 }
 
 fn scheduler(table: &Table<'_>) -> Result<String> {
-    let give = SCHEDULERS.map(quoted).join(" or ");
+    let give = Scheduler::ALL.map(|scheduler| quoted(scheduler.name())).join(" or ");
     table.required("scheduler", &give)?.parsed(&give, |text| {
-        let found = SCHEDULERS.iter().find(|name| **name == text);
-        found
-            .map(|name| (*name).to_owned())
+        Scheduler::from_name(text)
+            .map(|scheduler| scheduler.name().to_owned())
             .ok_or_else(|| "is not a scheduler of this version".to_owned())
     })
 }

@@ -5,6 +5,7 @@
 mod listing;
 mod lock;
 mod network;
+pub mod saved;
 mod workers;
 
 use std::io;
@@ -25,11 +26,13 @@ use crate::api::{
     Error, ErrorCode, KernelPathCounters, NextHop, PortCounters, Reply, Request, Response,
     ServerSpec, WorkerCounters,
 };
+use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 use listing::Listings;
 pub use lock::Lock;
 pub use network::{Network, NetworkPort};
+use saved::Saved;
 use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
@@ -73,10 +76,11 @@ pub struct Daemon {
     workers: Workers,
     network: Option<Network>,
     watched: Option<RawFd>,
-    /// The kernel has more news than were taken in.
-    more_news: bool,
     /// The registry changed since the last snapshot.
     dirty: bool,
+    saved: Saved,
+    /// Services changed since they were last written to disk.
+    unsaved: bool,
     /// Servers changed since their next hops were last looked up.
     unresolved: bool,
     /// The kernel mirror's generation at that time.
@@ -88,6 +92,8 @@ pub struct Daemon {
     waiting: Vec<Waiting>,
     listings: Listings,
     instruments: Instruments,
+    /// The kernel may have more news than were taken in.
+    kernel_has_news: bool,
     next_second: Instant,
     seconds: u64,
 }
@@ -119,6 +125,7 @@ impl Daemon {
         access: Access,
         registry: Registry,
         links: Vec<ControlEnd>,
+        saved: Saved,
         network: Option<Network>,
         instruments: Instruments,
     ) -> Result<Self, String> {
@@ -140,8 +147,9 @@ impl Daemon {
             workers: Workers::new(links),
             network,
             watched: None,
-            more_news: false,
             dirty: true,
+            saved,
+            unsaved: true,
             unresolved: true,
             resolved: 0,
             next_resolve: now,
@@ -149,12 +157,14 @@ impl Daemon {
             waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
+            kernel_has_news: true,
             next_second: now + SECOND,
             seconds: 0,
         };
         daemon.watch_kernel();
         daemon.resolve(now);
         daemon.publish();
+        daemon.save(now);
         Ok(daemon)
     }
 
@@ -167,6 +177,7 @@ impl Daemon {
         let mut ready = false;
         loop {
             if let Some(signal) = self.turn(&mut events)? {
+                self.saved.remove();
                 return Ok(signal);
             }
             if !ready && self.workers.running() >= self.epoch {
@@ -182,7 +193,7 @@ impl Daemon {
         let busy = !self.waiting.is_empty()
             || !self.listings.is_empty()
             || self.workers.running() < self.epoch;
-        let timeout = if self.api.has_more() || self.more_news {
+        let timeout = if self.api.has_more() || self.kernel_has_news {
             Duration::ZERO
         } else if busy {
             std::thread::sleep(WORKER_NAP);
@@ -202,15 +213,13 @@ impl Daemon {
                         return Ok(Some(signal));
                     }
                 }
-                KERNEL => self.more_news = true,
+                KERNEL => self.kernel_has_news = true,
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
         }
-        if self.more_news {
-            self.read_kernel();
-        }
         let now = Instant::now();
+        self.read_kernel();
         self.api.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
@@ -223,6 +232,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.save(now);
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
         self.carry_out_requests(now);
@@ -233,9 +243,9 @@ impl Daemon {
     }
 
     fn next_due(&self) -> Instant {
+        let now = Instant::now();
         // Deadlines of clients are looked at ten times a second.
-        let soon = Instant::now() + Duration::from_millis(100);
-        let due = soon.min(self.next_second);
+        let due = self.next_second.min(now + Duration::from_millis(100));
         if self.must_resolve() { due.min(self.next_resolve) } else { due }
     }
 
@@ -255,6 +265,7 @@ impl Daemon {
                 Outcome::Changed => {
                     self.dirty = true;
                     self.unresolved = true;
+                    self.unsaved = true;
                     self.waiting.push(Waiting {
                         client,
                         epoch: self.epoch + 1,
@@ -268,9 +279,19 @@ impl Daemon {
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
-        if request.changes() {
-            log::info!("request: {request:?}");
+        // Escaped: a refused name may hold anything.
+        let command = ipvsadm::output::command(&request).map(|c| c.escape_debug().to_string());
+        let outcome = self.try_to_carry_out(client, request);
+        if let Some(command) = command {
+            match &outcome {
+                Outcome::Answer(Err(error)) => log::info!("refused: {command}: {error}"),
+                _ => log::info!("done: {command}"),
+            }
         }
+        outcome
+    }
+
+    fn try_to_carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
         let network = self.network.as_ref();
         let resolve = |server: &ServerSpec| hop(network, server.address.ip());
         let changed = match request {
@@ -387,8 +408,20 @@ impl Daemon {
         self.dirty = false;
     }
 
-    /// Answers clients whose change every worker runs.
+    /// Writes the services to disk when they changed.
+    fn save(&mut self, now: Instant) {
+        if self.unsaved && self.saved.is_due(now) {
+            self.saved.write(self.registry.saved());
+            self.unsaved = self.saved.has_failed();
+        }
+    }
+
+    /// Answers clients whose change every worker runs, and which would survive
+    /// a crash.
     fn acknowledge(&mut self, now: Instant) {
+        if self.unsaved && !self.saved.has_failed() {
+            return;
+        }
         let running = self.workers.running();
         let fresh = self.registry.has_fresh_servers();
         let latest = self.epoch;
@@ -427,11 +460,17 @@ impl Daemon {
         }
     }
 
+    /// Takes in a piece of the kernel's news; the rest in the next turns, so
+    /// that clients are not kept waiting by a full routing table.
     fn read_kernel(&mut self) {
-        let Some(network) = &mut self.network else { return };
-        // A bounded piece a turn, as a routing daemon may have a lot to say.
-        // The events are edge-triggered, so all of it in the end.
-        self.more_news = network.read();
+        if !self.kernel_has_news {
+            return;
+        }
+        let Some(network) = &mut self.network else {
+            self.kernel_has_news = false;
+            return;
+        };
+        self.kernel_has_news = network.read();
         if network.descriptor().is_none() {
             self.watched = None;
         }
@@ -450,7 +489,8 @@ impl Daemon {
                 Err(error) => log::error!("kernel routes: cannot be watched: {error}"),
             }
         }
-        self.read_kernel();
+        // What came before the watch gives no event.
+        self.kernel_has_news = true;
     }
 }
 

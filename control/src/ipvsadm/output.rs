@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::names::Names;
 use super::order;
 use crate::api::{
-    Connection, Method, Persistence, Protocol, ServerSpec, ServerStatus, ServiceId, ServiceSpec,
-    ServiceStatus, Stats, Timeouts, Tunnel, TunnelChecksum,
+    Connection, Method, Persistence, Protocol, Request, ServerSpec, ServerStatus, ServiceId,
+    ServiceSpec, ServiceStatus, Stats, Timeouts, Tunnel, TunnelChecksum,
 };
 
 /// What a listing of services shows of each.
@@ -220,6 +220,52 @@ pub fn save(services: &[ServiceStatus], names: &mut Names) -> String {
         }
     }
     text
+}
+
+/// The ipvsadm command that asks for the same as a request that changes
+/// something, for logs; `None` for one that only reads.
+#[must_use]
+pub fn command(request: &Request) -> Option<String> {
+    let names = &mut Names::numeric();
+    Some(match request {
+        Request::AddService { service } => {
+            format!("-A {}{}", service_option(&service.id, names), service_options(service))
+        }
+        Request::EditService { service } => {
+            format!("-E {}{}", service_option(&service.id, names), service_options(service))
+        }
+        Request::DeleteService { service } => format!("-D {}", service_option(service, names)),
+        Request::Flush {} => "-C".into(),
+        Request::AddServer { service, server } => server_command("-a", service, server, names),
+        Request::EditServer { service, server } => server_command("-e", service, server, names),
+        Request::DeleteServer { service, server } => {
+            let server = names.endpoint(*server, protocol_of(service));
+            format!("-d {} -r {server}", service_option(service, names))
+        }
+        Request::Zero { service: None } => "-Z".into(),
+        Request::Zero { service: Some(service) } => {
+            format!("-Z {}", service_option(service, names))
+        }
+        Request::SetTimeouts { timeouts: Timeouts { tcp, tcp_fin, udp } } => {
+            format!("--set {tcp} {tcp_fin} {udp}")
+        }
+        Request::Hello { .. }
+        | Request::ListServices { .. }
+        | Request::Timeouts {}
+        | Request::ListConnections { .. }
+        | Request::Counters {}
+        | Request::NextHops {} => return None,
+    })
+}
+
+fn server_command(
+    command: &str,
+    service: &ServiceId,
+    server: &ServerSpec,
+    names: &mut Names,
+) -> String {
+    let address = names.endpoint(server.address, protocol_of(service));
+    format!("{command} {} -r {address}{}", service_option(service, names), server_options(server))
 }
 
 fn service_option(id: &ServiceId, names: &mut Names) -> String {

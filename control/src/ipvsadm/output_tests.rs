@@ -549,3 +549,38 @@ fn timeouts_are_one_line() {
     let values = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
     assert_eq!(timeouts(&values), "Timeout (tcp tcpfin udp): 900 120 300\n");
 }
+
+/// The log names changes as the operator typed them.
+#[test]
+fn requests_as_commands() {
+    use crate::api::Request;
+    let service = ServiceId::Address {
+        protocol: Protocol::Tcp,
+        address: "192.168.1.100:80".parse().unwrap(),
+    };
+    let server = ServerSpec {
+        address: "192.168.1.31:80".parse().unwrap(),
+        method: Method::Dr,
+        weight: 3,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    };
+    let address = server.address;
+    for (request, expected) in [
+        (Request::Flush {}, "-C"),
+        (Request::DeleteService { service }, "-D -t 192.168.1.100:80"),
+        (
+            Request::AddServer { service, server },
+            "-a -t 192.168.1.100:80 -r 192.168.1.31:80 -g -w 3",
+        ),
+        (
+            Request::DeleteServer { service, server: address },
+            "-d -t 192.168.1.100:80 -r 192.168.1.31:80",
+        ),
+        (Request::Zero { service: None }, "-Z"),
+        (Request::SetTimeouts { timeouts: Timeouts { tcp: 1, tcp_fin: 0, udp: 3 } }, "--set 1 0 3"),
+    ] {
+        assert_eq!(command(&request).as_deref(), Some(expected));
+    }
+    assert_eq!(command(&Request::Counters {}), None);
+}

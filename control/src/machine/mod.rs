@@ -121,7 +121,7 @@ impl Machine {
             taps: taps
                 .into_iter()
                 .zip(&ports)
-                .map(|(tap, port)| TapPort { tap, pool: port.pool.clone() })
+                .map(|(tap, port)| TapPort::new(tap, port.pool.clone()))
                 .collect(),
             rings: kernel_rings,
             counters: Arc::clone(&counters),
@@ -164,13 +164,18 @@ impl Running {
         }
         // The control thread's instruments, the other holder, are gone by now.
         let Ok(ports) = Rc::try_unwrap(self.ports) else { return false };
-        let mut in_use = 0;
+        let mut pools = Vec::new();
         for OpenPort { name, mut port, pool, .. } in ports {
             if let Err(error) = port.stop() {
                 log::warn!("{error}");
                 fine = false;
             }
-            drop(port);
+            pools.push((name, pool));
+        }
+        // All ports are closed now: one's transmit queues may have held mbufs
+        // that came in by another.
+        let mut in_use = 0;
+        for (name, pool) in pools {
             if pool.in_use() > 0 {
                 log::warn!("port {name}: {} mbufs did not come back", pool.in_use());
             }
@@ -270,6 +275,7 @@ fn make_workers(
             hash_key,
             punt_limits: PuntLimits {
                 neighbour: config.punt.neighbour,
+                routing: config.punt.routing,
                 tcp: config.punt.tcp,
                 other: config.punt.other,
             },

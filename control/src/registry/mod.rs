@@ -25,6 +25,7 @@ use crate::api::{
     Error, ErrorCode, ServerSpec, ServerStatus, ServiceId, ServiceSpec, ServiceStatus, Stats,
     Timeouts,
 };
+use crate::daemon::saved;
 use rates::Meter;
 pub use rates::PERIOD_SECONDS;
 use slots::Slots;
@@ -412,6 +413,16 @@ impl Registry {
     #[must_use]
     pub fn server_address(&self, number: u32) -> Option<SocketAddr> {
         Some(self.servers.get(number)?.spec.address)
+    }
+
+    /// What is to survive a crash.
+    #[must_use]
+    pub fn saved(&self) -> saved::Services {
+        let services = self.services.values().map(|entry| saved::Service {
+            spec: entry.spec.clone(),
+            servers: entry.servers.iter().rev().map(|&n| self.server(n).spec.clone()).collect(),
+        });
+        saved::Services { timeouts: self.timeouts, services: services.collect() }
     }
 
     /// Builds the snapshot of what there now is, under a new epoch.

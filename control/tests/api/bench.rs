@@ -15,6 +15,7 @@ use control::api::{
     ServerSpec, ServiceId, ServiceSpec, Timeouts, WorkerCounters,
 };
 use control::client::{Client, ClientError};
+use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Instruments};
 use control::frame;
 use control::ipvsadm::{self, Streams};
@@ -269,7 +270,8 @@ pub(crate) fn daemon(
         connections: CONNECTIONS,
         clock,
     };
-    Daemon::new(socket, access, registry, links, None, instruments)
+    let saved = Saved::new(socket.parent().unwrap());
+    Daemon::new(socket, access, registry, links, saved, None, instruments)
 }
 
 /// What a run printed, and its exit code.

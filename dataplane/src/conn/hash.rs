@@ -18,8 +18,7 @@ impl std::fmt::Debug for HashKey {
 }
 
 impl HashKey {
-    /// A key from random numbers. Bits are set so that no multiplicand is a
-    /// small number, whatever the input.
+    /// A key from random numbers.
     #[must_use]
     pub const fn new(random: [u64; 3]) -> Self {
         Self(random)

@@ -132,6 +132,29 @@ pub fn equal_bytes(bytes: &[u8; 16], wanted: u8) -> u16 {
     bytes.iter().enumerate().fold(0, |bits, (i, &b)| bits | u16::from(b == wanted) << i)
 }
 
+/// A bit for each of 16 times that `now` has reached, the first lowest. Times
+/// wrap; one is ahead of another by up to 127.
+#[inline(always)]
+#[must_use]
+pub fn passed_bytes(times: &[u8; 16], now: u8) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8, _mm_sub_epi8};
+        // SAFETY: SSE2 is part of x86_64, and the load reads exactly the 16
+        // bytes of the reference, at any alignment.
+        unsafe {
+            let loaded = _mm_loadu_si128(times.as_ptr().cast());
+            // A negative difference is a time still ahead.
+            !_mm_movemask_epi8(_mm_sub_epi8(_mm_set1_epi8(now as i8), loaded)) as u16
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    times
+        .iter()
+        .enumerate()
+        .fold(0, |bits, (i, &t)| bits | u16::from(now.wrapping_sub(t) < 128) << i)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +182,20 @@ mod tests {
             let expected =
                 bytes.iter().enumerate().fold(0, |m, (i, &b)| m | u16::from(b == wanted) << i);
             assert_eq!(equal_bytes(&bytes, wanted), expected);
+        }
+    }
+
+    #[test]
+    fn passed_bytes_agrees_with_the_definition() {
+        for now in 0..=255u8 {
+            for first in (0..=255u8).step_by(16) {
+                let times: [u8; 16] = std::array::from_fn(|i| first + i as u8);
+                let expected = times
+                    .iter()
+                    .enumerate()
+                    .fold(0, |m, (i, &t)| m | u16::from(now.wrapping_sub(t) < 128) << i);
+                assert_eq!(passed_bytes(&times, now), expected);
+            }
         }
     }
 }

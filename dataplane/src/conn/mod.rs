@@ -7,6 +7,7 @@
 
 pub mod entry;
 pub mod hash;
+#[allow(unsafe_code, reason = "owns the table memory")]
 pub mod memory;
 pub mod state;
 pub mod table;

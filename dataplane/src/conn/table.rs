@@ -24,7 +24,7 @@ use bytemuck::Zeroable;
 
 use super::entry::Entry;
 use super::hash::HashKey;
-use super::memory::{Region, equal_bytes, prefetch_l2};
+use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l2};
 use crate::time::Tick;
 
 /// Slots in a group.
@@ -68,11 +68,7 @@ impl Group {
 
     /// The used slots whose deadline has passed.
     fn due(&self, now: u8) -> u16 {
-        let mut bits = 0;
-        for (slot, &deadline) in self.deadlines.iter().enumerate() {
-            bits |= u16::from(now.wrapping_sub(deadline) < 128) << slot;
-        }
-        bits & !self.free() & SLOT_BITS
+        passed_bytes(&self.deadlines, now) & !self.free() & SLOT_BITS
     }
 }
 

@@ -477,6 +477,35 @@ fn the_nics_hash_decides_ownership() {
     }
 }
 
+/// A NIC that does not look past options hashes only the addresses.
+#[test]
+fn the_nics_hash_does_not_count_behind_ip_options() {
+    let mut bench = Bench::new(2, 100);
+    for cport in 5000..5020 {
+        let verdicts = [tcp4(cport, "S"), with_options(tcp4(cport, "A"))].map(|mut bytes| {
+            let len = bytes.len();
+            let plain = len == 54;
+            let mut frames = [Frame::new(&mut bytes, 0, len, len, 0)];
+            frames[0].rss_hash = (!plain).then_some(1);
+            let mut verdicts = [Verdict::Punt];
+            bench.director.process(NOON, Source::Port, &mut frames, &mut verdicts);
+            verdicts[0]
+        });
+        assert_eq!(verdicts[0], verdicts[1], "one owner for all packets of {cport}");
+    }
+}
+
+/// The same packet with four bytes of no-operation options.
+fn with_options(mut packet: Vec<u8>) -> Vec<u8> {
+    packet.splice(34..34, [1; 4]);
+    packet[14] = 0x46;
+    packet[17] += 4;
+    packet[24..26].fill(0);
+    let sum = !(crate::packet::checksum::add(0, &packet[14..38]) as u16);
+    packet[24..26].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
 #[test]
 fn a_listing_is_complete_and_stays_within_its_room() {
     let mut bench = Bench::new(1, 5_000);
@@ -568,6 +597,24 @@ fn a_punt_flood_is_limited_and_counted() {
     assert_eq!(dropped, 7_499, "a quarter of a second's 10,000 and one pass");
     let counters = bench.director.counters_mut();
     assert_eq!(counters.dropped(DropReason::PuntLimitedOther), 7_499);
+}
+
+/// A flood of what clients can send, at services and at the host, leaves BGP
+/// and BFD through.
+#[test]
+fn a_flood_leaves_routing_protocols_alone() {
+    let mut bench = Bench::new(1, 100);
+    for _ in 0..20_000 {
+        bench.send(NOON, &tcp4(5000, "A"));
+        bench.send(NOON, &udp4(1, 9));
+    }
+    assert!(matches!(bench.send(NOON, &tcp4(5000, "A")).0, Verdict::Drop(_)));
+    let mut bgp = tcp4(5000, "A");
+    for ports in [[0, 179, 200, 0], [200, 0, 0, 179]] {
+        bgp[34..38].copy_from_slice(&ports);
+        assert_eq!(bench.send(NOON, &bgp).0, Verdict::Punt, "{ports:?}");
+    }
+    assert_eq!(bench.send(NOON, &udp4(49_152, 3784)).0, Verdict::Punt);
 }
 
 proptest::proptest! {

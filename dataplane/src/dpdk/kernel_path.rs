@@ -2,7 +2,6 @@
 //! the workers punt goes into the tap of the port that it came by; what the
 //! kernel sends into a tap leaves by the port.
 
-use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +17,8 @@ use super::{BURST, Mbuf, Pool, Tap};
 const AWAKE: Duration = Duration::from_millis(2);
 /// Its rest between two looks while awake.
 const NAP: Duration = Duration::from_micros(50);
+/// Rest between two attempts to read a tap that fails.
+const RETRY: Duration = Duration::from_secs(1);
 /// Longest frame that a tap gives, with room for a VLAN tag.
 const MAX_FRAME: usize = 65_535;
 
@@ -40,6 +41,41 @@ pub struct TapPort {
     pub tap: Tap,
     /// The port's pool.
     pub pool: Pool,
+    /// While reading fails: when to try again.
+    retry: Option<Instant>,
+}
+
+impl TapPort {
+    /// A tap, and the pool of its port.
+    #[must_use]
+    pub fn new(tap: Tap, pool: Pool) -> Self {
+        Self { tap, pool, retry: None }
+    }
+
+    /// The next frame that the kernel sends, if there is one. A tap that fails
+    /// was most likely removed by someone; that is said once.
+    fn recv(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if self.retry.is_some_and(|retry| Instant::now() < retry) {
+            return None;
+        }
+        match self.tap.recv(buffer) {
+            Ok(len) => {
+                self.retry = None;
+                len
+            }
+            Err(error) => {
+                if self.retry.is_none() {
+                    log::error!(
+                        "tap {}: {error}; the port has lost its kernel interface: if that was \
+                         removed (`ip link`), restart rvsd",
+                        self.tap.name()
+                    );
+                }
+                self.retry = Some(Instant::now() + RETRY);
+                None
+            }
+        }
+    }
 }
 
 /// The kernel path, ready to run.
@@ -58,7 +94,7 @@ impl KernelPath {
         let mut last_packet = Instant::now();
         let mut buffer = vec![0; MAX_FRAME];
         while !stop.load(Ordering::Relaxed) {
-            let packets = self.to_kernel() + self.from_kernel(&mut buffer);
+            let packets = self.deliver() + self.collect(&mut buffer);
             let now = Instant::now();
             if packets > 0 {
                 last_packet = now;
@@ -73,14 +109,16 @@ impl KernelPath {
     /// Waits for a tap, or a millisecond: workers do not wake this thread,
     /// which would be a system call of theirs.
     fn wait(&self) {
+        // One that fails would end every wait at once.
+        let working = self.taps.iter().filter(|t| t.retry.is_none());
         let mut fds: Vec<_> =
-            self.taps.iter().map(|t| PollFd::new(t.tap.as_fd(), PollFlags::POLLIN)).collect();
+            working.map(|t| PollFd::new(t.tap.as_fd(), PollFlags::POLLIN)).collect();
         // An error or signal only means looking sooner.
         let _ = poll(&mut fds, PollTimeout::from(1_u8));
     }
 
     /// Writes what was punted into the taps, a burst of each worker.
-    fn to_kernel(&mut self) -> usize {
+    fn deliver(&mut self) -> usize {
         let mut packets = 0;
         for ring in &mut self.rings.punted {
             for _ in 0..BURST {
@@ -98,22 +136,18 @@ impl KernelPath {
 
     /// Gives what the kernel sends to workers, a burst of each tap. A port's
     /// packets all go by one worker, so they stay in order.
-    fn from_kernel(&mut self, buffer: &mut [u8]) -> usize {
+    fn collect(&mut self, buffer: &mut [u8]) -> usize {
         let mut packets = 0;
         let workers = self.rings.inject.len();
-        for (index, TapPort { tap, pool }) in self.taps.iter().enumerate() {
+        for (index, port) in self.taps.iter_mut().enumerate() {
             let ring = &mut self.rings.inject[index % workers];
             for _ in 0..BURST {
-                let len = match tap.recv(buffer) {
-                    Ok(Some(len)) => len,
-                    Ok(None) => break,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => break,
-                    // The operator set the tap down or it is going away.
-                    Err(_) => break,
-                };
+                let Some(len) = port.recv(buffer) else { break };
                 packets += 1;
-                let mbuf =
-                    pool.alloc().and_then(|mut mbuf| mbuf.append(&buffer[..len]).then_some(mbuf));
+                let mbuf = port
+                    .pool
+                    .alloc()
+                    .and_then(|mut mbuf| mbuf.append(&buffer[..len]).then_some(mbuf));
                 let sent =
                     mbuf.is_some_and(|mbuf| ring.push(Parcel { mbuf, port: index as u8 }).is_ok());
                 let counter = if sent {

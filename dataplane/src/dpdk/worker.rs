@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use super::rings::{Parcel, WorkerRings};
 use super::{BURST, Eal, EalError, IpChecksum, Mbuf, RxBurst, RxQueue, TxBuffer};
 use crate::counters::{Counters, DropReason};
-use crate::director::{Director, Source, Verdict};
+use crate::director::{self, Director, Source, Verdict};
 use crate::packet::Frame;
 use crate::time::{Clock, Tick};
 
@@ -26,6 +26,8 @@ pub enum Idle {
 const EMPTY_ROUNDS: u32 = 256;
 /// Its shortest and longest sleep.
 const SLEEP: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(500));
+
+const _: () = assert!(BURST <= director::BURST, "the director takes a whole burst");
 
 /// One worker's part of a port.
 pub struct WorkerPort {

@@ -30,9 +30,22 @@ pub fn fold(mut sum: u64) -> u16 {
 }
 
 /// Whether an IPv4 header, checksum included, sums to all ones (RFC 791).
+///
+/// All ones and all zeroes read the same in any byte order, so the fixed part
+/// is summed in five native words: on every packet, a loop over 16-bit words
+/// costs several times as much.
 #[must_use]
+#[inline]
 pub fn ip4_header_is_good(header: &[u8]) -> bool {
-    add(0, header) == 0xffff
+    let Some((fixed, options)) = header.split_first_chunk::<20>() else { return false };
+    let mut sum = 0;
+    for word in fixed.chunks_exact(4) {
+        sum += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    }
+    if !options.is_empty() {
+        sum += u64::from((add(0, options) as u16).to_be());
+    }
+    fold(sum) == 0xffff
 }
 
 /// The header checksum after the TTL went down by one: the word that holds it
@@ -52,6 +65,19 @@ mod tests {
     #[test]
     fn sums_the_example_of_the_rfc() {
         assert_eq!(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+    }
+
+    /// The header check agrees with the plain sum, options or not.
+    #[test]
+    fn the_header_check_is_the_sum() {
+        let mut header: Vec<u8> = (0..60).map(|i| (i * 37 + 11) as u8).collect();
+        for len in [0, 19, 20, 24, 44, 60] {
+            for change in 0..=u16::MAX {
+                header[10..12].copy_from_slice(&change.to_be_bytes());
+                let good = len >= 20 && add(0, &header[..len]) == 0xffff;
+                assert_eq!(ip4_header_is_good(&header[..len]), good, "{len}, {change:#x}");
+            }
+        }
     }
 
     #[test]

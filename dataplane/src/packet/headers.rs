@@ -96,11 +96,37 @@ pub struct Headers {
     pub fragment: bool,
     /// Offset of the IP header in the frame.
     pub l3: u16,
+    /// Offset of the TCP or UDP header, or of a fragment's payload.
+    pub l4: u16,
     /// Length of the IP packet, header included.
     pub ip_len: u16,
 }
 
 impl Headers {
+    /// Those of no packet, for [`parse`] to fill in.
+    pub const NONE: Self = Self {
+        addresses: Addresses::V4 { src: 0, dst: 0 },
+        protocol: Protocol::Tcp,
+        src_port: 0,
+        dst_port: 0,
+        tcp_flags: 0,
+        fragment: false,
+        l3: 0,
+        l4: 0,
+        ip_len: 0,
+    };
+
+    /// Whether layer 4 follows right after the fixed part of the IP header.
+    #[must_use]
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        let fixed = match self.family() {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
+        self.l4 - self.l3 == fixed
+    }
+
     /// The address family.
     #[must_use]
     pub fn family(&self) -> Family {
@@ -114,8 +140,8 @@ impl Headers {
 /// What a well-formed frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
-    /// TCP or UDP to one host: possibly a service's.
-    Flow(Headers),
+    /// TCP or UDP to one host: possibly a service's. Its headers are filled in.
+    Flow,
     /// For the kernel, whatever the services are.
     Kernel(PuntKind),
 }
@@ -127,14 +153,23 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IP6: u16 = 0x86dd;
 const ICMPV6: u8 = 58;
+const OSPF: u8 = 89;
+const VRRP: u8 = 112;
 /// Extension headers that RVS follows; hosts send at most a few.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Parses a frame that came in on a port with the address `port_mac`.
+/// Parses a frame that came in on a port with the address `port_mac`. The
+/// headers go where the caller keeps them: copied out through several results,
+/// they would cost as much as the parsing.
 ///
 /// # Errors
 /// The reason to drop it.
-pub fn parse(frame: &Frame<'_>, port_mac: Mac) -> Result<Parsed, DropReason> {
+#[inline]
+pub fn parse(
+    frame: &Frame<'_>,
+    port_mac: Mac,
+    headers: &mut Headers,
+) -> Result<Parsed, DropReason> {
     let bytes = frame.bytes();
     let Some((ethernet, _)) = bytes.split_first_chunk::<ETHERNET>() else {
         return Err(DropReason::EthShort);
@@ -148,8 +183,8 @@ pub fn parse(frame: &Frame<'_>, port_mac: Mac) -> Result<Parsed, DropReason> {
         return Err(DropReason::EthOtherHost);
     }
     match ethertype {
-        ETHERTYPE_IP4 => parse_ip4(frame, l3),
-        ETHERTYPE_IP6 => parse_ip6(frame, l3),
+        ETHERTYPE_IP4 => parse_ip4(frame, l3, headers),
+        ETHERTYPE_IP6 => parse_ip6(frame, l3, headers),
         ETHERTYPE_ARP => Ok(Parsed::Kernel(PuntKind::Neighbour)),
         _ => Ok(Parsed::Kernel(PuntKind::Other)),
     }
@@ -169,26 +204,44 @@ fn ethertype(bytes: &[u8]) -> Result<(u16, usize), DropReason> {
     Ok((inner, ETHERNET + VLAN_TAG))
 }
 
-/// The kind of a frame to a group address. Only what tells neighbour discovery
-/// from the rest is looked at.
+/// The kind of a frame to a group address, of which only the fixed part of the
+/// IP header is looked at.
 fn group_kind(bytes: &[u8], ethertype: u16, l3: usize) -> PuntKind {
-    match ethertype {
-        ETHERTYPE_ARP => PuntKind::Neighbour,
-        ETHERTYPE_IP6 if bytes.get(l3 + 6) == Some(&ICMPV6) => icmp6_kind(bytes, l3 + 40),
+    let ip = bytes.get(l3..).unwrap_or_default();
+    match (ethertype, ip) {
+        (ETHERTYPE_ARP, _) => PuntKind::Neighbour,
+        (ETHERTYPE_IP4, [_, _, _, _, _, _, _, _, ttl, protocol, ..]) => ip_kind(*protocol, *ttl),
+        (ETHERTYPE_IP6, [_, _, _, _, _, _, ICMPV6, ttl, ..]) => icmp6_kind(bytes, l3 + 40, *ttl),
+        (ETHERTYPE_IP6, [_, _, _, _, _, _, protocol, ttl, ..]) => ip_kind(*protocol, *ttl),
         _ => PuntKind::Other,
     }
 }
 
-/// Router and neighbour solicitations and advertisements, redirects (RFC 4861,
-/// types 133 to 137) keep neighbours resolved; the rest is ordinary traffic.
-fn icmp6_kind(bytes: &[u8], l4: usize) -> PuntKind {
-    match bytes.get(l4) {
-        Some(133..=137) => PuntKind::Neighbour,
+/// What no router passes on: a packet that arrives with it was sent by a
+/// neighbour (RFC 5082), so no flood from afar takes the place of such packets.
+const NEIGHBOURS_TTL: u8 = 255;
+
+/// The kind of a packet that is neither TCP nor UDP. VRRP is valid with the
+/// neighbours' TTL only (RFC 5798, section 5.1.1.3).
+const fn ip_kind(protocol: u8, ttl: u8) -> PuntKind {
+    match (protocol, ttl) {
+        (OSPF, _) | (VRRP, NEIGHBOURS_TTL) => PuntKind::Routing,
         _ => PuntKind::Other,
     }
 }
 
-fn parse_ip4(frame: &Frame<'_>, l3: usize) -> Result<Parsed, DropReason> {
+/// Router and neighbour solicitations and advertisements, redirects (types 133
+/// to 137, valid with the neighbours' hop limit only: RFC 4861, section 6.1)
+/// keep neighbours resolved; the rest is ordinary traffic.
+fn icmp6_kind(bytes: &[u8], l4: usize, hop_limit: u8) -> PuntKind {
+    match (bytes.get(l4), hop_limit) {
+        (Some(133..=137), NEIGHBOURS_TTL) => PuntKind::Neighbour,
+        _ => PuntKind::Other,
+    }
+}
+
+#[inline]
+fn parse_ip4(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Parsed, DropReason> {
     let bytes = frame.bytes();
     let Some(header) = bytes.get(l3..).and_then(<[u8]>::first_chunk::<20>) else {
         return Err(DropReason::Ip4Truncated);
@@ -213,13 +266,17 @@ fn parse_ip4(frame: &Frame<'_>, l3: usize) -> Result<Parsed, DropReason> {
         return Err(DropReason::IpMartian);
     }
     let Some(protocol) = Protocol::from_number(header[9]) else {
-        return Ok(Parsed::Kernel(PuntKind::Other));
+        return Ok(Parsed::Kernel(ip_kind(header[9], header[8])));
     };
+    let l4 = l3 + header_len;
+    headers.addresses = Addresses::V4 { src, dst };
+    headers.protocol = protocol;
     // More-fragments flag and offset; only a whole datagram has both 0.
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
-    let addresses = Addresses::V4 { src, dst };
-    let l4_len = usize::from(ip_len) - header_len;
-    flow(bytes, addresses, protocol, fragment, l3, l3 + header_len, l4_len, ip_len)
+    headers.fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
+    headers.l3 = l3 as u16;
+    headers.l4 = l4 as u16;
+    headers.ip_len = ip_len;
+    parse_l4(bytes, usize::from(ip_len) - header_len, headers)
 }
 
 /// 0/8, 127/8, and everything from 224/4 upwards is no host's address.
@@ -228,7 +285,8 @@ const fn is_martian4(src: u32) -> bool {
     first == 0 || first == 127 || first >= 224
 }
 
-fn parse_ip6(frame: &Frame<'_>, l3: usize) -> Result<Parsed, DropReason> {
+#[inline]
+fn parse_ip6(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Parsed, DropReason> {
     let bytes = frame.bytes();
     let Some(header) = bytes.get(l3..).and_then(<[u8]>::first_chunk::<40>) else {
         return Err(DropReason::Ip6Truncated);
@@ -256,21 +314,26 @@ fn parse_ip6(frame: &Frame<'_>, l3: usize) -> Result<Parsed, DropReason> {
     let chain = skip_extensions(bytes, header[6], l3 + 40, end)?;
     let Some(protocol) = Protocol::from_number(chain.protocol) else {
         let kind = match chain.protocol {
-            ICMPV6 if !chain.fragment => icmp6_kind(bytes, chain.l4),
-            _ => PuntKind::Other,
+            ICMPV6 if !chain.fragment => icmp6_kind(bytes, chain.l4, header[7]),
+            other => ip_kind(other, header[7]),
         };
         return Ok(Parsed::Kernel(kind));
     };
-    let addresses = Addresses::V6 { src, dst };
-    let l4_len = end - chain.l4;
-    flow(bytes, addresses, protocol, chain.fragment, l3, chain.l4, l4_len, ip_len)
+    headers.addresses = Addresses::V6 { src, dst };
+    headers.protocol = protocol;
+    headers.fragment = chain.fragment;
+    headers.l3 = l3 as u16;
+    headers.l4 = chain.l4 as u16;
+    headers.ip_len = ip_len;
+    parse_l4(bytes, end - chain.l4, headers)
 }
 
-/// Loopback and multicast; `::` is for neighbour discovery, whose packets go
-/// to groups.
+/// Loopback, multicast, and IPv4-mapped addresses, which have no place on a
+/// wire (as `ipv6_rcv` has it); `::` is for neighbour discovery, whose packets
+/// go to groups.
 fn is_martian6(src: &[u8; 16]) -> bool {
     let value = u128::from_be_bytes(*src);
-    value <= 1 || src[0] == 0xff
+    value <= 1 || src[0] == 0xff || value >> 32 == 0xffff
 }
 
 /// What follows the IPv6 extension headers.
@@ -318,44 +381,24 @@ fn skip_extensions(
     Err(DropReason::Ip6TooManyHeaders)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the two families' common tail, inlined")]
-#[inline(always)]
-fn flow(
-    bytes: &[u8],
-    addresses: Addresses,
-    protocol: Protocol,
-    fragment: bool,
-    l3: usize,
-    l4: usize,
-    l4_len: usize,
-    ip_len: u16,
-) -> Result<Parsed, DropReason> {
-    let mut headers = Headers {
-        addresses,
-        protocol,
-        src_port: 0,
-        dst_port: 0,
-        tcp_flags: 0,
-        fragment,
-        l3: l3 as u16,
-        ip_len,
-    };
-    if fragment {
-        return Ok(Parsed::Flow(headers));
+/// Fills in what the first bytes of `l4_len` behind the IP headers say.
+#[inline]
+fn parse_l4(bytes: &[u8], l4_len: usize, headers: &mut Headers) -> Result<Parsed, DropReason> {
+    (headers.src_port, headers.dst_port, headers.tcp_flags) = (0, 0, 0);
+    if headers.fragment {
+        return Ok(Parsed::Flow);
     }
-    let needed = protocol.header_len();
-    if l4_len < needed {
-        return Err(DropReason::L4Truncated);
-    }
-    let Some(header) = bytes.get(l4..l4 + needed) else {
+    let needed = headers.protocol.header_len();
+    let l4 = usize::from(headers.l4);
+    let Some(header) = bytes.get(l4..l4 + needed).filter(|_| l4_len >= needed) else {
         return Err(DropReason::L4Truncated);
     };
     headers.src_port = u16::from_be_bytes([header[0], header[1]]);
     headers.dst_port = u16::from_be_bytes([header[2], header[3]]);
-    if protocol == Protocol::Tcp {
+    if headers.protocol == Protocol::Tcp {
         headers.tcp_flags = header[13];
     }
-    Ok(Parsed::Flow(headers))
+    Ok(Parsed::Flow)
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

@@ -8,9 +8,13 @@ const CIP: [u8; 4] = [192, 168, 1, 12];
 const VIP: [u8; 4] = [192, 168, 1, 100];
 
 fn parse_bytes(bytes: &[u8]) -> Result<Parsed, DropReason> {
+    parse_into(bytes, &mut { Headers::NONE })
+}
+
+fn parse_into(bytes: &[u8], headers: &mut Headers) -> Result<Parsed, DropReason> {
     let mut buffer = bytes.to_vec();
     let len = buffer.len();
-    parse(&Frame::new(&mut buffer, 0, len, len, 0), MAC)
+    parse(&Frame::new(&mut buffer, 0, len, len, 0), MAC, headers)
 }
 
 fn tcp4() -> Vec<u8> {
@@ -35,10 +39,10 @@ fn udp6() -> Vec<u8> {
 }
 
 fn flow(bytes: &[u8]) -> Headers {
-    match parse_bytes(bytes) {
-        Ok(Parsed::Flow(headers)) => headers,
-        other => panic!("a flow, not {other:?}"),
-    }
+    // What an earlier packet left must not shine through.
+    let mut headers = Headers { src_port: 1, dst_port: 2, tcp_flags: 3, ..Headers::NONE };
+    assert_eq!(parse_into(bytes, &mut headers), Ok(Parsed::Flow));
+    headers
 }
 
 fn fix_checksum(bytes: &mut [u8]) {
@@ -58,6 +62,7 @@ fn tcp_over_ipv4() {
         tcp_flags: tcp::SYN,
         fragment: false,
         l3: 14,
+        l4: 34,
         ip_len: 47,
     };
     assert_eq!(flow(&tcp4()), expected);
@@ -150,7 +155,8 @@ fn a_last_fragment_shorter_than_a_header_is_still_a_fragment() {
 #[test]
 fn malformed_packets_have_their_reason() {
     type Change = fn(&mut Vec<u8>);
-    let rows: &[(&str, fn() -> Vec<u8>, Change, DropReason)] = &[
+    type Good = fn() -> Vec<u8>;
+    let rows: &[(&str, Good, Change, DropReason)] = &[
         ("no ethernet header", tcp4, |b| b.truncate(13), DropReason::EthShort),
         ("another host's", tcp4, |b| b[5] = 9, DropReason::EthOtherHost),
         ("half an IPv4 header", tcp4, |b| b.truncate(30), DropReason::Ip4Truncated),
@@ -200,6 +206,15 @@ fn malformed_packets_have_their_reason() {
             },
             DropReason::IpMartian,
         ),
+        (
+            "IPv6 from an IPv4-mapped address",
+            udp6,
+            |b| {
+                b[22..32].fill(0);
+                b[32..34].fill(0xff);
+            },
+            DropReason::IpMartian,
+        ),
         ("IPv6 without room for UDP", udp6, |b| b[19] = 7, DropReason::L4Truncated),
         ("extension past the end", udp6, |b| b[20] = 60, DropReason::Ip6BadHeader),
         (
@@ -227,7 +242,7 @@ fn a_checksum_that_the_nic_verified_is_not_computed_again() {
     let len = bytes.len();
     let mut frame = Frame::new(&mut bytes, 0, len, len, 0);
     frame.ip_checksum_good = true;
-    assert!(matches!(parse(&frame, MAC), Ok(Parsed::Flow(_))));
+    assert!(matches!(parse(&frame, MAC, &mut { Headers::NONE }), Ok(Parsed::Flow)));
 }
 
 #[test]
@@ -257,10 +272,51 @@ fn what_the_kernel_gets() {
     solicitation[..6].copy_from_slice(&MAC);
     assert_eq!(parse_bytes(&solicitation), Ok(Parsed::Kernel(PuntKind::Neighbour)));
 
+    // From afar, where a flood may come from, it is ordinary traffic.
+    solicitation[21] = 254;
+    assert_eq!(parse_bytes(&solicitation), Ok(Parsed::Kernel(PuntKind::Other)));
+
     // A TCP packet to a group is no service's.
     let mut bytes = tcp4();
     bytes[0] = 1;
     assert_eq!(parse_bytes(&bytes), Ok(Parsed::Kernel(PuntKind::Other)));
+}
+
+#[test]
+fn routing_protocols_have_a_kind_of_their_own() {
+    let packet = |mac: Mac, protocol: u8, ttl: u8| {
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, mac)
+            .ipv4(CIP, [224, 0, 0, 18], ttl)
+            .write(&mut bytes, IpNumber(protocol), &[0; 20])
+            .unwrap();
+        bytes
+    };
+    let group = [1, 0, 0x5e, 0, 0, 18];
+    for mac in [group, MAC] {
+        for (protocol, ttl, kind) in [
+            (VRRP, 255, PuntKind::Routing),
+            (VRRP, 254, PuntKind::Other),
+            (OSPF, 1, PuntKind::Routing),
+            (1, 255, PuntKind::Other),
+        ] {
+            let parsed = parse_bytes(&packet(mac, protocol, ttl));
+            assert_eq!(parsed, Ok(Parsed::Kernel(kind)), "{mac:?} {protocol} {ttl}");
+        }
+    }
+    for protocol in [VRRP, OSPF] {
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, [0x33, 0x33, 0, 0, 0, 0x12])
+            .ipv6([0xfe; 16], [0xff; 16], 255)
+            .write(&mut bytes, IpNumber(protocol), &[0; 20])
+            .unwrap();
+        assert_eq!(parse_bytes(&bytes), Ok(Parsed::Kernel(PuntKind::Routing)));
+    }
+    // Cut off anywhere, it is something.
+    for len in 14..34 {
+        let cut = parse_bytes(&packet(group, VRRP, 255)[..len]);
+        assert!(matches!(cut, Ok(Parsed::Kernel(_))), "{len}: {cut:?}");
+    }
 }
 
 proptest::proptest! {

@@ -1,0 +1,90 @@
+//! The kernel path against a real kernel: packets both ways, and a tap that
+//! someone removes.
+#![cfg(feature = "dpdk")]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
+use dataplane::dpdk::rings::{Parcel, WorkerRings, connect};
+use dataplane::dpdk::{Eal, EalConfig, HugePages, Pool, Tap};
+use nix::time::{ClockId, clock_gettime};
+
+#[test]
+#[ignore = "needs root, and a network namespace to itself: unshare -n"]
+fn a_removed_tap_is_survived_at_rest() {
+    let config = EalConfig {
+        program: "dpdk_kernel_path",
+        memory_mb: 64,
+        huge: HugePages::Auto,
+        file_prefix: "rvstestkernel",
+        devices: &[],
+        extra_args: &[],
+    };
+    let eal = Eal::init(&config).unwrap();
+    let pool = Pool::new(&eal, "taps", 4095, 256, None, Pool::DATA_ROOM).unwrap();
+    let (mut workers, kernel) = connect(1);
+    let mut worker = workers.remove(0);
+    let taps = ["hv-stays", "hv-goes"]
+        .map(|name| Tap::create(name, [2, 0, 0, 0, 0x98, name.len() as u8], 1500).unwrap())
+        .map(|tap| TapPort::new(tap, pool.clone()));
+    ip("addr add 10.97.0.1/24 dev hv-stays");
+    let counters = Arc::new(KernelCounters::default());
+    let path = KernelPath { taps: taps.into(), rings: kernel, counters: Arc::clone(&counters) };
+    let stop = Arc::new(AtomicBool::new(false));
+    let thread = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            path.run(&stop);
+            clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap()
+        }
+    });
+
+    asks_and_is_answered(&pool, &mut worker);
+    ip("link del hv-goes");
+    // To a tap that is gone: counted, and the others go on.
+    let mut mbuf = pool.alloc().unwrap();
+    assert!(mbuf.append(&[0; 60]));
+    worker.punt.push(Parcel { mbuf, port: 1 }).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(counters.to_kernel_failed.load(Ordering::Relaxed), 1);
+    asks_and_is_answered(&pool, &mut worker);
+
+    stop.store(true, Ordering::Relaxed);
+    let used = Duration::from(thread.join().unwrap());
+    println!("CPU time of the kernel path: {used:?}");
+    assert!(used < Duration::from_millis(500), "it spins: {used:?}");
+    drop(worker);
+    assert_eq!(pool.in_use(), 0);
+}
+
+/// An ARP question into the tap, the kernel's answer out of it.
+fn asks_and_is_answered(pool: &Pool, worker: &mut WorkerRings) {
+    while worker.inject.pop().is_ok() {}
+    let question = [
+        [0xff; 6].as_slice(),
+        &[2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+        &[2, 0, 0, 0, 0, 7, 10, 97, 0, 7],
+        &[0, 0, 0, 0, 0, 0, 10, 97, 0, 1],
+    ]
+    .concat();
+    let mut mbuf = pool.alloc().unwrap();
+    assert!(mbuf.append(&question));
+    worker.punt.push(Parcel { mbuf, port: 0 }).unwrap();
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        let Ok(Parcel { mbuf, port }) = worker.inject.pop() else { continue };
+        let data = mbuf.data();
+        if port == 0 && data.len() >= 42 && data[12..14] == [8, 6] && data[20..22] == [0, 2] {
+            return;
+        }
+    }
+    panic!("the kernel did not answer ARP on the tap");
+}
+
+fn ip(args: &str) {
+    let status = Command::new("ip").args(args.split_whitespace()).status().unwrap();
+    assert!(status.success(), "ip {args}");
+}
