@@ -109,8 +109,12 @@ pub enum Request {
     },
     /// Reads the counters of every worker and port.
     Counters {},
-    /// Lists the next hop that each server's packets take.
-    NextHops {},
+    /// Lists the next hop that each server's packets take, in the order of
+    /// [`Request::ListServices`].
+    NextHops {
+        /// Where to go on, from [`Response::NextHops::next`].
+        cursor: Option<u64>,
+    },
 }
 
 impl Request {
@@ -123,7 +127,7 @@ impl Request {
             | Self::Timeouts {}
             | Self::ListConnections { .. }
             | Self::Counters {}
-            | Self::NextHops {} => false,
+            | Self::NextHops { .. } => false,
             Self::AddService { .. }
             | Self::EditService { .. }
             | Self::DeleteService { .. }
@@ -188,8 +192,10 @@ pub enum Response {
     },
     /// To [`Request::NextHops`].
     NextHops {
-        /// One per server, in the order of the listing.
+        /// One per server.
         next_hops: Vec<NextHop>,
+        /// Present when there are more.
+        next: Option<u64>,
     },
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::api::{self, Reply, Request, Response, ServiceId, ServiceStatus, Timeouts};
+use crate::api::{self, NextHop, Reply, Request, Response, ServiceId, ServiceStatus, Timeouts};
 use crate::frame::{self, FrameError};
 
 /// Where rvsd listens unless it is told otherwise.
@@ -109,6 +109,24 @@ impl Client {
                 Response::Services { services, next, table_size } => {
                     all.services.extend(services);
                     all.table_size = table_size;
+                    cursor = next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Lists the way to every server.
+    pub fn next_hops(&mut self) -> Result<Vec<NextHop>, ClientError> {
+        let mut all = Vec::new();
+        let mut cursor = None;
+        loop {
+            match self.call(&Request::NextHops { cursor })? {
+                Response::NextHops { next_hops, next } => {
+                    all.extend(next_hops);
                     cursor = next;
                 }
                 other => return Err(unexpected(&other)),
@@ -353,6 +371,15 @@ mod tests {
                 Request::ListServices { service: None, cursor: Some(3) },
             ]
         );
+    }
+
+    #[test]
+    fn next_hops_follow_the_cursor() {
+        let page = |next| Ok(Response::NextHops { next_hops: Vec::new(), next });
+        let server = TestServer::start(vec![hello(), page(Some(3)), page(None)]);
+        let mut client = Client::connect(server.path()).unwrap();
+        assert_eq!(client.next_hops().unwrap(), []);
+        assert_eq!(server.requests()[2], Request::NextHops { cursor: Some(3) });
     }
 
     #[test]

@@ -29,11 +29,10 @@ pub fn show(
     json: bool,
     all: bool,
 ) -> Result<String, ClientError> {
-    let request = match topic {
-        Topic::Nexthops => Request::NextHops {},
-        Topic::Workers | Topic::Ports | Topic::Drops => Request::Counters {},
+    let response = match topic {
+        Topic::Nexthops => Response::NextHops { next_hops: client.next_hops()?, next: None },
+        Topic::Workers | Topic::Ports | Topic::Drops => client.call(&Request::Counters {})?,
     };
-    let response = client.call(&request)?;
     if json {
         let text = serde_json::to_string_pretty(&response)
             .map_err(|error| ClientError::BadReply(error.to_string()))?;
@@ -45,7 +44,7 @@ pub fn show(
             Ok(show_ports(ports, kernel_path))
         }
         (Topic::Drops, Response::Counters { workers, .. }) => Ok(show_drops(workers, all)),
-        (Topic::Nexthops, Response::NextHops { next_hops }) => Ok(show_next_hops(next_hops)),
+        (Topic::Nexthops, Response::NextHops { next_hops, .. }) => Ok(show_next_hops(next_hops)),
         _ => Err(ClientError::BadReply("a response of the wrong kind".to_owned())),
     }
 }
@@ -328,7 +327,8 @@ kernel path
             hop("10.0.0.9:80", Some("lan"), Some("192.168.1.1"), None),
             hop("10.9.0.9:80", None, None, None),
         ];
-        let text = shown(Response::NextHops { next_hops }, Topic::Nexthops, false, false);
+        let text =
+            shown(Response::NextHops { next_hops, next: None }, Topic::Nexthops, false, false);
         let expected = "\
 TCP 192.168.1.100:80
   -> 192.168.1.31:80

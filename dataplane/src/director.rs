@@ -32,9 +32,14 @@ use crate::update::{ConnectionKey, ConnectionRow, Dump, Reply, Update, WorkerEnd
 /// Most packets in a burst.
 pub const BURST: usize = 64;
 
-/// Groups that one round of housekeeping lists at most, so that a listing
-/// delays a burst by a few microseconds only.
-const DUMP_GROUPS: usize = 64;
+/// Groups that one round of housekeeping reads at most for a listing, 32 KB in
+/// order, and rows after which it stops: a burst waits a few microseconds only.
+const DUMP_GROUPS: usize = 1024;
+const DUMP_ROWS: usize = 512;
+/// Rounds after which a listing is answered as far as it came. A worker that
+/// has nothing to do sleeps between rounds, and control takes one that does not
+/// answer for stalled.
+const DUMP_ROUNDS: usize = 256;
 
 /// What becomes of a packet. Drops are already counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +92,8 @@ pub struct Director {
     core: Core,
     staged: Box<[Staged; BURST]>,
     link: WorkerEnd,
-    dump: Option<Box<Dump>>,
+    /// The listing under way, and the rounds that it took so far.
+    dump: Option<(Box<Dump>, usize)>,
     sweep: SweepPace,
 }
 
@@ -204,8 +210,8 @@ impl Director {
             self.core.age(&mut self.table4, now, groups);
             self.core.age(&mut self.table6, now, groups);
         }
-        if let Some(dump) = self.dump.take() {
-            self.go_on_with(dump);
+        if let Some((dump, rounds)) = self.dump.take() {
+            self.go_on_with(dump, rounds + 1);
         }
         self.core.counters.connections = (self.table4.len() + self.table6.len()) as u64;
         self.link.shared().counters.publish(&self.core.counters);
@@ -239,23 +245,24 @@ impl Director {
                 // One listing at a time; control sends the next when it has
                 // the last. Answered as it is, it makes control ask again.
                 Some(_) => self.link.reply(Reply::Dump(dump)),
-                None => self.dump = Some(dump),
+                None => self.dump = Some((dump, 0)),
             },
         }
     }
 
     /// Adds rows to a listing until it is full, finished, or has had its share
     /// of this loop.
-    fn go_on_with(&mut self, mut dump: Box<Dump>) {
+    fn go_on_with(&mut self, mut dump: Box<Dump>, rounds: usize) {
         let timeouts = &self.core.snapshot.timeouts;
         let rows = &mut dump.rows;
+        let share = rows.len() + DUMP_ROWS;
         let mut full = false;
         for _ in 0..DUMP_GROUPS {
             full = rows.capacity() - rows.len() < Table::<Entry4>::GROUP_SLOTS;
             let groups =
                 if dump.ipv6 { self.table6.group_count() } else { self.table4.group_count() };
             dump.finished = dump.group >= groups;
-            if full || dump.finished {
+            if full || dump.finished || rows.len() >= share {
                 break;
             }
             let mut show = |key, body: &Body| {
@@ -270,10 +277,10 @@ impl Director {
             }
             dump.group += 1;
         }
-        if full || dump.finished {
+        if full || dump.finished || rounds == DUMP_ROUNDS {
             self.link.reply(Reply::Dump(dump));
         } else {
-            self.dump = Some(dump);
+            self.dump = Some((dump, rounds));
         }
     }
 }

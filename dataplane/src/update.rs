@@ -27,7 +27,7 @@ pub enum Update {
 pub enum Reply {
     /// The configuration that was replaced.
     Retired(Arc<Snapshot>),
-    /// The listing, as far as there was room.
+    /// The listing, as far as there was room and time.
     Dump(Box<Dump>),
 }
 

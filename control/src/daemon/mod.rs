@@ -341,7 +341,7 @@ impl Daemon {
                 }
             }
             Request::Counters {} => Ok(self.counters()),
-            Request::NextHops {} => Ok(Response::NextHops { next_hops: self.next_hops() }),
+            Request::NextHops { cursor } => Ok(self.next_hops(cursor)),
             other => Err(Error::new(ErrorCode::BadRequest, format!("not now: {other:?}"))),
         };
         Outcome::Answer(reply)
@@ -362,8 +362,9 @@ impl Daemon {
         }
     }
 
-    fn next_hops(&self) -> Vec<NextHop> {
-        let rows = self.registry.servers().map(|(service, server, hop)| {
+    fn next_hops(&self, cursor: Option<u64>) -> Response {
+        let (rows, next) = self.registry.servers_from(cursor, crate::api::MAX_ROWS);
+        let rows = rows.into_iter().map(|(service, server, hop)| {
             let way = self.network.as_ref().and_then(|n| n.neighbour(server.address.ip()));
             NextHop {
                 service: service.id,
@@ -376,7 +377,7 @@ impl Daemon {
                 },
             }
         });
-        rows.collect()
+        Response::NextHops { next_hops: rows.collect(), next }
     }
 
     fn must_resolve(&self) -> bool {

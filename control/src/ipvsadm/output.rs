@@ -254,7 +254,7 @@ pub fn command(request: &Request) -> Option<String> {
         | Request::Timeouts {}
         | Request::ListConnections { .. }
         | Request::Counters {}
-        | Request::NextHops {} => return None,
+        | Request::NextHops { .. } => return None,
     })
 }
 

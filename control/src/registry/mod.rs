@@ -77,6 +77,9 @@ struct ServerEntry {
     published: Arc<Server>,
 }
 
+/// A server in use: its service, itself, how its packets leave.
+pub type ServerRow<'a> = (&'a ServiceSpec, &'a ServerSpec, Hop);
+
 /// Finds how packets to a server leave.
 pub type Resolve<'a> = &'a dyn Fn(&ServerSpec) -> Hop;
 
@@ -376,12 +379,32 @@ impl Registry {
 
     /// The servers in use, with the service they belong to and how their
     /// packets leave, in the order of the listing.
-    pub fn servers(&self) -> impl Iterator<Item = (&ServiceSpec, &ServerSpec, Hop)> {
-        self.services.values().rev().flat_map(|service| {
-            service.servers.iter().map(|&number| {
-                let server = self.server(number);
-                (&service.spec, &server.spec, server.published.hop)
-            })
+    pub fn servers(&self) -> impl Iterator<Item = ServerRow<'_>> {
+        self.services.values().rev().flat_map(|service| self.servers_in(service))
+    }
+
+    /// The same from a cursor on, whole services until `rows` are reached; and
+    /// the cursor to go on with.
+    #[must_use]
+    pub fn servers_from(
+        &self,
+        cursor: Option<u64>,
+        rows: usize,
+    ) -> (Vec<ServerRow<'_>>, Option<u64>) {
+        let mut page = Vec::new();
+        for (&place, service) in self.services.range(..=cursor.unwrap_or(u64::MAX)).rev() {
+            if page.len() + service.servers.len() > rows && !page.is_empty() {
+                return (page, Some(place));
+            }
+            page.extend(self.servers_in(service));
+        }
+        (page, None)
+    }
+
+    fn servers_in<'a>(&'a self, service: &'a ServiceEntry) -> impl Iterator<Item = ServerRow<'a>> {
+        service.servers.iter().map(|&number| {
+            let server = self.server(number);
+            (&service.spec, &server.spec, server.published.hop)
         })
     }
 

@@ -317,3 +317,41 @@ fn a_large_trash_costs_other_services_nothing() {
     assert!(registry.empty_trash(epoch));
     assert!(registry.trash.is_empty());
 }
+
+#[test]
+fn next_hops_go_on_by_cursor() {
+    let mut registry = registry();
+    for port in 1..=20 {
+        let address = format!("10.0.0.1:{port}");
+        registry.add_service(service(&address, "rr")).unwrap();
+        for last in 1..=port % 4 {
+            let server = server(&format!("192.168.1.{last}:80"), 1);
+            registry.add_server(&id(&address), server, NO_ROUTE).unwrap();
+        }
+    }
+    let all: Vec<_> = registry.servers().collect();
+    let (mut seen, mut cursor) = (Vec::new(), None);
+    loop {
+        let (page, next) = registry.servers_from(cursor, 5);
+        assert!(page.len() <= 5);
+        seen.extend(page);
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, all);
+    assert_eq!(registry.servers_from(None, 1).0.len(), 3, "a service is not divided");
+}
+
+#[test]
+fn an_address_with_a_scope_is_refused() {
+    let mut registry = registry();
+    let vip = "[fd00::100]:80";
+    registry.add_service(service(vip, "rr")).unwrap();
+    registry.add_server(&id(vip), server("[fe80::1]:80", 1), NO_ROUTE).unwrap();
+    let add = registry.add_server(&id(vip), server("[fe80::1%2]:80", 1), NO_ROUTE);
+    assert_eq!(code(add), ErrorCode::InvalidArgument);
+    let add = registry.add_service(service("[fe80::2%2]:80", "rr"));
+    assert_eq!(code(add), ErrorCode::InvalidArgument);
+}

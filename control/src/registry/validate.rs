@@ -38,6 +38,9 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(ServiceKey, Scheduler
     if spec.one_packet {
         return Err(unsupported("one-packet scheduling is not supported yet"));
     }
+    if let ServiceId::Address { address, .. } = spec.id {
+        check_scope(address)?;
+    }
     if !is_unicast(key.vip) {
         return Err(invalid(format!("{} is not a unicast address", key.vip)));
     }
@@ -82,6 +85,7 @@ pub(super) fn check_server(
     if !is_unicast(spec.address.ip()) {
         return Err(invalid(format!("{} is not a unicast address", spec.address.ip())));
     }
+    check_scope(spec.address)?;
     if spec.address.is_ipv4() != service.vip.is_ipv4() {
         return Err(invalid("a server has its service's address family"));
     }
@@ -104,6 +108,17 @@ pub(super) fn check_timeout(name: &str, seconds: u32) -> Result<(), Error> {
         return Err(invalid(format!("timeout {name} {seconds} is not 0 to {MAX_TIMEOUT} s")));
     }
     Ok(())
+}
+
+/// Refuses an IPv6 address with a scope (`fe80::1%2`): the next hop is found by
+/// the address alone, and two scopes would be two servers on one address.
+fn check_scope(address: SocketAddr) -> Result<(), Error> {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+            Err(invalid(format!("{address} has a scope, which RVS does not support")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_unicast(address: IpAddr) -> bool {

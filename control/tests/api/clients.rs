@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("100 idle clients delay nobody", idle_clients),
     ("a client that never reads delays nobody", never_reads),
     ("garbage is answered or cut off within a second", garbage),
+    ("mutated frames break nothing", mutations),
     ("half a frame is cut off within a second", half_a_frame),
     ("requests end to end in one write are answered in order", pipeline),
     ("a flood of requests delays nobody", flood),
@@ -170,6 +171,56 @@ fn garbage() {
     other.timeouts().unwrap();
 }
 
+/// Frames of every kind of request with a few bytes changed. Each is answered,
+/// or ends the conversation; nothing else.
+fn mutations() {
+    let bench = Bench::with_guide(2);
+    let address = id(VIP);
+    let cursor = Some(api::ConnectionCursor { worker: 1, ipv6: false, group: 9 });
+    let requests = [
+        Request::ListServices { service: Some(address), cursor: Some(1) },
+        Request::AddService { service: service("192.168.1.9:9", "wrr") },
+        Request::AddServer { service: address, server: server("192.168.1.33:80", 9) },
+        Request::EditServer { service: address, server: server(RS1, 65_535) },
+        Request::DeleteServer { service: address, server: server(RS1, 1).address },
+        Request::Zero { service: Some(address) },
+        Request::SetTimeouts { timeouts: api::Timeouts { tcp: 9, tcp_fin: 9, udp: 9 } },
+        Request::ListConnections { cursor, limit: 9 },
+        Request::NextHops { cursor: Some(9) },
+    ];
+    // xorshift: the same numbers in every run.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as usize % below
+    };
+    let mut other = bench.client();
+    let mut raw = Raw::greeted(&bench);
+    let (mut carried_out, mut refused) = (0, 0);
+    for n in 0..5_000 {
+        let mut json = encoded(&requests[n % requests.len()]).split_off(4);
+        for _ in 0..random(4) {
+            let at = random(json.len());
+            match random(4) {
+                0 => json[at] = random(256) as u8,
+                1 => json[at] = b"0123456789\"{}[]:,-.eE"[random(21)],
+                2 => json.insert(at, json[at]),
+                _ => drop(json.remove(at)),
+            }
+        }
+        raw.0.write_all(&framed(&json)).unwrap();
+        match raw.reply().expect("an answer") {
+            Ok(_) => carried_out += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(carried_out > 500 && refused > 500, "{carried_out} carried out, {refused} refused");
+    other.timeouts().unwrap();
+    other.change(&Request::Flush {}).unwrap();
+}
+
 fn half_a_frame() {
     let bench = Bench::start(1);
     let whole = encoded(&Request::Flush {});
@@ -249,7 +300,7 @@ fn flooding<R>(bench: &Bench, frames: &[u8], measure: impl FnOnce() -> R) -> R {
         assert!(!answered.is_finished(), "the flood was cut off");
         stream.shutdown(std::net::Shutdown::Both).unwrap();
         let total = answered.join().unwrap();
-        assert!(total > 10_000, "the flood was answered with {total} bytes only");
+        assert!(total > 1_000, "the flood was answered with {total} bytes only");
         result
     })
 }
@@ -258,11 +309,12 @@ fn flood() {
     let bench = Bench::start(2);
     fill(&bench);
     let mut client = bench.client();
+    assert_eq!(client.next_hops().unwrap().len(), 800);
     let some = server("192.168.2.1:0", 1);
     for request in [
         Request::Timeouts {},
         Request::Counters {},
-        Request::NextHops {},
+        Request::NextHops { cursor: None },
         Request::ListServices { service: None, cursor: None },
         Request::ListConnections { cursor: None, limit: api::MAX_ROWS },
         Request::EditServer { service: id("192.168.1.100:1"), server: some },

@@ -211,6 +211,8 @@ fn odd_places() {
         assert_eq!(seen, 500, "by {limit}");
     }
     for cursor in [0, 1, 7, u64::MAX] {
+        let request = Request::NextHops { cursor: Some(cursor) };
+        assert!(matches!(client.call(&request).unwrap(), Response::NextHops { next: None, .. }));
         let request = Request::ListServices { service: None, cursor: Some(cursor) };
         assert!(matches!(client.call(&request).unwrap(), Response::Services { next: None, .. }));
     }

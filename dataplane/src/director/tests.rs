@@ -556,6 +556,35 @@ fn a_listing_is_complete_and_stays_within_its_room() {
     assert_eq!(seen.len(), 3_000);
 }
 
+/// An idle worker makes some 1,800 rounds a second, and is given two seconds.
+#[test]
+fn a_listing_of_an_empty_table_is_answered_in_time() {
+    let mut bench = Bench::new(1, 4_000_000);
+    let (mut group, mut rounds) = (0, 0);
+    loop {
+        let dump =
+            Dump { ticket: 1, ipv6: false, group, finished: false, rows: Vec::with_capacity(100) };
+        bench.control.send(Update::Dump(Box::new(dump))).unwrap();
+        let mut waited = 0;
+        let dump = loop {
+            bench.director.housekeeping(NOON);
+            waited += 1;
+            assert!(waited < 500, "no answer");
+            if let Some(Reply::Dump(dump)) = bench.control.receive() {
+                break dump;
+            }
+        };
+        assert!(dump.rows.is_empty());
+        rounds += waited;
+        if dump.finished {
+            break;
+        }
+        assert!(dump.group > group, "no progress");
+        group = dump.group;
+    }
+    assert!(rounds < 400, "{rounds} rounds");
+}
+
 #[test]
 fn before_the_first_configuration_all_is_the_kernels() {
     let (_control, link) = channel();
