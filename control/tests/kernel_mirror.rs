@@ -101,7 +101,7 @@ impl Scene {
         // Else the routes of link-local addresses come seconds later, when DAD
         // ends, in the middle of what a test counts.
         for key in ["accept_dad", "dad_transmits"] {
-            std::fs::write(format!("/proc/sys/net/ipv6/conf/default/{key}"), "0").expect(key);
+            fs::write(format!("/proc/sys/net/ipv6/conf/default/{key}"), "0").expect(key);
         }
         ip("link set lo up");
         ip("link add lan address 00:50:00:00:03:00 type veth peer name far");

@@ -115,13 +115,23 @@ fn addresses(config: &Config) -> BTreeSet<OwnedAddress> {
 /// The services that the daemon begins with: those of a daemon that was killed,
 /// otherwise the file's. The way to their servers is found when it starts.
 fn registry(config: &Config, saved: &Saved, ports: Vec<Port>) -> Result<Registry, String> {
-    let begin = saved.load().map_or_else(|| from_file(config), |services| {
-        log::warn!(
-            "the last rvsd did not stop cleanly: its {} services are taken up, those of the configuration file are not read; to begin with the file's, stop rvsd and start it again",
-            services.services.len()
-        );
-        services
-    });
+    if let Some(services) = saved.load() {
+        let path = saved.path().display();
+        match fill(config, services, ports.clone()) {
+            Ok(registry) => {
+                log::warn!(
+                    "the last rvsd did not stop cleanly: its services are taken up from {path}, those of the configuration file are not read; to begin with the file's, stop rvsd and start it again"
+                );
+                return Ok(registry);
+            }
+            // Of another release, perhaps: no reason not to start.
+            Err(error) => log::warn!("{path}: {error}; its services are lost"),
+        }
+    }
+    fill(config, from_file(config), ports)
+}
+
+fn fill(config: &Config, begin: Services, ports: Vec<Port>) -> Result<Registry, String> {
     let workers = config.director.cores.len();
     let mut registry = Registry::new(workers, ports, begin.timeouts);
     for Service { spec, servers } in begin.services {

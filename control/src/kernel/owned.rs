@@ -1,5 +1,5 @@
-//! The addresses that rvsd itself put on links (VIPs on `lo`, the ports'
-//! addresses on their taps), so that it removes those and no others.
+//! The addresses that rvsd itself put on links (VIPs on `lo` and on taps, the
+//! ports' addresses on their taps), so that it removes those and no others.
 //!
 //! An address is written to a record on disk before the kernel is asked to add
 //! it: a daemon that is killed leaves a record of everything it may have left
@@ -34,7 +34,7 @@ pub struct OwnedAddress {
     pub link: String,
     /// The address.
     pub ip: IpAddr,
-    /// Length of its prefix: 32 or 128 on `lo`.
+    /// Length of its prefix: 32 or 128 for a VIP.
     pub prefix_len: u8,
 }
 

@@ -70,6 +70,8 @@ struct ServiceEntry {
 #[derive(Debug)]
 struct ServerEntry {
     service: ServiceKey,
+    /// The service's place: another service of the same name has another.
+    place: u64,
     spec: ServerSpec,
     meter: Meter,
     /// The epoch of the snapshot that first had it deleted.
@@ -201,13 +203,19 @@ impl Registry {
                 let server = self.servers.get_mut(number).expect("trash is in its slot");
                 server.deleted = None;
                 server.spec = spec;
+                if server.place != place {
+                    // Another service of that name: it counts from here, as in
+                    // the kernel.
+                    server.place = place;
+                    server.meter.zero(server.published.counts.totals());
+                }
                 server.republish(|published| {
                     published.hop = hop;
                     published.deleted = false;
                 });
                 number
             }
-            None => self.new_server(key, spec, hop)?,
+            None => self.new_server(key, place, spec, hop)?,
         };
         if hop == Hop::Unresolved {
             self.fresh.insert(number, 0);
@@ -232,6 +240,7 @@ impl Registry {
     fn new_server(
         &mut self,
         service: ServiceKey,
+        place: u64,
         spec: ServerSpec,
         hop: Hop,
     ) -> Result<u32, Error> {
@@ -242,7 +251,7 @@ impl Registry {
             counts: Arc::new(ServerCounts::new(self.workers)),
         });
         let entry =
-            ServerEntry { service, spec, meter: Meter::default(), deleted: None, published };
+            ServerEntry { service, place, spec, meter: Meter::default(), deleted: None, published };
         self.servers
             .insert(entry)
             .ok_or_else(|| Error::new(ErrorCode::NoSpace, "no server number is free"))

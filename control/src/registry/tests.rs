@@ -167,6 +167,7 @@ fn a_service_made_again_begins_at_zero() {
     registry.add_server(&id(VIP), server(RS1, 1), NO_ROUTE).unwrap();
     let status = registry.service_status(&id(VIP)).unwrap();
     assert_eq!((status.stats.connections, status.servers[0].active), (0, 1));
+    assert_eq!(status.servers[0].stats, Stats::default());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The adapter to DPDK: safe types over `dpdk-sys`.
 //!
-//! This module and `dpdk-sys` are the only places with `unsafe`. What the types
-//! carry, so that their callers need not think of it:
+//! Apart from the table memory (`conn::memory`), this module and `dpdk-sys` are
+//! the only places with `unsafe`. What the types carry, so that their callers
+//! need not think of it:
 //!
 //! - [`Eal`] is the one EAL of the process. Pools, ports, queues and registered
 //!   threads keep it alive; its memory is unmapped after the last of them, and
