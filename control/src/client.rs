@@ -53,16 +53,15 @@ impl Client {
         stream.set_read_timeout(Some(TIMEOUT)).map_err(FrameError::Io)?;
         stream.set_write_timeout(Some(TIMEOUT)).map_err(FrameError::Io)?;
         let mut client = Self { stream, daemon: String::new(), may_change: false };
-        match client.call(&Request::Hello { version: api::VERSION })? {
-            Response::Hello { version: api::VERSION, daemon, may_change } => {
+        match client.call(&Request::Hello { version: api::VERSION }) {
+            Ok(Response::Hello { version: api::VERSION, daemon, may_change }) => {
                 client.daemon = daemon;
                 client.may_change = may_change;
                 Ok(client)
             }
-            Response::Hello { version, daemon, .. } => Err(ClientError::Version {
-                daemon: format!("rvsd {daemon} speaks version {version}"),
-            }),
-            other => Err(unexpected(&other)),
+            Ok(other) => Err(unexpected(&other)),
+            Err(ClientError::Api(error)) => Err(ClientError::Refused(error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -198,11 +197,9 @@ pub enum ClientError {
         /// What the kernel said.
         error: io::Error,
     },
-    /// The daemon speaks another version of the protocol.
-    Version {
-        /// Who speaks what.
-        daemon: String,
-    },
+    /// The daemon does not want to talk: it speaks another version of the
+    /// protocol, or is busy with other clients.
+    Refused(api::Error),
     /// The daemon did not answer in time.
     TimedOut,
     /// The daemon closed the connection.
@@ -224,7 +221,7 @@ impl ClientError {
             Self::NotRunning { .. }
                 | Self::NotAllowed { .. }
                 | Self::Connect { .. }
-                | Self::Version { .. }
+                | Self::Refused(_)
         )
     }
 }
@@ -253,12 +250,7 @@ impl fmt::Display for ClientError {
             Self::Connect { path, error } => {
                 write!(f, "Can't reach rvsd on {}: {error}.", path.display())
             }
-            Self::Version { daemon } => write!(
-                f,
-                "{daemon} of the control API, this program version {}.\nInstall both from one \
-                 release and restart rvsd.",
-                api::VERSION
-            ),
+            Self::Refused(error) => write!(f, "rvsd refuses to talk: {error}."),
             Self::TimedOut => write!(
                 f,
                 "rvsd did not answer within {} s; its log tells what it is doing.",
