@@ -332,12 +332,13 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_of_another_version_is_refused() {
-        let reply = Ok(Response::Hello { version: 9, daemon: "7.0".into(), may_change: true });
-        let server = TestServer::start(vec![reply]);
-        let error = Client::connect(server.path()).unwrap_err();
-        assert!(error.to_string().starts_with("rvsd 7.0 speaks version 9 of the control API"));
-        assert!(error.unreachable());
+    fn a_daemon_that_does_not_want_to_talk_is_unreachable() {
+        for code in [ErrorCode::Version, ErrorCode::Busy] {
+            let server = TestServer::start(vec![Err(api::Error::new(code, "no, since"))]);
+            let error = Client::connect(server.path()).unwrap_err();
+            assert_eq!(error.to_string(), "rvsd refuses to talk: no, since.");
+            assert!(error.unreachable());
+        }
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use control::api::Request;
 use control::config::{self, Config};
-use control::daemon::saved::{Saved, Service, Services};
+use control::daemon::saved::{Loaded, Saved, Service, Services};
 use control::daemon::{Daemon, Lock, Network};
 use control::kernel::OwnedAddress;
 use control::machine::Machine;
@@ -115,9 +116,9 @@ fn addresses(config: &Config) -> BTreeSet<OwnedAddress> {
 /// The services that the daemon begins with: those of a daemon that was killed,
 /// otherwise the file's. The way to their servers is found when it starts.
 fn registry(config: &Config, saved: &Saved, ports: Vec<Port>) -> Result<Registry, String> {
-    if let Some(services) = saved.load() {
+    if let Some(Loaded { services, changes }) = saved.load() {
         let path = saved.path().display();
-        match fill(config, services, ports.clone()) {
+        match fill(config, services, &changes, ports.clone()) {
             Ok(registry) => {
                 log::warn!(
                     "the last rvsd did not stop cleanly: its services are taken up from {path}, those of the configuration file are not read; to begin with the file's, stop rvsd and start it again"
@@ -128,10 +129,15 @@ fn registry(config: &Config, saved: &Saved, ports: Vec<Port>) -> Result<Registry
             Err(error) => log::warn!("{path}: {error}; its services are lost"),
         }
     }
-    fill(config, from_file(config), ports)
+    fill(config, from_file(config), &[], ports)
 }
 
-fn fill(config: &Config, begin: Services, ports: Vec<Port>) -> Result<Registry, String> {
+fn fill(
+    config: &Config,
+    begin: Services,
+    changes: &[Request],
+    ports: Vec<Port>,
+) -> Result<Registry, String> {
     let workers = config.director.cores.len();
     let mut registry = Registry::new(workers, ports, begin.timeouts);
     for Service { spec, servers } in begin.services {
@@ -140,6 +146,10 @@ fn fill(config: &Config, begin: Services, ports: Vec<Port>) -> Result<Registry, 
         for server in servers {
             registry.add_server(&id, server, &|_| Hop::Unresolved).map_err(|e| e.to_string())?;
         }
+    }
+    for change in changes {
+        let changed = registry.change(change, &|_| Hop::Unresolved);
+        changed.unwrap_or(Ok(())).map_err(|e| e.to_string())?;
     }
     Ok(registry)
 }

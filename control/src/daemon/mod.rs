@@ -9,7 +9,7 @@ pub mod saved;
 mod workers;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::api::{
     Error, ErrorCode, KernelPathCounters, NextHop, PortCounters, Reply, Request, Response,
-    ServerSpec, WorkerCounters,
+    ServerSpec, ServiceId, WorkerCounters,
 };
 use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
@@ -79,8 +79,8 @@ pub struct Daemon {
     /// The registry changed since the last snapshot.
     dirty: bool,
     saved: Saved,
-    /// Services changed since they were last written to disk.
-    unsaved: bool,
+    /// Requests carried out that are not in the record yet.
+    unsaved: Vec<Request>,
     /// Servers changed since their next hops were last looked up.
     unresolved: bool,
     /// The kernel mirror's generation at that time.
@@ -102,8 +102,8 @@ struct Waiting {
     client: ClientId,
     epoch: u64,
     since: Instant,
-    /// A server was added: its neighbour should be known, too.
-    settles: bool,
+    /// The server that was added: its neighbour should be known, too.
+    settles: Option<(ServiceId, SocketAddr)>,
 }
 
 impl Daemon {
@@ -149,7 +149,7 @@ impl Daemon {
             watched: None,
             dirty: true,
             saved,
-            unsaved: true,
+            unsaved: Vec::new(),
             unresolved: true,
             resolved: 0,
             next_resolve: now,
@@ -258,14 +258,16 @@ impl Daemon {
         let start = Instant::now();
         while start.elapsed() < REQUESTS_SHARE {
             let Some((client, request)) = self.api.next_request(now) else { return };
-            let settles = matches!(request, Request::AddServer { .. });
+            let settles = match &request {
+                Request::AddServer { service, server } => Some((*service, server.address)),
+                _ => None,
+            };
             match self.carry_out(client, request) {
                 Outcome::Answer(reply) => self.api.reply(client, &reply),
                 // The snapshot is made once for all requests of this turn.
                 Outcome::Changed => {
                     self.dirty = true;
                     self.unresolved = true;
-                    self.unsaved = true;
                     self.waiting.push(Waiting {
                         client,
                         epoch: self.epoch + 1,
@@ -294,29 +296,13 @@ impl Daemon {
     fn try_to_carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
         let network = self.network.as_ref();
         let resolve = |server: &ServerSpec| hop(network, server.address.ip());
-        let changed = match request {
-            Request::AddService { service } => self.registry.add_service(service),
-            Request::EditService { service } => self.registry.edit_service(service),
-            Request::DeleteService { service } => self.registry.delete_service(&service),
-            Request::Flush {} => {
-                self.registry.flush();
-                Ok(())
+        match self.registry.change(&request, &resolve) {
+            None => self.answer(client, request),
+            Some(Err(error)) => Outcome::Answer(Err(error)),
+            Some(Ok(())) => {
+                self.unsaved.push(request);
+                Outcome::Changed
             }
-            Request::AddServer { service, server } => {
-                self.registry.add_server(&service, server, &resolve)
-            }
-            Request::EditServer { service, server } => {
-                self.registry.edit_server(&service, server, &resolve)
-            }
-            Request::DeleteServer { service, server } => {
-                self.registry.delete_server(&service, server)
-            }
-            Request::SetTimeouts { timeouts } => self.registry.set_timeouts(timeouts),
-            other => return self.answer(client, other),
-        };
-        match changed {
-            Ok(()) => Outcome::Changed,
-            Err(error) => Outcome::Answer(Err(error)),
         }
     }
 
@@ -408,27 +394,24 @@ impl Daemon {
         self.dirty = false;
     }
 
-    /// Writes the services to disk when they changed.
+    /// Records what was changed, so that it survives a crash from before it is
+    /// answered.
     fn save(&mut self, now: Instant) {
-        if self.unsaved && self.saved.is_due(now) {
-            self.saved.write(self.registry.saved());
-            self.unsaved = self.saved.has_failed();
-        }
+        self.saved.keep_up(&self.unsaved, now, || self.registry.saved());
+        self.unsaved.clear();
     }
 
-    /// Answers clients whose change every worker runs, and which would survive
-    /// a crash.
+    /// Answers clients whose change every worker runs.
     fn acknowledge(&mut self, now: Instant) {
-        if self.unsaved && !self.saved.has_failed() {
-            return;
-        }
         let running = self.workers.running();
-        let fresh = self.registry.has_fresh_servers();
         let latest = self.epoch;
         self.waiting.retain(|waiting| {
             let waited = now - waiting.since;
             // A server that has settled did so in the latest snapshot.
-            let unsettled = waiting.settles && waited < SETTLE_TIME && (fresh || running < latest);
+            let unsettled = waiting.settles.is_some_and(|(service, address)| {
+                waited < SETTLE_TIME
+                    && (running < latest || self.registry.is_fresh(&service, address))
+            });
             let reply: Reply = if waiting.epoch <= running && !unsettled {
                 Ok(Response::Done)
             } else if waited > PATIENCE {

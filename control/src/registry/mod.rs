@@ -22,8 +22,8 @@ use dataplane::service::{Hop, Server, ServerCounts, Service, ServiceKey, Service
 use dataplane::snapshot::{Port, Snapshot};
 
 use crate::api::{
-    Error, ErrorCode, ServerSpec, ServerStatus, ServiceId, ServiceSpec, ServiceStatus, Stats,
-    Timeouts,
+    Error, ErrorCode, Request, ServerSpec, ServerStatus, ServiceId, ServiceSpec, ServiceStatus,
+    Stats, Timeouts,
 };
 use crate::daemon::saved;
 use rates::Meter;
@@ -101,6 +101,29 @@ impl Registry {
             trash: HashMap::new(),
             fresh: HashMap::new(),
         }
+    }
+
+    /// Carries a request out. `None` when it is not one that changes services,
+    /// servers or timeouts.
+    pub fn change(&mut self, request: &Request, resolve: Resolve<'_>) -> Option<Result<(), Error>> {
+        Some(match request {
+            Request::AddService { service } => self.add_service(service.clone()),
+            Request::EditService { service } => self.edit_service(service.clone()),
+            Request::DeleteService { service } => self.delete_service(service),
+            Request::Flush {} => {
+                self.flush();
+                Ok(())
+            }
+            Request::AddServer { service, server } => {
+                self.add_server(service, server.clone(), resolve)
+            }
+            Request::EditServer { service, server } => {
+                self.edit_server(service, server.clone(), resolve)
+            }
+            Request::DeleteServer { service, server } => self.delete_server(service, *server),
+            Request::SetTimeouts { timeouts } => self.set_timeouts(*timeouts),
+            _ => return None,
+        })
     }
 
     /// Creates a service.
@@ -358,10 +381,17 @@ impl Registry {
         changed
     }
 
-    /// Whether new servers wait for their neighbours to be resolved.
+    /// Whether a server is new and waits for its neighbour to be resolved.
     #[must_use]
-    pub fn has_fresh_servers(&self) -> bool {
-        !self.fresh.is_empty()
+    pub fn is_fresh(&self, service: &ServiceId, address: SocketAddr) -> bool {
+        if self.fresh.is_empty() {
+            return false;
+        }
+        let Ok(place) = self.place(service, ErrorCode::NoSuchService) else { return false };
+        let entry = &self.services[&place];
+        let address = validate::with_port(address, entry.published.key.vport);
+        let server = self.server_of(entry, address);
+        server.is_some_and(|(_, number)| self.fresh.contains_key(&number))
     }
 
     /// Lets new servers take connections that have waited long enough. To be

@@ -266,10 +266,11 @@ fn scheduled(registry: &mut Registry) -> std::collections::BTreeSet<u32> {
 fn a_new_server_takes_connections_once_its_neighbour_is_known() {
     let mut registry = registry();
     registry.add_server(&id(VIP), server("192.168.1.33:80", 1), &|_| Hop::Unresolved).unwrap();
-    assert!(registry.has_fresh_servers());
+    assert!(registry.is_fresh(&id(VIP), "192.168.1.33:0".parse().unwrap()));
+    assert!(!registry.is_fresh(&id(VIP), RS1.parse().unwrap()));
     assert_eq!(scheduled(&mut registry), [0, 1].into());
     registry.resolve_all(&|_| Hop::Local);
-    assert!(!registry.has_fresh_servers());
+    assert!(!registry.is_fresh(&id(VIP), "192.168.1.33:80".parse().unwrap()));
     assert_eq!(scheduled(&mut registry), [0, 1, 2].into());
     // Once it was known, losing the neighbour does not take it out.
     registry.resolve_all(&|_| Hop::Unresolved);
@@ -293,7 +294,7 @@ fn a_new_server_that_goes_at_once_leaves_nothing_behind() {
     let address = "192.168.1.33:80";
     registry.add_server(&id(VIP), server(address, 1), &|_| Hop::Unresolved).unwrap();
     registry.delete_service(&id(VIP)).unwrap();
-    assert!(!registry.has_fresh_servers());
+    assert!(!registry.is_fresh(&id(VIP), address.parse().unwrap()));
     registry.resolve_all(&|_| Hop::Local);
 }
 
