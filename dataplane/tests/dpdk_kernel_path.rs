@@ -1,8 +1,9 @@
 //! The kernel path against a real kernel: packets both ways, and a tap that
 //! someone removes.
-#![cfg(feature = "dpdk")]
 
-use std::process::Command;
+mod common;
+
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,8 +13,10 @@ use dataplane::dpdk::rings::{Parcel, WorkerRings, connect};
 use dataplane::dpdk::{Eal, EalConfig, HugePages, Pool, Tap};
 use nix::time::{ClockId, clock_gettime};
 
-#[test]
-#[ignore = "needs root, and a network namespace to itself: unshare -n"]
+fn main() -> ExitCode {
+    common::in_own_namespace("a_removed_tap_is_survived_at_rest", a_removed_tap_is_survived_at_rest)
+}
+
 fn a_removed_tap_is_survived_at_rest() {
     let config = EalConfig {
         program: "dpdk_kernel_path",

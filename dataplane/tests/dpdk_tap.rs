@@ -1,9 +1,10 @@
 //! A net_tap port and a kernel-path tap against a real kernel: a neighbour pings
 //! an address that this test answers for, frame by frame.
-#![cfg(feature = "dpdk")]
+
+mod common;
 
 use std::io::IoSlice;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use dataplane::dpdk::{
@@ -16,8 +17,13 @@ const PEER: &str = "hd-peer";
 const US: [u8; 4] = [10, 99, 0, 1];
 const PINGS: usize = 3;
 
-#[test]
-#[ignore = "needs root, and a network namespace to itself: unshare -n"]
+fn main() -> ExitCode {
+    common::in_own_namespace(
+        "neighbour_is_answered_over_a_tap_port",
+        neighbour_is_answered_over_a_tap_port,
+    )
+}
+
 fn neighbour_is_answered_over_a_tap_port() {
     let devices = [format!("net_tap0,iface={WIRE}")];
     let config = EalConfig {
