@@ -174,7 +174,6 @@ const WORDS: usize = FIXED + DropReason::ALL.len();
 /// A worker's counters as other threads read them: a sequence lock with one
 /// writer. The writer never waits; a reader retries when it was overtaken.
 #[derive(Debug)]
-#[repr(align(128))]
 pub struct Published {
     /// Odd while the writer is at it.
     sequence: AtomicU64,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crossbeam::utils::CachePadded;
 use hashbrown::{HashMap, HashSet};
 
 use crate::packet::headers::Addresses;
@@ -120,15 +121,14 @@ pub struct PortHop {
 #[derive(Debug)]
 pub struct ServerCounts {
     /// Its connections.
-    pub connections: ConnectionCounts,
+    pub connections: CachePadded<ConnectionCounts>,
     /// One per worker, by index.
-    traffic: Box<[Traffic]>,
+    traffic: Box<[CachePadded<Traffic>]>,
 }
 
 /// How many connections a server has, exact over all workers: shared, and
 /// touched when a connection opens, closes or changes its state only.
 #[derive(Debug, Default)]
-#[repr(align(64))]
 pub struct ConnectionCounts {
     active: AtomicU32,
     inactive: AtomicU32,
@@ -137,7 +137,6 @@ pub struct ConnectionCounts {
 /// What one worker forwarded to a server. Written by that worker alone, so an
 /// addition is a plain load and store.
 #[derive(Debug, Default)]
-#[repr(align(64))]
 struct Traffic {
     connections: AtomicU64,
     in_packets: AtomicU64,
@@ -160,8 +159,8 @@ impl ServerCounts {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            connections: ConnectionCounts::default(),
-            traffic: (0..workers).map(|_| Traffic::default()).collect(),
+            connections: CachePadded::default(),
+            traffic: (0..workers).map(|_| CachePadded::default()).collect(),
         }
     }
 

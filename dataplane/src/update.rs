@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam::utils::CachePadded;
+
 use crate::conn::{Key4, Key6, State};
 use crate::counters::Published;
 use crate::snapshot::Snapshot;
@@ -74,7 +76,7 @@ pub enum ConnectionKey {
 #[derive(Debug, Default)]
 pub struct Shared {
     /// Its counters.
-    pub counters: Published,
+    pub counters: CachePadded<Published>,
     /// The epoch of the snapshot that it runs.
     epoch: AtomicU64,
 }
