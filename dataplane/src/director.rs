@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 
+use crate::conn::ageing::SweepPace;
 use crate::conn::entry::Body;
 use crate::conn::table::Fate;
 use crate::conn::{Entry, Entry4, Entry6, HashKey, Key4, Key6, Slot, State, Table};
@@ -26,7 +27,7 @@ use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Hop, ServiceKey, destination};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::time::{TICKS_PER_SECOND, Tick};
+use crate::time::Tick;
 use crate::update::{ConnectionKey, ConnectionRow, Dump, Reply, Update, WorkerEnd};
 
 /// Most packets in a burst.
@@ -513,31 +514,6 @@ const fn punt_kind(headers: &Headers) -> PuntKind {
         Protocol::Tcp => PuntKind::Tcp,
         Protocol::Udp if dst_port == BFD[0] || dst_port == BFD[1] => PuntKind::Routing,
         Protocol::Udp => PuntKind::Other,
-    }
-}
-
-/// How fast the sweep goes: once through the table a second, in small steps.
-#[derive(Debug, Default)]
-struct SweepPace {
-    last: Tick,
-    due: usize,
-}
-
-impl SweepPace {
-    /// Groups to look at in this loop, for a table of `total`.
-    fn groups(&mut self, now: Tick, total: usize) -> usize {
-        if now > self.last {
-            let ticks = (now.0 - self.last.0) as usize;
-            let share = total.div_ceil(TICKS_PER_SECOND as usize);
-            // Never more than one round behind, however long the loop slept.
-            self.due = (self.due + share.saturating_mul(ticks)).min(total);
-            self.last = now;
-        }
-        // A step is short, but long enough for a loop that mostly sleeps
-        // (some thousand loops a second) to keep up.
-        let step = self.due.min((total >> 9).max(64));
-        self.due -= step;
-        step
     }
 }
 

@@ -8,6 +8,7 @@
 //! numbers, counters and connections come back when the server is added again
 //! (as with the kernel), and no number is given out twice.
 
+mod listing;
 mod rates;
 mod slots;
 mod validate;
@@ -21,11 +22,9 @@ use dataplane::scheduler::{Candidate, Candidates, Position, Scheduler};
 use dataplane::service::{Hop, Server, ServerCounts, Service, ServiceKey, Services, TrafficTotals};
 use dataplane::snapshot::{Port, Snapshot};
 
-use crate::api::{
-    Error, ErrorCode, Request, ServerSpec, ServerStatus, ServiceId, ServiceSpec, ServiceStatus,
-    Stats, Timeouts,
-};
+use crate::api::{Error, ErrorCode, Request, ServerSpec, ServiceId, ServiceSpec, Timeouts};
 use crate::daemon::saved;
+pub use listing::ServerRow;
 use rates::Meter;
 pub use rates::PERIOD_SECONDS;
 use slots::Slots;
@@ -78,9 +77,6 @@ struct ServerEntry {
     deleted: Option<u64>,
     published: Arc<Server>,
 }
-
-/// A server in use: its service, itself, how its packets leave.
-pub type ServerRow<'a> = (&'a ServiceSpec, &'a ServerSpec, Hop);
 
 /// Finds how packets to a server leave.
 pub type Resolve<'a> = &'a dyn Fn(&ServerSpec) -> Hop;
@@ -416,44 +412,6 @@ impl Registry {
         }
     }
 
-    /// The servers in use, with the service they belong to and how their
-    /// packets leave, in the order of the listing.
-    pub fn servers(&self) -> impl Iterator<Item = ServerRow<'_>> {
-        self.services.values().rev().flat_map(|service| self.servers_in(service))
-    }
-
-    /// The same from a cursor on, whole services until `rows` are reached; and
-    /// the cursor to go on with.
-    #[must_use]
-    pub fn servers_from(
-        &self,
-        cursor: Option<u64>,
-        rows: usize,
-    ) -> (Vec<ServerRow<'_>>, Option<u64>) {
-        let mut page = Vec::new();
-        for (&place, service) in self.services.range(..=cursor.unwrap_or(u64::MAX)).rev() {
-            if page.len() + service.servers.len() > rows && !page.is_empty() {
-                return (page, Some(place));
-            }
-            page.extend(self.servers_in(service));
-        }
-        (page, None)
-    }
-
-    fn servers_in<'a>(&'a self, service: &'a ServiceEntry) -> impl Iterator<Item = ServerRow<'a>> {
-        service.servers.iter().map(|&number| {
-            let server = self.server(number);
-            (&service.spec, &server.spec, server.published.hop)
-        })
-    }
-
-    /// The address of a server by the number that its connections have; also
-    /// of a deleted one.
-    #[must_use]
-    pub fn server_address(&self, number: u32) -> Option<SocketAddr> {
-        Some(self.servers.get(number)?.spec.address)
-    }
-
     /// What is to survive a crash.
     #[must_use]
     pub fn saved(&self) -> saved::Services {
@@ -522,50 +480,6 @@ impl Registry {
         for server in self.servers.iter_mut() {
             server.meter.estimate(server.published.counts.totals());
         }
-    }
-
-    /// The status of one service.
-    ///
-    /// # Errors
-    /// When it does not exist.
-    pub fn service_status(&self, id: &ServiceId) -> Result<ServiceStatus, Error> {
-        let place = self.place(id, ErrorCode::NoSuchService)?;
-        Ok(self.status(&self.services[&place]))
-    }
-
-    /// Statuses of services from a cursor on, newest first, until `rows` rows
-    /// (services and servers) are reached; and the cursor to go on with.
-    #[must_use]
-    pub fn statuses(&self, cursor: Option<u64>, rows: usize) -> (Vec<ServiceStatus>, Option<u64>) {
-        let mut statuses = Vec::new();
-        let mut used = 0;
-        let from = cursor.unwrap_or(u64::MAX);
-        for (&place, entry) in self.services.range(..=from).rev() {
-            used += 1 + entry.servers.len();
-            if used > rows && !statuses.is_empty() {
-                return (statuses, Some(place));
-            }
-            statuses.push(self.status(entry));
-        }
-        (statuses, None)
-    }
-
-    fn status(&self, entry: &ServiceEntry) -> ServiceStatus {
-        let servers = entry.servers.iter().map(|&number| {
-            let server = self.server(number);
-            let (active, inactive) = server.published.counts.connections.read();
-            let stats = server.meter.stats(server.published.counts.totals());
-            ServerStatus { spec: server.spec.clone(), active, inactive, persistent: 0, stats }
-        });
-        ServiceStatus {
-            spec: entry.spec.clone(),
-            stats: self.stats(entry),
-            servers: servers.collect(),
-        }
-    }
-
-    fn stats(&self, entry: &ServiceEntry) -> Stats {
-        entry.meter.stats(self.totals(entry.published.key, entry))
     }
 
     /// All that was ever counted for a service of this name.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::{Method, Protocol};
+use crate::api::{Method, Protocol, Stats};
 
 fn id(address: &str) -> ServiceId {
     ServiceId::Address { protocol: Protocol::Tcp, address: address.parse().unwrap() }

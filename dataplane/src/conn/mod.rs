@@ -3,8 +3,10 @@
 //! One [`table::Table`] per worker and address family, touched by that worker
 //! alone. [`memory`] owns the raw memory and is the one module of the packet
 //! logic with `unsafe`; [`entry`] says what an entry holds; [`state`] is the
-//! TCP state machine and the timeouts; [`hash`] the keyed table hash.
+//! TCP state machine and the timeouts; [`hash`] the keyed table hash;
+//! [`ageing`] the pace of the sweep.
 
+pub mod ageing;
 pub mod entry;
 pub mod hash;
 #[allow(unsafe_code, reason = "owns the table memory")]

@@ -10,6 +10,7 @@ use crate::conn::Timeouts;
 use crate::scheduler::{Candidate, Candidates, Position, Scheduler};
 use crate::service::{PortHop, Server, ServerCounts, Service, Services};
 use crate::snapshot::Port;
+use crate::time::TICKS_PER_SECOND;
 use crate::update::{ControlEnd, channel};
 
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
