@@ -97,11 +97,13 @@ spawn() { # NAME LOG COMMAND...
 }
 
 # The time a process began, in ticks since boot: with the pid it names the
-# process for good (proc(5), field 22 of stat).
+# process for good (proc(5), field 22 of stat). None for one that has ended and
+# was not waited for yet.
 birth_of() { # PID
     local stat
     { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
     read -ra stat <<<"${stat##*) }"
+    if [[ ${stat[0]} == Z ]]; then return 1; fi
     echo "${stat[19]}"
 }
 
