@@ -35,6 +35,13 @@ for filter in arp "ip.dst == $DIRECTOR && icmp" "ip.dst == $VIP && icmp" "ipv6.d
     [[ -n $(fields "$LAB_TMP/lan.pcap" "$filter" frame.number) ]] || fail "tcpdump -i lan saw no packet of '$filter'"
 done
 
+say "the tap down and up again: its IPv4 and IPv6 addresses are still there"
+ip -n rvs-director link set lan down
+ip -n rvs-director link set lan up
+for address in "$DIRECTOR" "$DIRECTOR6" "$VIP6"; do
+    wait_for 5 "a ping to $address" in_ns client ping -n -q -c 1 -W 1 "$address"
+done
+
 say "TCP to the box itself"
 greeted() { [[ $(in_ns client socat -T 3 - "TCP:$1:22" </dev/null) == "this is the director" ]]; }
 spawn director "$LAB_TMP/listener.log" socat TCP6-LISTEN:22,fork,reuseaddr,ipv6-v6only=0 SYSTEM:'echo this is the director'

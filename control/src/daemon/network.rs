@@ -53,6 +53,7 @@ impl Network {
         addresses: &BTreeSet<OwnedAddress>,
         run_dir: &Path,
     ) -> Result<Self, String> {
+        ports.iter().for_each(|port| keep_addresses_when_down(&port.name));
         let mut monitor = Monitor::open().map_err(|e| format!("kernel routes: {e}"))?;
         let mut mirror = Mirror::new();
         monitor.fill(&mut mirror, FIRST_READ).map_err(|e| format!("kernel routes: {e}"))?;
@@ -178,6 +179,14 @@ impl Network {
     pub fn refresh(&mut self) {
         self.kept.refresh(&self.mirror, &mut self.requests);
     }
+}
+
+/// Without this the kernel deletes a tap's IPv6 addresses, also VIPs, when an
+/// operator takes it down, and they stay away when it comes up again; IPv4
+/// addresses it keeps.
+fn keep_addresses_when_down(link: &str) {
+    // Only there when the kernel has IPv6; without it there is nothing to keep.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/keep_addr_on_down"), "1");
 }
 
 impl Drop for Network {
