@@ -247,9 +247,10 @@ fn refusals(pool: &Pool) {
     let failed =
         Port::open("net_af_packet0,iface=rvsnone", &config(), pool).err().unwrap().to_string();
     assert!(
-        failed.starts_with("port bad: DPDK has no device net_af_packet0; it said while starting:"),
+        failed.starts_with("port bad: DPDK has no device net_af_packet0; it takes root or CAP_NET_RAW, and the interface in iface= must exist"),
         "{failed}"
     );
+    assert_eq!(failed.lines().count(), 1, "{failed}");
     assert!(failed.contains("failed to initialize net_af_packet0"), "{failed}");
     assert!(matches!(
         problem("net_null1", PortConfig { rx_queues: 5000, ..config() }),

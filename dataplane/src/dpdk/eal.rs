@@ -68,7 +68,7 @@ pub enum EalError {
     Init {
         /// The error number.
         errno: i32,
-        /// What EAL said last, one message per line.
+        /// What EAL complained of.
         said: String,
     },
     /// A thread could not be registered.
@@ -116,7 +116,11 @@ impl std::error::Error for EalError {}
 
 fn init_hint(errno: i32) -> &'static str {
     match errno {
-        nix::libc::EACCES | nix::libc::EPERM => "; run as root",
+        nix::libc::EACCES | nix::libc::EPERM => {
+            "; run as root, and set eal.file_prefix to another name if another DPDK process has this one"
+        }
+        nix::libc::ENODEV => "; check port.device: DPDK has no driver of such a name",
+        nix::libc::EINVAL => "; check eal.extra_args and the arguments in port.device",
         nix::libc::ENOMEM => "; give it more memory, or reserve more huge pages",
         _ => "",
     }
@@ -134,7 +138,7 @@ pub struct Eal {
 pub(super) struct Shared {
     main: ThreadId,
     huge: bool,
-    /// The errors of the start: a device that fails does not keep EAL from it.
+    /// The complaints of the start: a device that fails does not keep EAL from it.
     said: String,
     control: Mutex<Control>,
 }
@@ -249,7 +253,7 @@ impl Shared {
         lock(&self.control)
     }
 
-    /// What DPDK said of errors while it started.
+    /// What DPDK complained of while it started.
     pub(super) fn said(&self) -> &str {
         &self.said
     }
@@ -349,7 +353,8 @@ fn c_args(args: Vec<String>) -> Result<Vec<CString>, EalError> {
         .collect()
 }
 
-/// The errors that EAL reports while it starts.
+/// The errors and warnings that EAL reports while it starts, in one line: drivers
+/// tell the cause as a warning (net_tap does).
 static SAID: Mutex<Option<String>> = Mutex::new(None);
 /// Beyond this many bytes, what EAL says while starting is not kept.
 const SAID_MAX: usize = 1000;
@@ -375,11 +380,11 @@ unsafe extern "C" fn log_message(level: u32, text: *const c_char, len: usize) {
 fn keep(level: log::Level, line: &str) {
     let mut said = lock(&SAID);
     let Some(said) = said.as_mut() else { return };
-    if level != log::Level::Error || said.len() + line.len() > SAID_MAX {
+    if level > log::Level::Warn || said.len() + line.len() > SAID_MAX {
         return;
     }
     if !said.is_empty() {
-        said.push('\n');
+        said.push_str("; ");
     }
     said.push_str(line);
 }
@@ -387,4 +392,29 @@ fn keep(level: log::Level, line: &str) {
 /// A panic while holding one of these locks leaves nothing half done.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_start_says_what_to_do_in_one_line() {
+        *lock(&SAID) = Some(String::new());
+        keep(log::Level::Info, "hello");
+        keep(log::Level::Warn, "no permission");
+        keep(log::Level::Error, "no device");
+        let said = lock(&SAID).take().unwrap_or_default();
+        assert_eq!(said, "no permission; no device");
+        for (errno, remedy) in [
+            (nix::libc::EPERM, "eal.file_prefix"),
+            (nix::libc::ENODEV, "port.device"),
+            (nix::libc::EINVAL, "eal.extra_args"),
+            (nix::libc::ENOMEM, "memory"),
+        ] {
+            let text = EalError::Init { errno, said: said.clone() }.to_string();
+            assert!(text.contains(remedy) && text.ends_with(&said), "{text}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ pub enum PortProblem {
     NoDevice {
         /// The device's name, without arguments.
         device: String,
-        /// What DPDK said of errors while it started, one message per line.
+        /// What DPDK complained of while it started.
         said: String,
     },
     /// The device is open already.
@@ -96,13 +96,7 @@ impl fmt::Display for PortProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoDevice { device, said } => {
-                write!(f, "DPDK has no device {device}")?;
-                if is_pci_address(device) {
-                    write!(
-                        f,
-                        "; a NIC must be bound to vfio-pci (`dpdk-devbind.py --status` shows it)"
-                    )?;
-                }
+                write!(f, "DPDK has no device {device}; {}", device_remedy(device))?;
                 if said.is_empty() { Ok(()) } else { write!(f, "; it said while starting: {said}") }
             }
             Self::AlreadyOpen(device) => write!(f, "device {device} belongs to another port"),
@@ -142,6 +136,43 @@ impl fmt::Display for PortProblem {
                     error_text(*errno)
                 )
             }
+        }
+    }
+}
+
+/// What a device takes that DPDK could not find or make.
+fn device_remedy(device: &str) -> &'static str {
+    if is_pci_address(device) {
+        "a NIC must be bound to vfio-pci (`dpdk-devbind.py --status` shows it)"
+    } else if device.starts_with("net_tap") {
+        "it takes root or CAP_NET_ADMIN, and no interface may have the name in iface= yet (`ip link` shows it)"
+    } else if device.starts_with("net_af_packet") {
+        "it takes root or CAP_NET_RAW, and the interface in iface= must exist (`ip link` shows it)"
+    } else {
+        "its arguments in port.device may be wrong"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_device_comes_with_what_it_takes() {
+        for (device, remedy) in [
+            ("0000:01:00.0", "vfio-pci"),
+            ("net_tap0", "CAP_NET_ADMIN"),
+            ("net_af_packet0", "must exist"),
+            ("net_ring0", "port.device"),
+        ] {
+            let problem =
+                PortProblem::NoDevice { device: device.into(), said: "nothing good".into() };
+            let text = PortError { port: "lan".into(), problem }.to_string();
+            assert!(
+                text.starts_with(&format!("port lan: DPDK has no device {device}; ")),
+                "{text}"
+            );
+            assert!(text.contains(remedy) && text.ends_with("nothing good"), "{text}");
         }
     }
 }
