@@ -21,8 +21,14 @@ impl Lock {
     /// One line for the operator: who holds it, or what the system said.
     pub fn take(run_dir: &Path) -> Result<Self, String> {
         let path = run_dir.join(FILE);
-        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-        fs::create_dir_all(run_dir).map_err(|error| format!("{}: {error}", run_dir.display()))?;
+        let failed = |path: &Path, error: std::io::Error| {
+            format!(
+                "{}: {error}; run rvsd as root, or set director.run_dir to a directory that it may write",
+                path.display()
+            )
+        };
+        fs::create_dir_all(run_dir).map_err(|error| failed(run_dir, error))?;
+        let failed = |error| failed(&path, error);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -68,5 +74,12 @@ mod tests {
         drop(first);
         Lock::take(&dir).unwrap();
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn an_impossible_directory_is_named_with_what_to_do() {
+        let error = Lock::take(Path::new("/proc/rvs/run")).unwrap_err();
+        assert!(error.starts_with("/proc/rvs/run: "), "{error}");
+        assert!(error.contains("director.run_dir"), "{error}");
     }
 }

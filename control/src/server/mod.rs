@@ -69,7 +69,10 @@ impl ApiServer {
             format!("control socket {}: {what}: {error}", path.display())
         };
         remove_stale(path).map_err(|e| failed("cannot replace", &e))?;
-        let mut listener = UnixListener::bind(path).map_err(|e| failed("cannot listen", &e))?;
+        let mut listener = UnixListener::bind(path).map_err(|e| {
+            failed("cannot listen", &e)
+                + "; control.socket needs a directory that exists and that rvsd may write"
+        })?;
         access.apply(path).map_err(|e| failed("cannot set its group and mode", &e))?;
         let poll = poll.try_clone().map_err(|e| failed("cannot watch", &e))?;
         poll.register(&mut listener, token, Interest::READABLE)

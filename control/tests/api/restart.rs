@@ -202,4 +202,5 @@ fn taken_socket() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
     let error = refused(&directory.0.join("nowhere/rvsd.sock"));
     assert!(error.contains("nowhere/rvsd.sock: cannot listen: No such file"), "{error}");
+    assert!(error.contains("control.socket needs a directory that exists"), "{error}");
 }
