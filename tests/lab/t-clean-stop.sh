@@ -22,3 +22,14 @@ for signal in TERM INT; do
     [[ ! -S $RVS_SOCKET ]] || fail "the API socket $RVS_SOCKET is still there"
     wait "$download" || true # it breaks off, of course
 done
+
+say "a start that fails, after IPv4 addresses are up: nothing of it is left"
+director_config
+in_ns director sysctl -qw net.ipv6.conf.default.disable_ipv6=1
+status=0
+out=$(timeout 20 ip netns exec rvs-director "$RVSD" -c "$LAB_TMP/rvsd.toml" 2>&1) || status=$?
+echo "$out"
+assert_equal "exit status" "$status" 1
+assert_match "the last line of the log" "$(tail -n 1 <<<"$out")" "address $DIRECTOR6/64 on lan: .*disable_ipv6"
+assert_equal "interfaces left" "$(ip -n rvs-director -o link show | awk -F': ' '{ print $2 }' | xargs)" lo
+assert_equal "addresses left" "$(ip -n rvs-director -o addr show scope global)" ''

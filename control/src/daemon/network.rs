@@ -57,13 +57,9 @@ impl Network {
         let mut monitor = Monitor::open().map_err(|e| format!("kernel routes: {e}"))?;
         let mut mirror = Mirror::new();
         monitor.fill(&mut mirror, FIRST_READ).map_err(|e| format!("kernel routes: {e}"))?;
-        let mut requests = Requests::open().map_err(|e| format!("kernel requests: {e}"))?;
-        let mut owned = OwnedAddresses::open(run_dir).map_err(|e| e.to_string())?;
-        if let Err(errors) = owned.sync(addresses, &mut requests) {
-            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            return Err(lines.join("; "));
-        }
-        Ok(Self {
+        let requests = Requests::open().map_err(|e| format!("kernel requests: {e}"))?;
+        let owned = OwnedAddresses::open(run_dir).map_err(|e| e.to_string())?;
+        let mut network = Self {
             monitor: Some(monitor),
             reopen: Instant::now(),
             mirror,
@@ -71,7 +67,13 @@ impl Network {
             kept: KeptNeighbours::new(),
             owned,
             ports,
-        })
+        };
+        // On failure the drop removes those that could be added.
+        if let Err(errors) = network.owned.sync(addresses, &mut network.requests) {
+            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            return Err(lines.join("; "));
+        }
+        Ok(network)
     }
 
     /// The descriptor that is readable when the kernel has news, unless it is

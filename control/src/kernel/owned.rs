@@ -19,7 +19,7 @@ use nix::net::if_::if_nametoindex;
 use serde::{Deserialize, Serialize};
 
 use super::event::Address;
-use super::netlink::NetlinkError;
+use super::netlink::{Fault, NetlinkError};
 use super::requests::{Added, Requests};
 
 const FILE: &str = "owned.json";
@@ -70,7 +70,13 @@ impl fmt::Display for OwnedError {
                 path.display()
             ),
             Self::NoLink(address) => write!(f, "address {address}: there is no such link"),
-            Self::Kernel(address, error) => write!(f, "address {address}: {error}"),
+            Self::Kernel(address, error) => {
+                write!(f, "address {address}: {error}")?;
+                if address.ip.is_ipv6() && error.fault == Fault::Errno(Errno::EACCES) {
+                    f.write_str("; IPv6 is disabled there: `sysctl -w net.ipv6.conf.default.disable_ipv6=0`")?;
+                }
+                Ok(())
+            }
             Self::List(error) => error.fmt(f),
         }
     }
