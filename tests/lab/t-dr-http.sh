@@ -24,6 +24,11 @@ for server in "$RS1:80" "$RS2:80"; do
 done
 rvsadm -Ln --stats
 
+say "the log names changes and the servers' next hops"
+logged() { grep -q "$1" "$LAB_TMP/rvsd.log"; }
+wait_for 3 "the change in rvsd's log" logged "done: -a -t $VIP:80 -r $RS2:80 -g -w 1"
+wait_for 3 "rs1's MAC in rvsd's log" logged "server $RS1: MAC 00:50:00:00:01:00"
+
 say "states and running timers in -Lnc"
 expiry() { # STATE: the time left of its first connection, s
     rvsadm -Lnc | awk -v state="$1" '$3 == state { split($2, t, ":"); print t[1] * 60 + t[2]; exit }'

@@ -2,12 +2,14 @@
 //! news, the workers' replies and the signals. It is the only owner of the
 //! registry; nothing in it waits for a client, the kernel or a worker.
 
+mod answers;
 mod listing;
 mod lock;
 mod network;
 pub mod saved;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
@@ -23,12 +25,13 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::api::{
-    Error, ErrorCode, KernelPathCounters, NextHop, PortCounters, Reply, Request, Response,
-    ServerSpec, ServiceId, WorkerCounters,
+    Error, ErrorCode, KernelPathCounters, PortCounters, Reply, Request, Response, ServerSpec,
+    ServiceId,
 };
 use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
+pub use answers::mac_text;
 use listing::Listings;
 pub use lock::Lock;
 pub use network::{Network, NetworkPort};
@@ -51,6 +54,8 @@ const WORKER_NAP: Duration = Duration::from_micros(50);
 /// How long the answer to a new server waits for its neighbour, so that what
 /// the client does next finds the server in service.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// Servers that are named a second when their ways change.
+const MOVED_LINES: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What the daemon asks of the machine that it runs on.
@@ -86,6 +91,8 @@ pub struct Daemon {
     /// The kernel mirror's generation at that time.
     resolved: u64,
     next_resolve: Instant,
+    /// Servers whose way changed, to be said with the next second.
+    moved: BTreeMap<IpAddr, Hop>,
     /// The epoch that was published last.
     epoch: u64,
     /// Clients that wait for the workers to run an epoch.
@@ -153,6 +160,7 @@ impl Daemon {
             unresolved: true,
             resolved: 0,
             next_resolve: now,
+            moved: BTreeMap::new(),
             epoch: 0,
             waiting: Vec::new(),
             listings: Listings::default(),
@@ -306,66 +314,6 @@ impl Daemon {
         }
     }
 
-    /// Requests that change nothing that workers run.
-    fn answer(&mut self, client: ClientId, request: Request) -> Outcome {
-        let reply = match request {
-            Request::Zero { service } => {
-                self.registry.zero(service.as_ref()).map(|()| Response::Done)
-            }
-            Request::ListServices { service: Some(id), .. } => {
-                self.registry.service_status(&id).map(|s| self.services(vec![s], None))
-            }
-            Request::ListServices { service: None, cursor } => {
-                let (services, next) = self.registry.statuses(cursor, crate::api::MAX_ROWS);
-                Ok(self.services(services, next))
-            }
-            Request::Timeouts {} => Ok(Response::Timeouts { timeouts: self.registry.timeouts() }),
-            Request::ListConnections { cursor, limit } => {
-                match self.listings.ask(client, cursor, limit) {
-                    Ok(()) => return Outcome::Later,
-                    Err(error) => Err(error),
-                }
-            }
-            Request::Counters {} => Ok(self.counters()),
-            Request::NextHops { cursor } => Ok(self.next_hops(cursor)),
-            other => Err(Error::new(ErrorCode::BadRequest, format!("not now: {other:?}"))),
-        };
-        Outcome::Answer(reply)
-    }
-
-    fn services(&self, services: Vec<crate::api::ServiceStatus>, next: Option<u64>) -> Response {
-        let table_size = self.workers.count() as u64 * u64::from(self.instruments.connections);
-        Response::Services { services, next, table_size }
-    }
-
-    fn counters(&self) -> Response {
-        let counters = self.workers.counters();
-        let workers = counters.iter().zip(&self.instruments.cores);
-        Response::Counters {
-            workers: workers.map(|(counters, &core)| worker_counters(counters, core)).collect(),
-            ports: (self.instruments.ports)(),
-            kernel_path: (self.instruments.kernel_path)(),
-        }
-    }
-
-    fn next_hops(&self, cursor: Option<u64>) -> Response {
-        let (rows, next) = self.registry.servers_from(cursor, crate::api::MAX_ROWS);
-        let rows = rows.into_iter().map(|(service, server, hop)| {
-            let way = self.network.as_ref().and_then(|n| n.neighbour(server.address.ip()));
-            NextHop {
-                service: service.id,
-                server: server.address,
-                port: way.map(|(port, _)| port.to_string()),
-                neighbour: way.map(|(_, neighbour)| neighbour),
-                mac: match hop {
-                    Hop::Port(hop) => Some(mac_text(hop.dst_mac)),
-                    _ => None,
-                },
-            }
-        });
-        Response::NextHops { next_hops: rows.collect(), next }
-    }
-
     fn must_resolve(&self) -> bool {
         let generation = self.network.as_ref().map(Network::generation);
         generation.is_some_and(|generation| self.unresolved || generation != self.resolved)
@@ -383,7 +331,9 @@ impl Daemon {
         network.keep_resolved(self.registry.servers().map(|(_, server, _)| server.address.ip()));
         let network = &*network;
         let resolve = |server: &ServerSpec| network.hop(server.address.ip());
-        self.dirty |= self.registry.resolve_all(&resolve);
+        let changed = self.registry.resolve_all(&resolve);
+        self.dirty |= !changed.is_empty();
+        self.moved.extend(changed);
         self.next_resolve = now + now.elapsed() * RESOLVE_SHARE;
     }
 
@@ -436,10 +386,31 @@ impl Daemon {
         }
         self.dirty |= self.registry.empty_trash(self.workers.running());
         self.dirty |= self.registry.end_grace();
+        self.say_what_moved();
         let Some(network) = &mut self.network else { return };
         network.refresh();
         if network.reopen_if_due(now) {
             self.watch_kernel();
+        }
+    }
+
+    /// Logs the servers whose way changed in the last second, a few by name.
+    fn say_what_moved(&mut self) {
+        let moved = std::mem::take(&mut self.moved);
+        for (server, hop) in moved.iter().take(MOVED_LINES) {
+            match hop {
+                Hop::Port(hop) => log::info!("server {server}: MAC {}", mac_text(hop.dst_mac)),
+                Hop::Local => log::info!("server {server}: the director itself"),
+                Hop::Unresolved => log::warn!(
+                    "server {server}: its next hop does not answer; its packets are dropped (no_next_hop)"
+                ),
+                Hop::NoRoute => log::warn!(
+                    "server {server}: no route through any port; its packets are dropped (no_route)"
+                ),
+            }
+        }
+        if moved.len() > MOVED_LINES {
+            log::warn!("and {} more servers: see rvsadm show nexthops", moved.len() - MOVED_LINES);
         }
     }
 
@@ -489,31 +460,6 @@ enum Outcome {
 
 fn hop(network: Option<&Network>, server: IpAddr) -> Hop {
     network.map_or(Hop::NoRoute, |network| network.hop(server))
-}
-
-fn worker_counters(counters: &dataplane::counters::Counters, core: u32) -> WorkerCounters {
-    let drops = dataplane::counters::DropReason::ALL.iter().map(|&reason| crate::api::Drop {
-        reason: reason.name().into(),
-        count: counters.dropped(reason),
-    });
-    WorkerCounters {
-        core,
-        rx: counters.rx,
-        taken_over: counters.taken_over,
-        injected: counters.injected,
-        tx: counters.tx,
-        punted: counters.punted,
-        handed_off: counters.handed_off,
-        drops: drops.collect(),
-        connections: counters.connections,
-        expired: counters.expired,
-    }
-}
-
-/// A MAC address as people write it.
-#[must_use]
-pub fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn ending_signals() -> SigSet {

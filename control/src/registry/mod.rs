@@ -14,7 +14,7 @@ mod slots;
 mod validate;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::conn;
@@ -361,14 +361,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Finds the way to every server anew. Whether any changed.
-    pub fn resolve_all(&mut self, resolve: Resolve<'_>) -> bool {
-        let mut changed = false;
+    /// Finds the way to every server anew. The servers whose way changed.
+    pub fn resolve_all(&mut self, resolve: Resolve<'_>) -> Vec<(IpAddr, Hop)> {
+        let mut changed = Vec::new();
         for server in self.servers.iter_mut() {
             let hop = resolve(&server.spec);
             if hop != server.published.hop {
                 server.republish(|published| published.hop = hop);
-                changed = true;
+                changed.push((server.spec.address.ip(), hop));
             }
         }
         let ready = |number: &u32| self.server(*number).published.hop != Hop::Unresolved;

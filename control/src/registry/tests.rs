@@ -245,12 +245,13 @@ fn timeouts_keep_what_is_zero_and_reach_the_workers() {
 #[test]
 fn only_changed_ways_make_a_new_snapshot_worth_while() {
     let mut registry = registry();
-    assert!(!registry.resolve_all(NO_ROUTE));
+    assert_eq!(registry.resolve_all(NO_ROUTE), []);
     let way: Resolve<'_> = &|server: &ServerSpec| {
         if server.address == RS1.parse().unwrap() { Hop::Unresolved } else { Hop::NoRoute }
     };
-    assert!(registry.resolve_all(way));
-    assert!(!registry.resolve_all(way));
+    let rs1 = RS1.parse::<SocketAddr>().unwrap().ip();
+    assert_eq!(registry.resolve_all(way), [(rs1, Hop::Unresolved)]);
+    assert_eq!(registry.resolve_all(way), []);
     assert_eq!(registry.snapshot().server(0).unwrap().hop, Hop::Unresolved);
 }
 
