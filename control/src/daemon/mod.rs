@@ -95,6 +95,10 @@ pub struct Daemon {
     moved: BTreeMap<IpAddr, Hop>,
     /// The epoch that was published last.
     epoch: u64,
+    /// Since when some worker has not run the newest snapshot.
+    behind: Option<Instant>,
+    /// That has taken too long, which was said.
+    stalled: bool,
     /// Clients that wait for the workers to run an epoch.
     waiting: Vec<Waiting>,
     listings: Listings,
@@ -162,6 +166,8 @@ impl Daemon {
             next_resolve: now,
             moved: BTreeMap::new(),
             epoch: 0,
+            behind: None,
+            stalled: false,
             waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
@@ -198,9 +204,13 @@ impl Daemon {
     /// One turn of the loop: waits for events or the next thing due, then does
     /// what there is to do.
     fn turn(&mut self, events: &mut Events) -> io::Result<Option<Signal>> {
+        if self.workers.running() >= self.epoch {
+            self.behind = None;
+        }
+        // A worker that is stalled for good is looked at now and then only.
         let busy = !self.waiting.is_empty()
             || !self.listings.is_empty()
-            || self.workers.running() < self.epoch;
+            || self.behind.is_some_and(|since| since.elapsed() < PATIENCE);
         let timeout = if self.api.has_more() || self.kernel_has_news {
             Duration::ZERO
         } else if busy {
@@ -341,6 +351,7 @@ impl Daemon {
         let snapshot = self.registry.snapshot();
         self.epoch = snapshot.epoch;
         self.workers.publish(&snapshot);
+        self.behind.get_or_insert_with(Instant::now);
         self.dirty = false;
     }
 
@@ -387,11 +398,28 @@ impl Daemon {
         self.dirty |= self.registry.empty_trash(self.workers.running());
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
+        self.say_who_stalls(now);
         let Some(network) = &mut self.network else { return };
         network.refresh();
         if network.reopen_if_due(now) {
             self.watch_kernel();
         }
+    }
+
+    /// Logs that a worker stopped taking up changes, and that all do again.
+    fn say_who_stalls(&mut self, now: Instant) {
+        let stalled = self.behind.is_some_and(|since| now - since > PATIENCE);
+        if stalled && !self.stalled {
+            let workers = self.workers.behind(self.epoch);
+            log::error!(
+                "workers {workers:?} have not taken up changes for {} s; if they do not come back, restart rvsd",
+                PATIENCE.as_secs()
+            );
+        }
+        if self.stalled && !stalled {
+            log::info!("all workers take up changes again");
+        }
+        self.stalled = stalled;
     }
 
     /// Logs the servers whose way changed in the last second, a few by name.

@@ -74,6 +74,12 @@ impl Workers {
         self.ends.iter().map(|end| end.shared().epoch()).min().unwrap_or(u64::MAX)
     }
 
+    /// The indexes of the workers that have not reached an epoch.
+    pub(super) fn behind(&self, epoch: u64) -> Vec<usize> {
+        let ends = self.ends.iter().enumerate();
+        ends.filter(|(_, end)| end.shared().epoch() < epoch).map(|(index, _)| index).collect()
+    }
+
     /// The counters of each worker.
     pub(super) fn counters(&self) -> Vec<Counters> {
         self.ends.iter().map(|end| end.shared().counters.read()).collect()
@@ -141,5 +147,24 @@ impl Workers {
             (true, true) if worker + 1 < self.ends.len() => at(worker + 1, false, 0),
             (true, true) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::update::channel;
+
+    use super::*;
+
+    #[test]
+    fn the_worker_that_stalls_is_named() {
+        let (ends, links): (Vec<_>, Vec<_>) = (0..3).map(|_| channel()).unzip();
+        let workers = Workers::new(ends);
+        for (link, epoch) in links.iter().zip([5, 4, 6]) {
+            link.running(epoch);
+        }
+        assert_eq!(workers.running(), 4);
+        assert_eq!(workers.behind(5), [1]);
+        assert!(workers.behind(4).is_empty());
     }
 }
