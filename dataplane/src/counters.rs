@@ -57,12 +57,30 @@ drop_reasons! {
     Ip6TooManyHeaders = "ip6_too_many_headers",
     /// No room for the TCP or UDP header.
     L4Truncated = "l4_truncated",
-    /// Fragment of a datagram to a virtual service.
-    Fragment = "fragment",
+    /// IPv4 options that end past the header or contradict themselves.
+    Ip4BadOptions = "ip4_bad_options",
+    /// IPv4 packet that asks to be routed by its source.
+    Ip4SourceRoute = "ip4_source_route",
+    /// Fragment whose datagram's first fragment never came.
+    FragmentTimeout = "fragment_timeout",
+    /// Fragment of a datagram for which the fragment table had no room.
+    FragmentTableFull = "fragment_table_full",
+    /// ICMP error that is too short, or whose checksum is wrong.
+    IcmpBad = "icmp_bad",
+    /// ICMP error about a packet that no connection sent.
+    IcmpNoConnection = "icmp_no_connection",
     /// TTL or hop limit used up.
     TtlExpired = "ttl_expired",
     /// TCP RST to a virtual service without a connection.
     TcpRstNoConnection = "tcp_rst_no_connection",
+    /// SCTP to a virtual service without a connection, and not an INIT.
+    SctpNoConnection = "sctp_no_connection",
+    /// New FULLNAT connection, but no local address has a port left for it.
+    NoLocalPort = "no_local_port",
+    /// No way to say in the server's address family what the packet says.
+    NoTranslation = "no_translation",
+    /// The buffer has no room for the headers to be added.
+    NoHeadroom = "no_headroom",
     /// New connection, but no server with a weight.
     NoServer = "no_server",
     /// No route to the server through any port.

@@ -327,7 +327,7 @@ impl Core {
     /// address are dropped, others are the host's.
     fn fragment(&mut self, now: Tick, headers: &Headers) -> Verdict {
         if self.snapshot.services.has_address(headers.protocol, &headers.addresses) {
-            return self.drop(DropReason::Fragment);
+            return self.drop(DropReason::FragmentTableFull);
         }
         self.punt(now, punt_kind(headers))
     }
@@ -499,7 +499,7 @@ fn key(headers: &Headers) -> Key {
 const fn after(state: State, headers: &Headers) -> State {
     match headers.protocol {
         Protocol::Tcp => state.after_client_only(headers.tcp_flags),
-        Protocol::Udp => State::Udp,
+        Protocol::Udp | Protocol::Sctp => State::Udp,
     }
 }
 
@@ -513,7 +513,7 @@ const fn punt_kind(headers: &Headers) -> PuntKind {
         Protocol::Tcp if src_port == BGP || dst_port == BGP => PuntKind::Routing,
         Protocol::Tcp => PuntKind::Tcp,
         Protocol::Udp if dst_port == BFD[0] || dst_port == BFD[1] => PuntKind::Routing,
-        Protocol::Udp => PuntKind::Other,
+        Protocol::Udp | Protocol::Sctp => PuntKind::Other,
     }
 }
 

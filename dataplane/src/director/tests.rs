@@ -405,7 +405,7 @@ fn fragments_to_a_service_are_dropped_and_others_punted() {
         bytes
     };
     let (verdict, _) = bench.send(NOON, &fragment(VIP));
-    assert_eq!(verdict, Verdict::Drop(DropReason::Fragment));
+    assert_eq!(verdict, Verdict::Drop(DropReason::FragmentTableFull));
     assert_eq!(bench.send(NOON, &fragment([192, 168, 1, 21])).0, Verdict::Punt);
 }
 

@@ -68,6 +68,33 @@ impl<'a> Frame<'a> {
         self.total_len
     }
 
+    /// Makes room for `count` bytes in front of the packet. Their content is
+    /// whatever was in the buffer. False, and nothing changed, where the buffer
+    /// has not so many bytes of headroom.
+    #[must_use]
+    pub fn grow_front(&mut self, count: usize) -> bool {
+        if count > self.start {
+            return false;
+        }
+        self.start -= count;
+        self.len += count;
+        self.total_len += count;
+        true
+    }
+
+    /// Makes room for `count` bytes behind the packet. False, and nothing
+    /// changed, where the buffer has not so many bytes of tailroom, or the
+    /// packet goes on in another segment.
+    #[must_use]
+    pub fn grow_back(&mut self, count: usize) -> bool {
+        if self.total_len != self.len || count > self.buffer.len() - self.start - self.len {
+            return false;
+        }
+        self.len += count;
+        self.total_len += count;
+        true
+    }
+
     /// Removes `count` bytes at the front (at most all at hand).
     pub fn strip_front(&mut self, count: usize) {
         let count = count.min(self.len);
@@ -100,6 +127,18 @@ mod tests {
         frame.truncate(3);
         assert_eq!(frame.bytes(), [3, 4, 5]);
         assert_eq!((frame.start(), frame.len(), frame.total_len()), (3, 3, 3));
+    }
+
+    #[test]
+    fn growing_takes_what_the_buffer_has_and_no_more() {
+        let mut buffer = [0, 1, 2, 3, 4, 5];
+        let mut frame = Frame::new(&mut buffer, 2, 2, 2, 0);
+        assert!(!frame.grow_front(3) && !frame.grow_back(3));
+        assert!(frame.grow_front(2) && frame.grow_back(1));
+        assert_eq!(frame.bytes(), [0, 1, 2, 3, 4]);
+        assert_eq!((frame.start(), frame.total_len()), (0, 5));
+        let mut frame = Frame::new(&mut buffer, 0, 4, 9, 0);
+        assert!(!frame.grow_back(1), "the packet's end is in another segment");
     }
 
     #[test]

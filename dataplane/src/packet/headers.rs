@@ -27,13 +27,18 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP.
     Udp = 17,
+    /// SCTP.
+    Sctp = 132,
 }
 
 impl Protocol {
-    const fn from_number(number: u8) -> Option<Self> {
+    /// The protocol with this IP protocol number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
             _ => None,
         }
     }
@@ -43,6 +48,7 @@ impl Protocol {
         match self {
             Self::Tcp => 20,
             Self::Udp => 8,
+            Self::Sctp => 12,
         }
     }
 }
