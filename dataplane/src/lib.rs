@@ -10,6 +10,7 @@
 //! - [`service`], [`scheduler`]: virtual services, real servers, and the choice
 //!   among them
 //! - [`forward`]: the rewrites, one file per forwarding method
+//! - [`outbox`]: packets that the director makes itself
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
 //!   new one reaches them
 //! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
@@ -31,6 +32,7 @@ pub mod director;
 #[allow(unsafe_code, reason = "the adapter to DPDK")]
 pub mod dpdk;
 pub mod forward;
+pub mod outbox;
 pub mod packet;
 pub mod punt;
 pub mod scheduler;
