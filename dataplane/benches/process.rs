@@ -156,23 +156,35 @@ impl Bench {
 }
 
 fn snapshot(servers: u32) -> Snapshot {
-    let key = ServiceKey { protocol: Protocol::Tcp, vip: IpAddr::V4(VIP.into()), vport: 80 };
+    let key =
+        ServiceKey::Address { protocol: Protocol::Tcp, vip: IpAddr::V4(VIP.into()), vport: 80 };
     let list = (0..servers).map(|server| Candidate { server, weight: 1 }).collect();
     let hop = PortHop { port: 0, dst_mac: [2, 0, 0, 0, 0, 2], src_mac: MAC, mtu: 1500 };
     Snapshot {
         epoch: 1,
-        services: Services::new([Arc::new(Service {
-            key,
-            scheduler: Scheduler::Rr,
-            position: Arc::new(Position::default()),
-            candidates: Candidates::new(list),
-        })]),
+        services: Services::new(
+            [Arc::new(Service {
+                key,
+                scheduler: Scheduler::Rr,
+                position: Arc::new(Position::default()),
+                candidates: Candidates::new(list),
+                number: 0,
+                persistence: None,
+                one_packet: false,
+                locals: Arc::default(),
+            })],
+            Arc::default(),
+        ),
         servers: (0..servers)
             .map(|i| {
                 Some(Arc::new(Server {
                     address: SocketAddr::from((std::net::Ipv4Addr::from(0xc0a9_0000 + i), 80)),
                     hop: Hop::Port(hop),
+                    method: Method::Dr,
+                    weight: 1,
                     deleted: false,
+                    client_address: ClientAddress::None,
+                    mss: None,
                     counts: Arc::new(ServerCounts::new(1)),
                 }))
             })

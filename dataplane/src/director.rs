@@ -24,7 +24,7 @@ use crate::forward::dr;
 use crate::packet::headers::{Addresses, Parsed, parse, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol};
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
-use crate::service::{Hop, ServiceKey, destination};
+use crate::service::{Hop, endpoints};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -326,7 +326,7 @@ impl Core {
     /// A fragment has no ports to find its connection by. Those to a service's
     /// address are dropped, others are the host's.
     fn fragment(&mut self, now: Tick, headers: &Headers) -> Verdict {
-        if self.snapshot.services.has_address(headers.protocol, &headers.addresses) {
+        if self.snapshot.services.may_have(endpoints(&headers.addresses).1) {
             return self.drop(DropReason::FragmentTableFull);
         }
         self.punt(now, punt_kind(headers))
@@ -346,7 +346,7 @@ impl Core {
     ) -> Verdict {
         let slot = match self.find(table, hash, key, headers) {
             Some(slot) => slot,
-            None => match self.open(table, now, key, hash, headers) {
+            None => match self.open(table, now, key, hash, headers, frame.port) {
                 Ok(slot) => slot,
                 Err(verdict) => return verdict,
             },
@@ -413,13 +413,9 @@ impl Core {
         key: &E::Key,
         hash: u64,
         headers: &Headers,
+        ingress: u8,
     ) -> Result<Slot, Verdict> {
-        let service_key = ServiceKey {
-            protocol: headers.protocol,
-            vip: destination(&headers.addresses),
-            vport: headers.dst_port,
-        };
-        let Some(service) = self.snapshot.services.find(&service_key) else {
+        let Some(service) = self.snapshot.services.find(headers, ingress) else {
             return Err(self.punt(now, punt_kind(headers)));
         };
         if headers.protocol == Protocol::Tcp {

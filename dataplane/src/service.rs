@@ -8,18 +8,50 @@ use crossbeam::utils::CachePadded;
 use hashbrown::{HashMap, HashSet};
 
 use crate::packet::headers::Addresses;
-use crate::packet::{Mac, Protocol};
+use crate::packet::{Family, Headers, Mac, Protocol};
 use crate::scheduler::{Candidates, Position, Scheduler};
 
-/// What a packet is matched with.
+/// What a service is known by, and what a new connection's first packet is
+/// matched with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ServiceKey {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The virtual address.
-    pub vip: IpAddr,
-    /// The virtual port.
-    pub vport: u16,
+pub enum ServiceKey {
+    /// Protocol, vip and vport.
+    Address {
+        /// The protocol.
+        protocol: Protocol,
+        /// The virtual address.
+        vip: IpAddr,
+        /// The virtual port; 0 is every port that no other service has.
+        vport: u16,
+    },
+    /// A mark that match rules give.
+    Fwmark {
+        /// The mark, not 0.
+        mark: u32,
+        /// The family of the packets.
+        family: Family,
+    },
+}
+
+impl ServiceKey {
+    /// The virtual port; 0 where the service has packets to many.
+    #[must_use]
+    pub const fn vport(&self) -> u16 {
+        match self {
+            Self::Address { vport, .. } => *vport,
+            Self::Fwmark { .. } => 0,
+        }
+    }
+
+    /// The address family of clients.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::Address { vip: IpAddr::V4(_), .. } => Family::V4,
+            Self::Address { vip: IpAddr::V6(_), .. } => Family::V6,
+            Self::Fwmark { family, .. } => *family,
+        }
+    }
 }
 
 /// A virtual service.
@@ -27,6 +59,9 @@ pub struct ServiceKey {
 pub struct Service {
     /// Its name.
     pub key: ServiceKey,
+    /// Its number, by which persistence templates know it. Not used again for
+    /// another service.
+    pub number: u32,
     /// How it chooses servers.
     pub scheduler: Scheduler,
     /// Where the scheduler is in its round. Shared by all workers and kept from
@@ -35,58 +70,260 @@ pub struct Service {
     pub position: Arc<Position>,
     /// Its servers, newest first, the order in which the kernel walks them.
     pub candidates: Candidates,
+    /// Whether, and for how long, a client stays with its server.
+    pub persistence: Option<Persistence>,
+    /// Whether every packet is scheduled on its own and leaves no connection
+    /// (UDP).
+    pub one_packet: bool,
+    /// The director's addresses that FULLNAT connections come from.
+    pub locals: Arc<[Local]>,
 }
 
-/// All services, by key.
+/// Persistence of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Persistence {
+    /// Life of a template after its last use, ticks.
+    pub timeout: u32,
+    /// Length of the client prefix that shares a template; 32 or 128 is one
+    /// address.
+    pub prefix: u8,
+}
+
+/// A local address of FULLNAT (dip).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Local {
+    /// Its number in [`crate::snapshot::Snapshot::locals`], which connections
+    /// keep. Not used again for another address.
+    pub number: u16,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// How a FULLNAT server is told the client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientAddress {
+    /// Not at all.
+    #[default]
+    None,
+    /// By a TCP option (TOA, kind 254).
+    Toa,
+    /// By a PROXY protocol header, version 2, in front of the client's data.
+    Proxy,
+}
+
+/// The forwarding method of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Direct routing (`-g`, `Route`).
+    Dr,
+    /// Masquerading (`-m`, `Masq`).
+    Nat,
+    /// Tunnelling (`-i`, `Tunnel`).
+    Tun(Encapsulation),
+    /// Source and destination rewrite (`-b`, `FullNat`).
+    Fullnat,
+}
+
+/// How tunnelled packets are wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// IP in IP (RFC 2003, RFC 2473, RFC 4213).
+    Ipip,
+    /// Generic UDP encapsulation.
+    Gue {
+        /// The server's UDP port.
+        port: u16,
+        /// Its checksums.
+        checksum: GueChecksum,
+    },
+    /// Generic routing encapsulation (RFC 2784).
+    Gre {
+        /// Whether the GRE header has one.
+        checksum: bool,
+    },
+}
+
+/// Checksum mode of a GUE tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GueChecksum {
+    /// The outer UDP checksum is 0.
+    None,
+    /// The outer UDP checksum is filled in.
+    Full,
+    /// Remote checksum offload.
+    Remote,
+}
+
+/// What gives a packet its mark: a packet that has all that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkRule {
+    /// The mark, not 0.
+    pub mark: u32,
+    /// The protocol; any where there is none.
+    pub protocol: Option<Protocol>,
+    /// Prefix of the source.
+    pub source: Option<(IpAddr, u8)>,
+    /// Prefix of the destination.
+    pub destination: Option<(IpAddr, u8)>,
+    /// First and last destination port.
+    pub ports: Option<(u16, u16)>,
+    /// Index of the port that the packet came in by.
+    pub ingress: Option<u8>,
+}
+
+impl MarkRule {
+    fn matches(&self, headers: &Headers, ingress: u8) -> bool {
+        let (source, destination) = endpoints(&headers.addresses);
+        self.protocol.is_none_or(|p| p == headers.protocol)
+            && self.ports.is_none_or(|(from, to)| (from..=to).contains(&headers.dst_port))
+            && self.ingress.is_none_or(|port| port == ingress)
+            && self.source.is_none_or(|prefix| contains(prefix, source))
+            && self.destination.is_none_or(|prefix| contains(prefix, destination))
+    }
+}
+
+/// Whether a prefix contains an address.
+fn contains((prefix, len): (IpAddr, u8), address: IpAddr) -> bool {
+    match (prefix, address) {
+        (IpAddr::V4(prefix), IpAddr::V4(address)) => {
+            let shift = 32 - u32::from(len.min(32));
+            (prefix.to_bits() ^ address.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(prefix), IpAddr::V6(address)) => {
+            let shift = 128 - u32::from(len.min(128));
+            (prefix.to_bits() ^ address.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+/// All services, in the form that packets are matched with.
 #[derive(Debug, Clone, Default)]
 pub struct Services {
     by_key: HashMap<ServiceKey, Arc<Service>>,
-    addresses: HashSet<(Protocol, IpAddr)>,
+    addresses: HashSet<IpAddr>,
+    rules: Arc<[MarkRule]>,
 }
 
 impl Services {
-    /// The services in a form that packets can be matched with.
+    /// The services, and the rules that give packets their marks, the first
+    /// that matches counting.
     #[must_use]
-    pub fn new(services: impl IntoIterator<Item = Arc<Service>>) -> Self {
+    pub fn new(services: impl IntoIterator<Item = Arc<Service>>, rules: Arc<[MarkRule]>) -> Self {
         let by_key: HashMap<_, _> = services.into_iter().map(|s| (s.key, s)).collect();
-        let addresses = by_key.keys().map(|k| (k.protocol, k.vip)).collect();
-        Self { by_key, addresses }
+        let addresses = by_key.keys().filter_map(|key| match key {
+            ServiceKey::Address { vip, .. } => Some(*vip),
+            ServiceKey::Fwmark { .. } => None,
+        });
+        Self { addresses: addresses.collect(), by_key, rules }
     }
 
-    /// The service for packets to an address and port.
+    /// A service by its name.
     #[must_use]
-    pub fn find(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+    pub fn get(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.by_key.get(key)
     }
 
-    /// Whether any service of the protocol has the destination address. Its
-    /// fragments cannot be told apart by port.
+    /// The service of a packet that came in by a port: by its mark, then by
+    /// address and port, then by address for every port (the kernel's order).
     #[must_use]
-    pub fn has_address(&self, protocol: Protocol, addresses: &Addresses) -> bool {
-        self.addresses.contains(&(protocol, destination(addresses)))
+    pub fn find(&self, headers: &Headers, ingress: u8) -> Option<&Arc<Service>> {
+        if let Some(rule) = self.rules.iter().find(|rule| rule.matches(headers, ingress)) {
+            let key = ServiceKey::Fwmark { mark: rule.mark, family: headers.family() };
+            if let Some(service) = self.by_key.get(&key) {
+                return Some(service);
+            }
+        }
+        let (_, vip) = endpoints(&headers.addresses);
+        let Headers { protocol, dst_port, .. } = *headers;
+        let of_port = |vport| self.by_key.get(&ServiceKey::Address { protocol, vip, vport });
+        of_port(dst_port).or_else(|| of_port(0))
+    }
+
+    /// Whether packets to an address may be a service's, by the address alone.
+    #[must_use]
+    pub fn may_have(&self, destination: IpAddr) -> bool {
+        !self.rules.is_empty() || self.addresses.contains(&destination)
     }
 }
 
-/// The destination as a service has it.
+/// Source and destination as addresses of the standard library.
 #[must_use]
-pub fn destination(addresses: &Addresses) -> IpAddr {
+pub fn endpoints(addresses: &Addresses) -> (IpAddr, IpAddr) {
     match addresses {
-        Addresses::V4 { dst, .. } => IpAddr::V4((*dst).into()),
-        Addresses::V6 { dst, .. } => IpAddr::V6((*dst).into()),
+        Addresses::V4 { src, dst } => (IpAddr::V4((*src).into()), IpAddr::V4((*dst).into())),
+        Addresses::V6 { src, dst } => (IpAddr::V6((*src).into()), IpAddr::V6((*dst).into())),
+    }
+}
+
+/// The NAT services whose servers' packets are replies to be translated, by
+/// the source of such packets.
+#[derive(Debug, Clone, Default)]
+pub struct NatSources(HashMap<(Protocol, IpAddr, u16), Vec<NatSource>>);
+
+/// Whose replies packets from a NAT server may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NatSource {
+    /// Of connections to this address and port. Port 0: the port that the
+    /// reply comes from.
+    Of(IpAddr, u16),
+    /// Of connections of a fwmark service, to any address.
+    Marked,
+}
+
+impl NatSources {
+    /// No servers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a NAT server of a service. `protocol` is that of its packets: a
+    /// fwmark service is added once for each.
+    pub fn add(&mut self, protocol: Protocol, server: SocketAddr, source: NatSource) {
+        let list = self.0.entry((protocol, server.ip(), server.port())).or_default();
+        if !list.contains(&source) {
+            list.push(source);
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The services whose replies packets from this address and port may be.
+    pub fn of(
+        &self,
+        protocol: Protocol,
+        address: IpAddr,
+        port: u16,
+    ) -> impl Iterator<Item = NatSource> {
+        let list = |port| self.0.get(&(protocol, address, port)).map_or(&[][..], Vec::as_slice);
+        list(port).iter().chain(list(0)).copied()
     }
 }
 
 /// A real server of one service.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// rip and rport.
+    /// rip and rport. Port 0: the packet keeps its own.
     pub address: SocketAddr,
+    /// How it gets its packets.
+    pub method: Method,
     /// How its packets leave.
     pub hop: Hop,
+    /// Its share of new connections; 0 takes none.
+    pub weight: u32,
     /// Whether it was deleted while connections to it exist. Their packets are
     /// dropped (the kernel's `expire_nodest_conn=0`); adding the server again
     /// revives them.
     pub deleted: bool,
+    /// How it learns clients' addresses (FULLNAT).
+    pub client_address: ClientAddress,
+    /// The most that the MSS option of its connections may say, bytes.
+    pub mss: Option<u16>,
     /// Its counters.
     pub counts: Arc<ServerCounts>,
 }
@@ -141,6 +378,8 @@ struct Traffic {
     connections: AtomicU64,
     in_packets: AtomicU64,
     in_bytes: AtomicU64,
+    out_packets: AtomicU64,
+    out_bytes: AtomicU64,
 }
 
 /// Totals of a server's traffic.
@@ -152,6 +391,10 @@ pub struct TrafficTotals {
     pub in_packets: u64,
     /// Their IP lengths, bytes.
     pub in_bytes: u64,
+    /// Packets from the server that passed the director (NAT, FULLNAT).
+    pub out_packets: u64,
+    /// Their IP lengths, bytes.
+    pub out_bytes: u64,
 }
 
 impl ServerCounts {
@@ -164,7 +407,15 @@ impl ServerCounts {
         }
     }
 
-    /// Counts a packet that `worker` forwards.
+    /// Counts a packet of the server that `worker` forwards.
+    #[inline]
+    pub fn reply(&self, worker: usize, bytes: u64) {
+        let traffic = &self.traffic[worker];
+        add(&traffic.out_packets, 1);
+        add(&traffic.out_bytes, bytes);
+    }
+
+    /// Counts a packet of a client that `worker` forwards.
     #[inline]
     pub fn packet(&self, worker: usize, bytes: u64) {
         let traffic = &self.traffic[worker];
@@ -184,6 +435,8 @@ impl ServerCounts {
             connections: sum.connections + t.connections.load(Ordering::Relaxed),
             in_packets: sum.in_packets + t.in_packets.load(Ordering::Relaxed),
             in_bytes: sum.in_bytes + t.in_bytes.load(Ordering::Relaxed),
+            out_packets: sum.out_packets + t.out_packets.load(Ordering::Relaxed),
+            out_bytes: sum.out_bytes + t.out_bytes.load(Ordering::Relaxed),
         })
     }
 }
@@ -233,8 +486,27 @@ mod tests {
         counts.packet(0, 60);
         counts.packet(1, 40);
         counts.scheduled(1);
-        let totals = TrafficTotals { connections: 1, in_packets: 2, in_bytes: 100 };
+        counts.reply(1, 1500);
+        let totals = TrafficTotals {
+            connections: 1,
+            in_packets: 2,
+            in_bytes: 100,
+            out_packets: 1,
+            out_bytes: 1500,
+        };
         assert_eq!(counts.totals(), totals);
+    }
+
+    #[test]
+    fn prefixes_contain_their_addresses() {
+        let contains = |prefix: &str, len, address: &str| {
+            contains((prefix.parse().unwrap(), len), address.parse().unwrap())
+        };
+        assert!(contains("10.1.2.3", 8, "10.9.9.9") && !contains("10.1.2.3", 8, "11.1.2.3"));
+        assert!(contains("0.0.0.0", 0, "255.255.255.255"));
+        assert!(contains("10.1.2.3", 32, "10.1.2.3") && !contains("10.1.2.3", 32, "10.1.2.2"));
+        assert!(contains("fd00::", 64, "fd00::1") && !contains("fd00::", 64, "fd00:0:0:1::1"));
+        assert!(contains("::", 0, "fd00::1") && !contains("::", 0, "10.0.0.1"));
     }
 
     #[test]

@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use dataplane::conn;
 use dataplane::scheduler::{Candidate, Candidates, Position, Scheduler};
-use dataplane::service::{Hop, Server, ServerCounts, Service, ServiceKey, Services, TrafficTotals};
+use dataplane::service::{
+    ClientAddress, Hop, Method, Server, ServerCounts, Service, ServiceKey, Services, TrafficTotals,
+};
 use dataplane::snapshot::{Port, Snapshot};
 
 use crate::api::{Error, ErrorCode, Request, ServerSpec, ServiceId, ServiceSpec, Timeouts};
@@ -131,14 +133,18 @@ impl Registry {
         if self.by_key.contains_key(&key) {
             return Err(Error::new(ErrorCode::ServiceExists, "Service already exists"));
         }
+        let place = self.next_place;
+        self.next_place += 1;
         let published = Arc::new(Service {
             key,
+            number: place as u32,
             scheduler,
             position: Arc::new(Position::default()),
             candidates: Candidates::default(),
+            persistence: None,
+            one_packet: false,
+            locals: Arc::default(),
         });
-        let place = self.next_place;
-        self.next_place += 1;
         let mut entry = ServiceEntry {
             spec,
             scheduler,
@@ -265,8 +271,12 @@ impl Registry {
     ) -> Result<u32, Error> {
         let published = Arc::new(Server {
             address: spec.address,
+            method: Method::Dr,
             hop,
+            weight: spec.weight,
             deleted: false,
+            client_address: ClientAddress::None,
+            mss: None,
             counts: Arc::new(ServerCounts::new(self.workers)),
         });
         let entry =
@@ -293,7 +303,11 @@ impl Registry {
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         let hop = resolve(&spec);
         server.spec = spec;
-        server.republish(|published| published.hop = hop);
+        let weight = server.spec.weight;
+        server.republish(|published| {
+            published.hop = hop;
+            published.weight = weight;
+        });
         self.republish(place);
         Ok(())
     }
@@ -305,7 +319,7 @@ impl Registry {
     pub fn delete_server(&mut self, service: &ServiceId, address: SocketAddr) -> Result<(), Error> {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
-        let address = validate::with_port(address, entry.published.key.vport);
+        let address = validate::with_port(address, entry.published.key.vport());
         let (index, number) = self.server_of(entry, address).ok_or_else(no_such_server)?;
         let entry = self.services.get_mut(&place).expect("found above");
         entry.servers.remove(index);
@@ -385,7 +399,7 @@ impl Registry {
         }
         let Ok(place) = self.place(service, ErrorCode::NoSuchService) else { return false };
         let entry = &self.services[&place];
-        let address = validate::with_port(address, entry.published.key.vport);
+        let address = validate::with_port(address, entry.published.key.vport());
         let server = self.server_of(entry, address);
         server.is_some_and(|(_, number)| self.fresh.contains_key(&number))
     }
@@ -436,10 +450,14 @@ impl Registry {
         }
         Arc::new(Snapshot {
             epoch: self.epoch,
-            services: Services::new(self.services.values().map(|s| Arc::clone(&s.published))),
+            services: Services::new(
+                self.services.values().map(|s| Arc::clone(&s.published)),
+                Arc::default(),
+            ),
             servers,
             ports: self.ports.clone(),
             timeouts,
+            ..Snapshot::default()
         })
     }
 
@@ -511,10 +529,9 @@ impl Registry {
             })
             .collect();
         let published = Service {
-            key: entry.published.key,
             scheduler: entry.scheduler,
-            position: Arc::clone(&entry.published.position),
             candidates: Candidates::new(candidates),
+            ..(*entry.published).clone()
         };
         self.services.get_mut(&place).expect("found above").published = Arc::new(published);
     }

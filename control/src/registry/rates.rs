@@ -20,14 +20,15 @@ const BYTE_SHIFT: u32 = 5;
 pub(super) struct Meter {
     zero: TrafficTotals,
     last: TrafficTotals,
-    /// Averages in fixed point: connections, packets, bytes.
-    averages: [u64; 3],
+    /// Averages in fixed point: connections, packets in and out, bytes in and
+    /// out.
+    averages: [u64; 5],
 }
 
 impl Meter {
     /// Counts from these totals on. Rates go back to 0, as the kernel's do.
     pub(super) fn zero(&mut self, totals: TrafficTotals) {
-        *self = Self { zero: totals, last: totals, averages: [0; 3] };
+        *self = Self { zero: totals, last: totals, averages: [0; 5] };
     }
 
     /// Takes the totals at the end of a period.
@@ -35,7 +36,9 @@ impl Meter {
         let deltas = [
             (totals.connections - self.last.connections) << COUNT_SHIFT,
             (totals.in_packets - self.last.in_packets) << COUNT_SHIFT,
+            (totals.out_packets - self.last.out_packets) << COUNT_SHIFT,
             (totals.in_bytes - self.last.in_bytes) << BYTE_SHIFT,
+            (totals.out_bytes - self.last.out_bytes) << BYTE_SHIFT,
         ];
         for (average, delta) in self.averages.iter_mut().zip(deltas) {
             let rate = delta / PERIOD_SECONDS;
@@ -51,15 +54,18 @@ impl Meter {
         // Half a connection or packet is rounded down, more is rounded up;
         // bytes are cut off.
         let shown = |average| (average + (1 << (COUNT_SHIFT - 1)) - 1) >> COUNT_SHIFT;
-        let [connections, packets, bytes] = self.averages;
+        let [connections, in_packets, out_packets, in_bytes, out_bytes] = self.averages;
         Stats {
             connections: totals.connections - self.zero.connections,
             in_packets: totals.in_packets - self.zero.in_packets,
+            out_packets: totals.out_packets - self.zero.out_packets,
             in_bytes: totals.in_bytes - self.zero.in_bytes,
+            out_bytes: totals.out_bytes - self.zero.out_bytes,
             connection_rate: shown(connections),
-            in_packet_rate: shown(packets),
-            in_byte_rate: bytes >> BYTE_SHIFT,
-            ..Stats::default()
+            in_packet_rate: shown(in_packets),
+            out_packet_rate: shown(out_packets),
+            in_byte_rate: in_bytes >> BYTE_SHIFT,
+            out_byte_rate: out_bytes >> BYTE_SHIFT,
         }
     }
 }
@@ -69,6 +75,8 @@ pub(super) fn sum(a: TrafficTotals, b: TrafficTotals) -> TrafficTotals {
         connections: a.connections + b.connections,
         in_packets: a.in_packets + b.in_packets,
         in_bytes: a.in_bytes + b.in_bytes,
+        out_packets: a.out_packets + b.out_packets,
+        out_bytes: a.out_bytes + b.out_bytes,
     }
 }
 
@@ -80,13 +88,21 @@ mod tests {
     /// from the kernel.
     #[test]
     fn decays_as_recorded() {
-        let totals = TrafficTotals { connections: 400, in_packets: 400, in_bytes: 14_400 };
+        let totals = TrafficTotals {
+            connections: 400,
+            in_packets: 400,
+            in_bytes: 14_400,
+            out_packets: 400,
+            out_bytes: 14_400,
+        };
         let mut meter = Meter::default();
         let mut rates = Vec::new();
         for _ in 0..7 {
             meter.estimate(totals);
             let stats = meter.stats(totals);
             assert_eq!(stats.connection_rate, stats.in_packet_rate);
+            assert_eq!(stats.connection_rate, stats.out_packet_rate);
+            assert_eq!(stats.in_byte_rate, stats.out_byte_rate);
             rates.push((stats.connection_rate, stats.in_byte_rate));
         }
         let recorded =
@@ -97,7 +113,12 @@ mod tests {
     #[test]
     fn zeroing_starts_all_again() {
         let mut meter = Meter::default();
-        let totals = TrafficTotals { connections: 400, in_packets: 800, in_bytes: 9_000 };
+        let totals = TrafficTotals {
+            connections: 400,
+            in_packets: 800,
+            in_bytes: 9_000,
+            ..Default::default()
+        };
         meter.estimate(totals);
         meter.zero(totals);
         assert_eq!(meter.stats(totals), Stats::default());

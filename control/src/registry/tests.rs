@@ -63,7 +63,7 @@ fn newest_comes_first_as_in_the_kernel() {
     let servers: Vec<_> = statuses[1].servers.iter().map(|s| s.spec.address).collect();
     assert_eq!(servers, [RS2.parse().unwrap(), RS1.parse().unwrap()]);
     let snapshot = registry.snapshot();
-    assert!(snapshot.services.find(&key_of(&id(VIP)).unwrap()).is_some());
+    assert!(snapshot.services.get(&key_of(&id(VIP)).unwrap()).is_some());
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn flush_deletes_all() {
     registry.flush();
     assert_eq!(registry.statuses(None, 1000), (vec![], None));
     let snapshot = registry.snapshot();
-    assert!(snapshot.services.find(&key_of(&id(VIP)).unwrap()).is_none());
+    assert!(snapshot.services.get(&key_of(&id(VIP)).unwrap()).is_none());
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn editing_keeps_the_connections() {
     assert_eq!(status.spec.scheduler, "wrr");
     assert_eq!((status.servers[1].spec.weight, status.servers[1].active), (0, 1));
     let snapshot = registry.snapshot();
-    let service = snapshot.services.find(&key_of(&id(VIP)).unwrap()).unwrap();
+    let service = snapshot.services.get(&key_of(&id(VIP)).unwrap()).unwrap();
     for _ in 0..4 {
         let chosen = service.scheduler.choose(&service.position, &service.candidates);
         assert_eq!(chosen, Some(1));
@@ -258,7 +258,7 @@ fn only_changed_ways_make_a_new_snapshot_worth_while() {
 /// Which servers ten connections go to.
 fn scheduled(registry: &mut Registry) -> std::collections::BTreeSet<u32> {
     let snapshot = registry.snapshot();
-    let service = snapshot.services.find(&key_of(&id(VIP)).unwrap()).unwrap();
+    let service = snapshot.services.get(&key_of(&id(VIP)).unwrap()).unwrap();
     let choose = || service.scheduler.choose(&service.position, &service.candidates);
     (0..10).filter_map(|_| choose()).collect()
 }

@@ -26,7 +26,7 @@ pub(super) fn key_of(id: &ServiceId) -> Result<ServiceKey, Error> {
         Protocol::Udp => packet::Protocol::Udp,
         Protocol::Sctp => return Err(unsupported("SCTP services are not supported yet")),
     };
-    Ok(ServiceKey { protocol, vip: address.ip(), vport: address.port() })
+    Ok(ServiceKey::Address { protocol, vip: address.ip(), vport: address.port() })
 }
 
 /// Checks a service.
@@ -41,11 +41,13 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(ServiceKey, Scheduler
     if let ServiceId::Address { address, .. } = spec.id {
         check_scope(address)?;
     }
-    if !is_unicast(key.vip) {
-        return Err(invalid(format!("{} is not a unicast address", key.vip)));
-    }
-    if key.vport == 0 {
-        return Err(invalid("port 0 is for persistent services only"));
+    if let ServiceKey::Address { vip, vport, .. } = key {
+        if !is_unicast(vip) {
+            return Err(invalid(format!("{vip} is not a unicast address")));
+        }
+        if vport == 0 {
+            return Err(invalid("port 0 is for persistent services only"));
+        }
     }
     let scheduler = scheduler(&spec.scheduler)?;
     if let [flag, ..] = &spec.scheduler_flags[..] {
@@ -86,14 +88,14 @@ pub(super) fn check_server(
         return Err(invalid(format!("{} is not a unicast address", spec.address.ip())));
     }
     check_scope(spec.address)?;
-    if spec.address.is_ipv4() != service.vip.is_ipv4() {
+    if spec.address.is_ipv4() != (service.family() == packet::Family::V4) {
         return Err(invalid("a server has its service's address family"));
     }
     if spec.weight > 65_535 {
         return Err(invalid(format!("weight {} is not 0 to 65535", spec.weight)));
     }
     // The packet keeps its port under DR, so the server's is the service's.
-    spec.address.set_port(service.vport);
+    spec.address.set_port(service.vport());
     Ok(spec)
 }
 

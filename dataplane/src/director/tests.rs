@@ -8,7 +8,9 @@ use etherparse::PacketBuilder;
 use super::*;
 use crate::conn::Timeouts;
 use crate::scheduler::{Candidate, Candidates, Position, Scheduler};
-use crate::service::{PortHop, Server, ServerCounts, Service, Services};
+use crate::service::{
+    ClientAddress, Method, PortHop, Server, ServerCounts, Service, ServiceKey, Services,
+};
 use crate::snapshot::Port;
 use crate::time::TICKS_PER_SECOND;
 use crate::update::{ControlEnd, channel};
@@ -30,7 +32,11 @@ fn server(last_byte: u8, hop: Hop) -> Arc<Server> {
     Arc::new(Server {
         address: SocketAddr::from(([192, 168, 1, last_byte], 80)),
         hop,
+        method: Method::Dr,
+        weight: 1,
         deleted: false,
+        client_address: ClientAddress::None,
+        mss: None,
         counts: Arc::new(ServerCounts::new(2)),
     })
 }
@@ -42,10 +48,14 @@ fn hop(mac: [u8; 6]) -> Hop {
 fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
     let list = weights.iter().zip(0..).map(|(&weight, server)| Candidate { server, weight });
     Arc::new(Service {
-        key: ServiceKey { protocol, vip, vport: 80 },
+        key: ServiceKey::Address { protocol, vip, vport: 80 },
+        number: 0,
         scheduler: Scheduler::Rr,
         position: Arc::new(Position::default()),
         candidates: Candidates::new(list.collect()),
+        persistence: None,
+        one_packet: false,
+        locals: Arc::default(),
     })
 }
 
@@ -83,11 +93,14 @@ impl Bench {
 
     fn set_weights(&mut self, weights: [u32; 2]) {
         let vip = IpAddr::from(VIP);
-        self.snapshot.services = Services::new([
-            service(Protocol::Tcp, vip, weights),
-            service(Protocol::Udp, vip, weights),
-            service(Protocol::Tcp, vip6(), weights),
-        ]);
+        self.snapshot.services = Services::new(
+            [
+                service(Protocol::Tcp, vip, weights),
+                service(Protocol::Udp, vip, weights),
+                service(Protocol::Tcp, vip6(), weights),
+            ],
+            Arc::default(),
+        );
         self.publish();
     }
 
