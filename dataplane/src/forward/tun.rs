@@ -107,7 +107,9 @@ impl Tunnel {
     #[must_use]
     pub fn new(encapsulation: Encapsulation, source: IpAddr, destination: IpAddr) -> Option<Self> {
         let outer = match (source, destination) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => Addresses::V4 { src: src.into(), dst: dst.into() },
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                Addresses::V4 { src: src.into(), dst: dst.into() }
+            }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 Addresses::V6 { src: src.octets(), dst: dst.octets() }
             }
@@ -306,11 +308,7 @@ impl Inner {
         const ECN: u8 = 0b11;
         const CONGESTION_EXPERIENCED: u8 = 0b11;
         const ECT0: u8 = 0b10;
-        if self.tos & ECN == CONGESTION_EXPERIENCED {
-            self.tos & !ECN | ECT0
-        } else {
-            self.tos
-        }
+        if self.tos & ECN == CONGESTION_EXPERIENCED { self.tos & !ECN | ECT0 } else { self.tos }
     }
 }
 

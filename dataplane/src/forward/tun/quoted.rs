@@ -72,8 +72,7 @@ fn tunnel_header(protocol: u8, payload: &[u8]) -> Option<(Encapsulation, usize, 
             let (udp, rest) = payload.split_first_chunk::<UDP_HEADER>()?;
             let &[0, protocol, 0, 0] = rest.first_chunk::<4>()? else { return None };
             let port = u16::from_be_bytes([udp[2], udp[3]]);
-            let checksum =
-                if udp[6..] == [0, 0] { GueChecksum::None } else { GueChecksum::Full };
+            let checksum = if udp[6..] == [0, 0] { GueChecksum::None } else { GueChecksum::Full };
             Some((Encapsulation::Gue { port, checksum }, UDP_HEADER + 4, protocol))
         }
         GRE => {
