@@ -10,7 +10,7 @@ use crate::packet::Family;
 const UNIT: usize = 8;
 const FRAGMENT_HEADER: usize = 8;
 /// Next header value of a fragment header.
-const FRAGMENT: u8 = 44;
+pub(super) const FRAGMENT: u8 = 44;
 
 /// Puts the pieces of a frame, which holds a whole outer packet without DF,
 /// into the outbox. They are as long as the MTU allows, but for the last.

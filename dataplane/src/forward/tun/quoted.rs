@@ -1,9 +1,8 @@
 //! The way back: which of the director's own packets an ICMP error is about.
 
+use super::fragment::FRAGMENT;
 use super::{Encapsulation, GRE, GueChecksum, IP_IN_IP, IP6_IN_IP, Tunnel, UDP, UDP_HEADER};
 use crate::packet::headers::Addresses;
-
-const FRAGMENT: u8 = 44;
 
 /// Finds the client's packet in one that [`forward`](super::forward) sent, or
 /// in the first fragment of it: the tunnel, and the offset in `outer` at which
