@@ -14,10 +14,10 @@
 //!
 //! A packet that does not fit with its outer headers is refused, and its sender
 //! told how much does, when its DF is set or it is IPv6; else the outer packet
-//! is sent in [fragments](fragment). Two cases differ from the kernel, both
+//! is sent in fragments. Two cases differ from the kernel, both
 //! where less than IPv6's least MTU is left inside a tunnel: the kernel names
 //! such an MTU to an IPv6 client, which must not heed it, and drops all packets
-//! for a tunnel over IPv6. Here the client is told [1,280](LEAST_MTU6), and what
+//! for a tunnel over IPv6. Here the client is told 1,280, and what
 //! is not longer is fragmented outside (RFC 2473, section 7.1; RFC 4213,
 //! section 3.2.1).
 
