@@ -189,7 +189,7 @@ fn snapshot(servers: u32) -> Snapshot {
                 }))
             })
             .collect(),
-        ports: vec![Port { mac: MAC }],
+        ports: vec![Port::new(MAC, 1500)],
         ..Default::default()
     }
 }

@@ -11,6 +11,7 @@
 //!   among them
 //! - [`forward`]: the rewrites, one file per forwarding method
 //! - [`outbox`]: packets that the director makes itself
+//! - [`fib`]: the way to any address
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
 //!   new one reaches them
 //! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
@@ -31,6 +32,7 @@ pub mod director;
 #[cfg(feature = "dpdk")]
 #[allow(unsafe_code, reason = "the adapter to DPDK")]
 pub mod dpdk;
+pub mod fib;
 pub mod forward;
 pub mod outbox;
 pub mod packet;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::conn::Timeouts;
+use crate::fib::Fib;
 use crate::packet::Mac;
 use crate::service::{NatSources, Server, Services};
 
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub servers: Vec<Option<Arc<Server>>>,
     /// The ports, by index.
     pub ports: Vec<Port>,
+    /// The way to any address.
+    pub fib: Arc<Fib>,
     /// Life of connections by state.
     pub timeouts: Timeouts,
     /// Where packets of NAT servers come from.
@@ -81,4 +84,19 @@ impl Snapshot {
 pub struct Port {
     /// Its MAC address.
     pub mac: Mac,
+    /// Its primary IPv4 address, as the kernel has it: the source of packets
+    /// that the director makes itself.
+    pub address4: Option<u32>,
+    /// The same for IPv6, a link-local address only where there is no other.
+    pub address6: Option<[u8; 16]>,
+    /// Longest IP packet, bytes.
+    pub mtu: u16,
+}
+
+impl Port {
+    /// A port without addresses.
+    #[must_use]
+    pub const fn new(mac: Mac, mtu: u16) -> Self {
+        Self { mac, address4: None, address6: None, mtu }
+    }
 }

@@ -2,6 +2,7 @@
 //! single-consumer queues. The worker never waits and never frees memory: what
 //! it is done with goes back to the control thread.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +15,13 @@ use crate::time::Tick;
 
 /// Messages that fit each queue.
 const QUEUE: usize = 64;
+/// Missing neighbours that fit their queue. Control empties it ten times a
+/// second or more.
+const MISSING: usize = 256;
+/// Missing neighbours that a worker remembers as reported, one for each value
+/// of the address's last four bits: a few dead hosts with much traffic do not
+/// fill the queue.
+const REMEMBERED: usize = 16;
 
 /// From control to a worker.
 #[derive(Debug)]
@@ -72,6 +80,16 @@ pub enum ConnectionKey {
     V6(Key6),
 }
 
+/// A neighbour that packets need and whose MAC address the kernel does not
+/// know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// The port's index.
+    pub port: u8,
+    /// The neighbour's address.
+    pub neighbour: IpAddr,
+}
+
 /// What a worker shows of itself at any time.
 #[derive(Debug, Default)]
 pub struct Shared {
@@ -95,6 +113,7 @@ impl Shared {
 pub struct ControlEnd {
     updates: rtrb::Producer<Update>,
     replies: rtrb::Consumer<Reply>,
+    missing: rtrb::Consumer<Missing>,
     in_flight: usize,
     shared: Arc<Shared>,
 }
@@ -104,6 +123,9 @@ pub struct ControlEnd {
 pub struct WorkerEnd {
     updates: rtrb::Consumer<Update>,
     replies: rtrb::Producer<Reply>,
+    missing: rtrb::Producer<Missing>,
+    /// What was reported last, and when.
+    reported: [Option<(Tick, Missing)>; REMEMBERED],
     shared: Arc<Shared>,
 }
 
@@ -112,9 +134,18 @@ pub struct WorkerEnd {
 pub fn channel() -> (ControlEnd, WorkerEnd) {
     let (updates, updates_out) = rtrb::RingBuffer::new(QUEUE);
     let (replies_in, replies) = rtrb::RingBuffer::new(QUEUE);
+    let (missing_in, missing) = rtrb::RingBuffer::new(MISSING);
     let shared = Arc::new(Shared::default());
-    let control = ControlEnd { updates, replies, in_flight: 0, shared: Arc::clone(&shared) };
-    (control, WorkerEnd { updates: updates_out, replies: replies_in, shared })
+    let control =
+        ControlEnd { updates, replies, missing, in_flight: 0, shared: Arc::clone(&shared) };
+    let worker = WorkerEnd {
+        updates: updates_out,
+        replies: replies_in,
+        missing: missing_in,
+        reported: [None; REMEMBERED],
+        shared,
+    };
+    (control, worker)
 }
 
 impl ControlEnd {
@@ -139,6 +170,11 @@ impl ControlEnd {
         Some(reply)
     }
 
+    /// The next neighbour that the worker misses, when there is one.
+    pub fn missing(&mut self) -> Option<Missing> {
+        self.missing.pop().ok()
+    }
+
     /// What the worker shows of itself.
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
@@ -158,6 +194,24 @@ impl WorkerEnd {
         // Control leaves room for one reply an update, see ControlEnd::send.
         let sent = self.replies.push(reply);
         debug_assert!(sent.is_ok(), "a reply without an update");
+    }
+
+    /// Reports a neighbour that a packet needs and whose MAC address is not
+    /// known ([`crate::fib::Way::Unresolved`]), so that control has the kernel
+    /// ask for it. Every packet may report: what was reported lately is not
+    /// repeated within a tick, and what finds no room is dropped, since a later
+    /// packet reports it again.
+    #[inline]
+    pub fn missing(&mut self, now: Tick, port: u8, neighbour: IpAddr) {
+        let missing = Missing { port, neighbour };
+        let last_byte = match neighbour {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(ip) => ip.octets()[15],
+        };
+        let reported = &mut self.reported[usize::from(last_byte) % REMEMBERED];
+        if *reported != Some((now, missing)) && self.missing.push(missing).is_ok() {
+            *reported = Some((now, missing));
+        }
     }
 
     /// Says that the snapshot of this epoch is in force.
@@ -194,6 +248,33 @@ mod tests {
         let Some(Reply::Retired(retired)) = control.receive() else { panic!("a reply") };
         assert_eq!(retired.epoch, 0);
         control.send(Update::Snapshot(snapshot(99))).unwrap();
+    }
+
+    #[test]
+    fn a_missing_neighbour_is_reported_once_a_tick() {
+        let (mut control, mut worker) = channel();
+        let [a, b] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
+        let reports = [(1, 0, a), (1, 0, b), (1, 0, a), (1, 0, b), (1, 1, b), (2, 0, b)];
+        for (tick, port, neighbour) in reports {
+            worker.missing(Tick(tick), port, neighbour);
+        }
+        let seen: Vec<_> =
+            std::iter::from_fn(|| control.missing()).map(|m| (m.port, m.neighbour)).collect();
+        assert_eq!(seen, [(0, a), (0, b), (1, b), (0, b)]);
+    }
+
+    #[test]
+    fn missing_neighbours_without_room_are_dropped_and_reported_later() {
+        let (mut control, mut worker) = channel();
+        let neighbour = |n: usize| IpAddr::from((0x0a00_0000 + n as u32).to_be_bytes());
+        for n in 0..=MISSING {
+            worker.missing(Tick(1), 0, neighbour(n));
+        }
+        let taken = std::iter::from_fn(|| control.missing()).last();
+        assert_eq!(taken, Some(Missing { port: 0, neighbour: neighbour(MISSING - 1) }));
+        // It found no room, so it is not one that was reported in this tick.
+        worker.missing(Tick(1), 0, neighbour(MISSING));
+        assert_eq!(control.missing().map(|m| m.neighbour), Some(neighbour(MISSING)));
     }
 
     #[test]

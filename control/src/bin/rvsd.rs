@@ -77,7 +77,7 @@ fn run(config: &Config) -> Result<bool, String> {
     let ports = machine.network_ports();
     let run_dir = &config.director.run_dir;
     let network = Network::start(ports.clone(), &addresses(config), run_dir)?;
-    let ports = ports.into_iter().map(|port| Port { mac: port.mac }).collect();
+    let ports = ports.into_iter().map(|port| Port::new(port.mac, port.mtu)).collect();
     let saved = Saved::new(run_dir);
     let registry = registry(config, &saved, ports)?;
     let (running, links, instruments) = machine.launch(config)?;

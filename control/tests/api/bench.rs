@@ -262,7 +262,7 @@ pub(crate) fn daemon(
     clock: Clock,
 ) -> Result<Daemon, String> {
     let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
-    let registry = Registry::new(links.len(), vec![Port { mac: PORT_MAC }], timeouts);
+    let registry = Registry::new(links.len(), vec![Port::new(PORT_MAC, 1500)], timeouts);
     let instruments = Instruments {
         cores: (0..links.len() as u32).collect(),
         ports: Box::new(Vec::new),

@@ -79,7 +79,7 @@ impl Bench {
             director: Director::new(config, link).unwrap(),
             control,
             snapshot: Snapshot {
-                ports: vec![Port { mac: PORT_MAC }],
+                ports: vec![Port::new(PORT_MAC, 1500)],
                 servers: vec![
                     Some(server(31, hop(SERVER_MAC[0]))),
                     Some(server(32, hop(SERVER_MAC[1]))),

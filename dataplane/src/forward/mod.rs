@@ -2,6 +2,8 @@
 //! headers are known, changes its bytes, and leaves it ready to send.
 
 pub mod dr;
+pub mod mss;
+pub mod tun;
 
 use crate::counters::DropReason;
 use crate::packet::{Family, Frame, Headers, checksum};
@@ -37,11 +39,15 @@ fn set_ethernet(frame: &mut Frame<'_>, headers: &Headers, hop: &PortHop) {
     // A priority tag goes: the header moves up to the IP packet.
     frame.strip_front(l3 - ETHERNET);
     frame.truncate(ETHERNET + usize::from(headers.ip_len));
-    let ethertype: u16 = match headers.family() {
+    write_ethernet(&mut frame.bytes_mut()[..ETHERNET], headers.family(), hop);
+}
+
+/// Writes an untagged Ethernet header of 14 bytes.
+fn write_ethernet(header: &mut [u8], family: Family, hop: &PortHop) {
+    let ethertype: u16 = match family {
         Family::V4 => 0x0800,
         Family::V6 => 0x86dd,
     };
-    let header = &mut frame.bytes_mut()[..ETHERNET];
     header[..6].copy_from_slice(&hop.dst_mac);
     header[6..12].copy_from_slice(&hop.src_mac);
     header[12..].copy_from_slice(&ethertype.to_be_bytes());
