@@ -11,6 +11,7 @@
 //!   among them
 //! - [`forward`]: the rewrites, one file per forwarding method
 //! - [`outbox`]: packets that the director makes itself
+//! - [`icmp`]: ICMP errors, those that it makes and those that it passes on
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
 //!   new one reaches them
 //! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
@@ -32,6 +33,7 @@ pub mod director;
 #[allow(unsafe_code, reason = "the adapter to DPDK")]
 pub mod dpdk;
 pub mod forward;
+pub mod icmp;
 pub mod outbox;
 pub mod packet;
 pub mod punt;
