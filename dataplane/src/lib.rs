@@ -12,6 +12,7 @@
 //! - [`forward`]: the rewrites, one file per forwarding method
 //! - [`outbox`]: packets that the director makes itself
 //! - [`fib`]: the way to any address
+//! - [`icmp`]: ICMP errors, those that it makes and those that it passes on
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
 //!   new one reaches them
 //! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
@@ -34,6 +35,7 @@ pub mod director;
 pub mod dpdk;
 pub mod fib;
 pub mod forward;
+pub mod icmp;
 pub mod outbox;
 pub mod packet;
 pub mod punt;

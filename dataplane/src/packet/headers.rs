@@ -162,7 +162,7 @@ const ICMPV6: u8 = 58;
 const OSPF: u8 = 89;
 const VRRP: u8 = 112;
 /// Extension headers that RVS follows; hosts send at most a few.
-const MAX_EXTENSIONS: usize = 8;
+pub(crate) const MAX_EXTENSIONS: usize = 8;
 
 /// Parses a frame that came in on a port with the address `port_mac`. The
 /// headers go where the caller keeps them: copied out through several results,
@@ -349,31 +349,44 @@ struct Chain {
     fragment: bool,
 }
 
-/// Walks the extension headers from `at` (RFC 8200, section 4). A fragment
-/// header with offset 0 and no more fragments is a whole datagram (RFC 6946).
+/// The extension header that says that a packet is a fragment.
+pub(crate) const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+
+/// Whether a next-header number is that of an extension header that RVS
+/// follows: hop-by-hop options, routing, fragment, authentication, destination
+/// options (RFC 8200, section 4).
+#[inline]
+pub(crate) const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | FRAGMENT | AUTHENTICATION | 60)
+}
+
+/// The length of an extension header, of which these are the first bytes.
+#[inline]
+pub(crate) const fn extension_len(protocol: u8, header: &[u8; 8]) -> usize {
+    match protocol {
+        FRAGMENT => 8,
+        AUTHENTICATION => (header[1] as usize + 2) * 4,
+        _ => (header[1] as usize + 1) * 8,
+    }
+}
+
+/// Walks the extension headers from `at`. A fragment header with offset 0 and
+/// no more fragments is a whole datagram (RFC 6946).
 fn skip_extensions(
     bytes: &[u8],
     mut protocol: u8,
     mut at: usize,
     end: usize,
 ) -> Result<Chain, DropReason> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
     for _ in 0..=MAX_EXTENSIONS {
-        if !matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
+        if !is_extension(protocol) {
             return Ok(Chain { protocol, l4: at, fragment: false });
         }
         let Some(header) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) else {
             return Err(DropReason::Ip6BadHeader);
         };
-        let len = match protocol {
-            FRAGMENT => 8,
-            AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
-            _ => (usize::from(header[1]) + 1) * 8,
-        };
+        let len = extension_len(protocol, header);
         if at + len > end {
             return Err(DropReason::Ip6BadHeader);
         }

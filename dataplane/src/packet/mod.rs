@@ -8,6 +8,7 @@
 pub mod checksum;
 pub mod frame;
 pub mod headers;
+pub mod options;
 
 pub use frame::Frame;
 pub use headers::{Family, Headers, Parsed, Protocol};
