@@ -10,6 +10,7 @@
 //! - [`service`], [`scheduler`]: virtual services, real servers, and the choice
 //!   among them
 //! - [`forward`]: the rewrites, one file per forwarding method
+//! - [`fragment`]: which ports a fragment belongs to
 //! - [`outbox`]: packets that the director makes itself
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
 //!   new one reaches them
@@ -32,6 +33,7 @@ pub mod director;
 #[allow(unsafe_code, reason = "the adapter to DPDK")]
 pub mod dpdk;
 pub mod forward;
+pub mod fragment;
 pub mod outbox;
 pub mod packet;
 pub mod punt;
