@@ -10,6 +10,7 @@
 //! - [`service`], [`scheduler`]: virtual services, real servers, and the choice
 //!   among them
 //! - [`forward`]: the rewrites, one file per forwarding method
+//! - [`fragment`]: which ports a fragment belongs to
 //! - [`outbox`]: packets that the director makes itself
 //! - [`fib`]: the way to any address
 //! - [`icmp`]: ICMP errors, those that it makes and those that it passes on
@@ -36,6 +37,7 @@ pub mod dpdk;
 pub mod fib;
 pub mod forward;
 pub mod icmp;
+pub mod fragment;
 pub mod outbox;
 pub mod packet;
 pub mod punt;
