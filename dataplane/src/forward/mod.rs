@@ -4,9 +4,10 @@
 pub mod dr;
 pub mod mss;
 pub mod tun;
+pub mod nat;
 
 use crate::counters::DropReason;
-use crate::packet::{Family, Frame, Headers, checksum};
+use crate::packet::{Family, Frame, Headers, Protocol, checksum};
 use crate::service::PortHop;
 
 const ETHERNET: usize = 14;
@@ -52,3 +53,24 @@ fn write_ethernet(header: &mut [u8], family: Family, hop: &PortHop) {
     header[6..12].copy_from_slice(&hop.src_mac);
     header[12..].copy_from_slice(&ethertype.to_be_bytes());
 }
+
+/// The layer 4 bytes at hand, from a header that is all there.
+///
+/// # Errors
+/// [`DropReason::L4Truncated`] for a first fragment that ends within it: the
+/// parser does not look into fragments.
+#[inline]
+fn l4_mut<'a>(frame: &'a mut Frame<'_>, headers: &Headers) -> Result<&'a mut [u8], DropReason> {
+    let end = usize::from(headers.l3) + usize::from(headers.ip_len);
+    let end = end.min(frame.len());
+    let l4 = frame.bytes_mut().get_mut(usize::from(headers.l4)..end);
+    let needed = match headers.protocol {
+        Protocol::Tcp => 20,
+        Protocol::Udp => 8,
+        Protocol::Sctp => 12,
+    };
+    l4.filter(|l4| l4.len() >= needed).ok_or(DropReason::L4Truncated)
+}
+
+#[cfg(test)]
+mod testing;

@@ -57,9 +57,93 @@ pub fn after_ttl_decrement(checksum: u16) -> u16 {
     (sum + u32::from(sum >= 0xffff)) as u16
 }
 
+/// Adds to a running difference what replacing `old` by `new` does to a sum:
+/// each word of `old` goes, each word of `new` comes (RFC 1624, section 3).
+/// Each of them begins at an even offset of what is summed; they may differ in
+/// length. Begin with 0; the result is at most 0xffff.
+#[must_use]
+pub fn replace(difference: u32, old: &[u8], new: &[u8]) -> u32 {
+    let gone = !(add(0, old) as u16);
+    add(difference + u32::from(gone), new)
+}
+
+/// A stored checksum after what it covers changed by `difference` (RFC 1624,
+/// equation 3). One that was wrong stays wrong by as much. The result is 0
+/// rather than 0xffff where both would verify, as the kernel leaves it; UDP,
+/// where 0 means that there is none, is the caller's.
+#[must_use]
+#[inline]
+pub fn after(checksum: u16, difference: u32) -> u16 {
+    !fold(u64::from(!checksum) + u64::from(difference))
+}
+
+/// The IPv6 and IPv4 pseudo headers' share of a layer 4 checksum (RFC 9293,
+/// section 3.1; RFC 8200, section 8.1). `addresses` are source and destination
+/// as they stand in the IP header. `l4_len` counts the layer 4 header.
+#[must_use]
+pub fn pseudo_header(addresses: &[u8], protocol: u8, l4_len: u16) -> u32 {
+    add(u32::from(protocol) + u32::from(l4_len), addresses)
+}
+
+/// A changed CRC32c of SCTP, whose bytes are stored in the order that is
+/// unusual on a wire (RFC 9260, appendix A): the one stored is `crc`, the bytes
+/// `old` at the beginning of the packet become `new`, and `following` bytes
+/// come after them.
+///
+/// CRCs are linear: that of the difference, as it is at the packet's end, is
+/// the CRCs' difference. So no other byte of the packet is read, a wrong CRC
+/// stays wrong by as much, and a packet in segments is no harder than others.
+#[must_use]
+pub fn crc32c_after(crc: u32, old: [u8; 4], new: [u8; 4], following: usize) -> u32 {
+    static ZEROS: [u8; 2048] = [0; 2048];
+    // The first value and the final inversion, which both CRCs have in common,
+    // cancel out; in front of the zeros they are taken away by inverting.
+    let mut difference = !(crc32c::crc32c(&old) ^ crc32c::crc32c(&new));
+    let mut left = following;
+    while left > 0 {
+        let step = left.min(ZEROS.len());
+        difference = crc32c::crc32c_append(difference, &ZEROS[..step]);
+        left -= step;
+    }
+    crc ^ !difference
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The example of RFC 1624, section 4: where equation 2 leaves 0xffff,
+    /// equation 3 leaves 0.
+    #[test]
+    fn replaces_as_in_the_example_of_the_rfc() {
+        let difference = replace(0, &[0x55, 0x55], &[0x32, 0x85]);
+        assert_eq!(after(0xdd2f, difference), 0);
+        let back = replace(0, &[0x32, 0x85], &[0x55, 0x55]);
+        assert_eq!(after(0, back), 0xdd2f);
+    }
+
+    #[test]
+    fn bytes_may_come_or_go() {
+        let mut sum = !(add(0, b"headtail") as u16);
+        sum = after(sum, replace(0, b"", b"middle"));
+        assert_eq!(sum, !(add(0, b"headmiddletail") as u16));
+        sum = after(sum, replace(0, b"middle", b""));
+        assert_eq!(sum, !(add(0, b"headtail") as u16));
+    }
+
+    /// Against the CRC of the whole, for lengths around the steps' ends.
+    #[test]
+    fn the_changed_crc_is_the_crc_of_the_changed() {
+        for following in [0, 1, 8, 1456, 2047, 2048, 2049, 65_511] {
+            let mut packet: Vec<u8> = (0..following + 4).map(|i| (i * 31 + 7) as u8).collect();
+            let before = crc32c::crc32c(&packet);
+            let old = *packet.first_chunk().unwrap();
+            packet[..4].copy_from_slice(&[0xde, 0xad, 0, 1]);
+            let after = crc32c_after(before, old, [0xde, 0xad, 0, 1], following);
+            assert_eq!(after, crc32c::crc32c(&packet), "{following}");
+        }
+        assert_eq!(crc32c_after(7, [1, 2, 3, 4], [1, 2, 3, 4], 100), 7);
+    }
 
     /// The example of RFC 1071, section 3.
     #[test]
