@@ -5,6 +5,7 @@ pub mod dr;
 pub mod mss;
 pub mod tun;
 pub mod nat;
+pub mod translate;
 
 use crate::counters::DropReason;
 use crate::packet::{Family, Frame, Headers, Protocol, checksum};
