@@ -2,6 +2,7 @@
 //! headers are known, changes its bytes, and leaves it ready to send.
 
 pub mod dr;
+pub mod translate;
 
 use crate::counters::DropReason;
 use crate::packet::{Family, Frame, Headers, checksum};
