@@ -183,7 +183,11 @@ impl<'a> Error<'a> {
         if checksum::fold(u64::from(checksum::add(pseudo, message))) != 0xffff {
             return Err(DropReason::IcmpBad);
         }
-        let is_error = if protocol == ICMP4 { matches!(header[0], 3 | 11 | 12) } else { matches!(header[0], 1..=4) };
+        let is_error = if protocol == ICMP4 {
+            matches!(header[0], 3 | 11 | 12)
+        } else {
+            matches!(header[0], 1..=4)
+        };
         if !is_error {
             return Err(DropReason::NoTranslation);
         }
@@ -298,7 +302,7 @@ impl<'a> Error<'a> {
 }
 
 /// The byte of an IPv6 header that means what this one of an IPv4 header does
-/// (RFC 7915, figure 3).
+/// (RFC 7915, section 4.2).
 const fn pointer6(pointer: u8) -> Option<u32> {
     match pointer {
         0 | 1 => Some(pointer as u32),
@@ -312,7 +316,7 @@ const fn pointer6(pointer: u8) -> Option<u32> {
 }
 
 /// The byte of an IPv4 header that means what this one of an IPv6 header does
-/// (RFC 7915, figure 6).
+/// (RFC 7915, section 5.2).
 const fn pointer4(pointer: u32) -> Option<u32> {
     match pointer {
         0 | 1 => Some(pointer),

@@ -33,7 +33,10 @@ pub(super) struct Edit {
 
 enum Checksum {
     Keep,
-    Sum { at: usize, value: u16 },
+    Sum {
+        at: usize,
+        value: u16,
+    },
     /// At [`SCTP_CRC`].
     Crc(u32),
 }
@@ -144,13 +147,17 @@ impl Layer4<'_> {
         Ok(never_zero(!(checksum::add(sum, rest) as u16)))
     }
 
+    /// A CRC of 0 stays: peers may agree to do without one (RFC 9653).
     fn adjusted_crc(&self) -> u32 {
-        let stored = [8, 9, 10, 11].map(|at| self.bytes[at]);
+        let stored = u32::from_le_bytes([8, 9, 10, 11].map(|at| self.bytes[at]));
+        if stored == 0 {
+            return 0;
+        }
         let mut change = self.new_ports;
         for (new, old) in change.iter_mut().zip(self.bytes) {
             *new ^= old;
         }
-        u32::from_le_bytes(stored) ^ crc_of_change(change, self.packet.payload_len() - 4)
+        stored ^ crc_of_change(change, self.packet.payload_len() - 4)
     }
 }
 
