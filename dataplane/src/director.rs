@@ -24,7 +24,8 @@ use crate::forward::dr;
 use crate::packet::headers::{Addresses, Parsed, parse, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol};
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
-use crate::service::{Hop, ServiceKey, destination};
+use crate::scheduler::Request;
+use crate::service::{Hop, ServiceKey, destination, source};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -431,7 +432,13 @@ impl Core {
                 return Err(self.punt(now, PuntKind::Tcp));
             }
         }
-        let chosen = service.scheduler.choose(&service.position, &service.candidates);
+        let request = Request {
+            client: source(&headers.addresses),
+            client_port: headers.src_port,
+            destination: service_key.vip,
+            now,
+        };
+        let chosen = service.scheduler.choose(&service.state, &service.candidates, &request);
         let Some((number, server)) = chosen.and_then(|n| Some((n, self.snapshot.server(n)?)))
         else {
             return Err(self.drop(DropReason::NoServer));
