@@ -12,7 +12,7 @@ use dataplane::conn::HashKey;
 use dataplane::director::{BURST, Director, DirectorConfig, Source, Verdict};
 use dataplane::packet::{Frame, Protocol, checksum};
 use dataplane::punt::PuntLimits;
-use dataplane::scheduler::{Candidate, Candidates, Position, Scheduler};
+use dataplane::scheduler::{self, Candidate, Candidates, Scheduler};
 use dataplane::service::{Hop, PortHop, Server, ServerCounts, Service, ServiceKey, Services};
 use dataplane::shard::Shard;
 use dataplane::snapshot::{Port, Snapshot};
@@ -158,16 +158,34 @@ impl Bench {
 fn snapshot(servers: u32) -> Snapshot {
     let key =
         ServiceKey::Address { protocol: Protocol::Tcp, vip: IpAddr::V4(VIP.into()), vport: 80 };
-    let list = (0..servers).map(|server| Candidate { server, weight: 1 }).collect();
     let hop = PortHop { port: 0, dst_mac: [2, 0, 0, 0, 0, 2], src_mac: MAC, mtu: 1500 };
+    let servers: Vec<Server> = (0..servers)
+        .map(|i| Server {
+            address: SocketAddr::from((std::net::Ipv4Addr::from(0xc0a9_0000 + i), 80)),
+            hop: Hop::Port(hop),
+            method: Method::Dr,
+            weight: 1,
+            deleted: false,
+            client_address: ClientAddress::None,
+            mss: None,
+            counts: Arc::new(ServerCounts::new(1)),
+        })
+        .collect();
+    let list = (0..).zip(&servers).map(|(number, server)| Candidate {
+        server: number,
+        address: server.address,
+        weight: 1,
+        fresh: false,
+        counts: Arc::clone(&server.counts),
+    });
     Snapshot {
         epoch: 1,
         services: Services::new(
             [Arc::new(Service {
                 key,
                 scheduler: Scheduler::Rr,
-                position: Arc::new(Position::default()),
-                candidates: Candidates::new(list),
+                state: Arc::new(scheduler::State::new(Scheduler::Rr)),
+                candidates: Candidates::new(Scheduler::Rr, list.collect()),
                 number: 0,
                 persistence: None,
                 one_packet: false,
@@ -175,20 +193,7 @@ fn snapshot(servers: u32) -> Snapshot {
             })],
             Arc::default(),
         ),
-        servers: (0..servers)
-            .map(|i| {
-                Some(Arc::new(Server {
-                    address: SocketAddr::from((std::net::Ipv4Addr::from(0xc0a9_0000 + i), 80)),
-                    hop: Hop::Port(hop),
-                    method: Method::Dr,
-                    weight: 1,
-                    deleted: false,
-                    client_address: ClientAddress::None,
-                    mss: None,
-                    counts: Arc::new(ServerCounts::new(1)),
-                }))
-            })
-            .collect(),
+        servers: servers.into_iter().map(|server| Some(Arc::new(server))).collect(),
         ports: vec![Port::new(MAC, 1500)],
         ..Default::default()
     }

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use hashbrown::{HashMap, HashSet};
 
 use crate::packet::headers::Addresses;
 use crate::packet::{Family, Headers, Mac, Protocol};
-use crate::scheduler::{Candidates, Position, Scheduler};
+use crate::scheduler::{Candidates, Scheduler, State};
 
 /// What a service is known by, and what a new connection's first packet is
 /// matched with.
@@ -64,10 +64,10 @@ pub struct Service {
     pub number: u32,
     /// How it chooses servers.
     pub scheduler: Scheduler,
-    /// Where the scheduler is in its round. Shared by all workers and kept from
+    /// What the scheduler remembers. Shared by all workers and kept from
     /// snapshot to snapshot, so that rr and wrr are exact however connections
     /// spread over workers. Touched by new connections only.
-    pub position: Arc<Position>,
+    pub state: Arc<State>,
     /// Its servers, newest first, the order in which the kernel walks them.
     pub candidates: Candidates,
     /// Whether, and for how long, a client stays with its server.
@@ -305,6 +305,15 @@ impl NatSources {
     }
 }
 
+/// The source address.
+#[must_use]
+pub fn source(addresses: &Addresses) -> IpAddr {
+    match addresses {
+        Addresses::V4 { src, .. } => IpAddr::V4((*src).into()),
+        Addresses::V6 { src, .. } => IpAddr::V6((*src).into()),
+    }
+}
+
 /// A real server of one service.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -363,12 +372,22 @@ pub struct ServerCounts {
     traffic: Box<[CachePadded<Traffic>]>,
 }
 
-/// How many connections a server has, exact over all workers: shared, and
-/// touched when a connection opens, closes or changes its state only.
+/// How many connections a server has, exact over all workers, and whether they
+/// are too many: shared, and touched when a connection opens, closes or changes
+/// its state only.
+///
+/// A server is overloaded from its upper threshold on, until it is below the
+/// lower one or, where that is 0, below three quarters of the upper one. The
+/// flag keeps what happened in between; workers that open and close at the same
+/// time may leave it wrong there, but never below the lower or above the upper
+/// threshold, where the counts alone decide.
 #[derive(Debug, Default)]
 pub struct ConnectionCounts {
-    active: AtomicU32,
-    inactive: AtomicU32,
+    /// Active connections in the upper half, inactive ones in the lower.
+    counts: AtomicU64,
+    /// The upper threshold in the upper half, the lower one in the lower.
+    thresholds: AtomicU64,
+    overloaded: AtomicBool,
 }
 
 /// What one worker forwarded to a server. Written by that worker alone, so an
@@ -449,31 +468,86 @@ fn add(counter: &AtomicU64, amount: u64) {
 impl ConnectionCounts {
     /// A connection begins, active or not.
     pub fn open(&self, active: bool) {
-        self.of(active).fetch_add(1, Ordering::Relaxed);
+        let one = one(active);
+        self.judge(self.counts.fetch_add(one, Ordering::Relaxed).wrapping_add(one));
     }
 
     /// A connection ends.
     pub fn close(&self, active: bool) {
-        self.of(active).fetch_sub(1, Ordering::Relaxed);
+        let one = one(active);
+        self.judge(self.counts.fetch_sub(one, Ordering::Relaxed).wrapping_sub(one));
     }
 
     /// A connection changes its kind.
     pub fn change(&self, from_active: bool, to_active: bool) {
         if from_active != to_active {
-            self.open(to_active);
-            self.close(from_active);
+            let difference = one(to_active).wrapping_sub(one(from_active));
+            self.counts.fetch_add(difference, Ordering::Relaxed);
         }
     }
 
     /// Active and inactive connections.
     #[must_use]
     pub fn read(&self) -> (u32, u32) {
-        (self.active.load(Ordering::Relaxed), self.inactive.load(Ordering::Relaxed))
+        halves(self.counts.load(Ordering::Relaxed))
     }
 
-    fn of(&self, active: bool) -> &AtomicU32 {
-        if active { &self.active } else { &self.inactive }
+    /// Sets how many connections are too many, active and inactive ones
+    /// together; an upper threshold of 0 is no limit. More room ends an
+    /// overload, as in the kernel.
+    pub fn set_thresholds(&self, upper: u32, lower: u32) {
+        let new = (u64::from(upper) << 32) | u64::from(lower);
+        let (old_upper, _) = halves(self.thresholds.swap(new, Ordering::Relaxed));
+        if upper == 0 || upper > old_upper {
+            self.overloaded.store(false, Ordering::Relaxed);
+        }
+        self.judge(self.counts.load(Ordering::Relaxed));
     }
+
+    /// Whether the server is to get no more connections.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        match self.verdict(self.counts.load(Ordering::Relaxed)) {
+            Some(overloaded) => overloaded,
+            None => self.overloaded.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Keeps what the counts say, for when they will be between the thresholds.
+    fn judge(&self, counts: u64) {
+        if let Some(overloaded) = self.verdict(counts) {
+            if self.overloaded.load(Ordering::Relaxed) != overloaded {
+                self.overloaded.store(overloaded, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether so many connections are too many. `None` between the thresholds.
+    fn verdict(&self, counts: u64) -> Option<bool> {
+        let (upper, lower) = halves(self.thresholds.load(Ordering::Relaxed));
+        if upper == 0 {
+            return Some(false);
+        }
+        let (active, inactive) = halves(counts);
+        let total = u64::from(active) + u64::from(inactive);
+        if total >= u64::from(upper) {
+            return Some(true);
+        }
+        let is_below = match lower {
+            0 => total * 4 < u64::from(upper) * 3,
+            lower => total < u64::from(lower),
+        };
+        is_below.then_some(false)
+    }
+}
+
+/// One connection in [`ConnectionCounts::counts`].
+const fn one(active: bool) -> u64 {
+    if active { 1 << 32 } else { 1 }
+}
+
+const fn halves(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
 }
 
 #[cfg(test)]
@@ -519,5 +593,100 @@ mod tests {
         assert_eq!(counts.read(), (0, 2));
         counts.close(false);
         assert_eq!(counts.read(), (0, 1));
+    }
+
+    fn set_total(counts: &ConnectionCounts, total: u32) {
+        loop {
+            let (active, inactive) = counts.read();
+            match (active + inactive).cmp(&total) {
+                std::cmp::Ordering::Less => counts.open(total % 2 == 0),
+                std::cmp::Ordering::Equal => return,
+                std::cmp::Ordering::Greater => counts.close(active > 0),
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_is_overloaded_from_the_upper_to_the_lower_threshold() {
+        let counts = ConnectionCounts::default();
+        set_total(&counts, 1_000);
+        assert!(!counts.is_overloaded(), "there is no threshold");
+        set_total(&counts, 0);
+        // Below the lower one, or below 3/4 of 10, which is 7.5, or of 8, 6.
+        for (upper, lower, last) in [(10, 4, 4), (10, 0, 8), (8, 0, 6), (5, 5, 5), (1, 0, 1)] {
+            counts.set_thresholds(upper, lower);
+            for total in 0..upper {
+                set_total(&counts, total);
+                assert!(!counts.is_overloaded(), "{total} of {upper}, {lower} on the way up");
+            }
+            for total in (last..=upper + 2).rev() {
+                set_total(&counts, upper.max(total));
+                set_total(&counts, total);
+                assert!(counts.is_overloaded(), "{total} of {upper}, {lower} on the way down");
+            }
+            set_total(&counts, last - 1);
+            assert!(!counts.is_overloaded(), "{upper}, {lower}");
+            set_total(&counts, last.min(upper - 1));
+            assert!(!counts.is_overloaded(), "{upper}, {lower} on the way up again");
+            set_total(&counts, 0);
+        }
+    }
+
+    #[test]
+    fn a_change_of_kind_is_no_new_connection() {
+        let counts = ConnectionCounts::default();
+        counts.set_thresholds(3, 1);
+        counts.open(true);
+        counts.open(true);
+        counts.change(true, false);
+        assert_eq!((counts.read(), counts.is_overloaded()), ((1, 1), false));
+        counts.open(true);
+        counts.change(true, false);
+        assert_eq!((counts.read(), counts.is_overloaded()), ((1, 2), true));
+    }
+
+    #[test]
+    fn new_thresholds_apply_at_once() {
+        let counts = ConnectionCounts::default();
+        set_total(&counts, 9);
+        counts.set_thresholds(9, 5);
+        assert!(counts.is_overloaded());
+        counts.set_thresholds(10, 5);
+        assert!(!counts.is_overloaded(), "more room");
+        counts.open(true);
+        assert!(counts.is_overloaded());
+        counts.close(true);
+        counts.set_thresholds(10, 6);
+        assert!(counts.is_overloaded(), "no more room than before");
+        counts.set_thresholds(0, 0);
+        assert!(!counts.is_overloaded());
+        counts.set_thresholds(20, 0);
+        assert!(!counts.is_overloaded(), "the overload before is forgotten");
+    }
+
+    #[test]
+    fn counts_are_exact_over_several_workers() {
+        let counts = ConnectionCounts::default();
+        counts.set_thresholds(50, 10);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for i in 0..5_000 {
+                        counts.open(true);
+                        counts.open(false);
+                        counts.change(true, false);
+                        if i >= 3 {
+                            counts.close(false);
+                            counts.close(false);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(counts.read(), (0, 24));
+        set_total(&counts, 9);
+        assert!(!counts.is_overloaded());
+        set_total(&counts, 50);
+        assert!(counts.is_overloaded());
     }
 }

@@ -18,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::conn;
-use dataplane::scheduler::{Candidate, Candidates, Position, Scheduler};
+use dataplane::scheduler::{self, Candidate, Candidates, Scheduler};
 use dataplane::service::{
     ClientAddress, Hop, Method, Server, ServerCounts, Service, ServiceKey, Services, TrafficTotals,
 };
@@ -139,7 +139,7 @@ impl Registry {
             key,
             number: place as u32,
             scheduler,
-            position: Arc::new(Position::default()),
+            state: Arc::new(scheduler::State::new(scheduler)),
             candidates: Candidates::default(),
             persistence: None,
             one_packet: false,
@@ -161,7 +161,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Changes the scheduler of a service.
+    /// Changes the scheduler of a service and its flags.
     ///
     /// # Errors
     /// When it does not exist, or asks for something impossible.
@@ -170,9 +170,9 @@ impl Registry {
         let (_, scheduler) = check_service(&spec)?;
         let entry = self.services.get_mut(&place).expect("a place has a service");
         if entry.scheduler != scheduler {
-            // Another scheduler, another round.
+            // Another scheduler begins anew.
             let mut service = (*entry.published).clone();
-            service.position = Arc::new(Position::default());
+            service.state = Arc::new(scheduler::State::new(scheduler));
             entry.published = Arc::new(service);
         }
         entry.spec = spec;
@@ -228,6 +228,7 @@ impl Registry {
                 let server = self.servers.get_mut(number).expect("trash is in its slot");
                 server.deleted = None;
                 server.spec = spec;
+                server.set_thresholds();
                 if server.place != place {
                     // Another service of that name: it counts from here, as in
                     // the kernel.
@@ -247,7 +248,7 @@ impl Registry {
         }
         let entry = self.services.get_mut(&place).expect("found above");
         entry.servers.insert(0, number);
-        entry.published.position.server_added();
+        entry.published.state.server_added();
         self.republish(place);
         Ok(())
     }
@@ -281,12 +282,13 @@ impl Registry {
         });
         let entry =
             ServerEntry { service, place, spec, meter: Meter::default(), deleted: None, published };
+        entry.set_thresholds();
         self.servers
             .insert(entry)
             .ok_or_else(|| Error::new(ErrorCode::NoSpace, "no server number is free"))
     }
 
-    /// Changes a server's weight.
+    /// Changes a server's weight and thresholds.
     ///
     /// # Errors
     /// When there is no such service or server, or the new form is impossible.
@@ -303,6 +305,7 @@ impl Registry {
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         let hop = resolve(&spec);
         server.spec = spec;
+        server.set_thresholds();
         let weight = server.spec.weight;
         server.republish(|published| {
             published.hop = hop;
@@ -323,7 +326,7 @@ impl Registry {
         let (index, number) = self.server_of(entry, address).ok_or_else(no_such_server)?;
         let entry = self.services.get_mut(&place).expect("found above");
         entry.servers.remove(index);
-        entry.published.position.server_removed(index);
+        entry.published.state.server_removed(index);
         self.republish(place);
         self.discard(number);
         Ok(())
@@ -524,13 +527,19 @@ impl Registry {
             .iter()
             .map(|&number| {
                 let fresh = self.fresh.contains_key(&number);
-                let weight = if fresh { 0 } else { self.server(number).spec.weight };
-                Candidate { server: number, weight }
+                let ServerEntry { spec, published, .. } = self.server(number);
+                Candidate {
+                    server: number,
+                    address: spec.address,
+                    weight: if fresh { 0 } else { spec.weight },
+                    fresh,
+                    counts: Arc::clone(&published.counts),
+                }
             })
             .collect();
         let published = Service {
             scheduler: entry.scheduler,
-            candidates: Candidates::new(candidates),
+            candidates: entry.published.candidates.followed_by(entry.scheduler, candidates),
             ..(*entry.published).clone()
         };
         self.services.get_mut(&place).expect("found above").published = Arc::new(published);
@@ -558,6 +567,13 @@ impl Registry {
 }
 
 impl ServerEntry {
+    /// Makes the thresholds known to the workers, at once: they are no part of
+    /// the snapshot.
+    fn set_thresholds(&self) {
+        let ServerSpec { upper_threshold, lower_threshold, .. } = self.spec;
+        self.published.counts.connections.set_thresholds(upper_threshold, lower_threshold);
+    }
+
     fn republish(&mut self, change: impl FnOnce(&mut Server)) {
         let mut server = (*self.published).clone();
         change(&mut server);

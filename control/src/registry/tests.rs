@@ -52,6 +52,17 @@ fn open(snapshot: &Snapshot, number: u32) -> Arc<ServerCounts> {
     counts
 }
 
+/// The server of a client's new connection.
+fn choose(service: &Service) -> Option<u32> {
+    let request = scheduler::Request {
+        client: "192.168.1.12".parse().unwrap(),
+        client_port: 5000,
+        destination: service.key.vip,
+        now: dataplane::time::Tick::from_secs(1),
+    };
+    service.scheduler.choose(&service.state, &service.candidates, &request)
+}
+
 #[test]
 fn newest_comes_first_as_in_the_kernel() {
     let mut registry = registry();
@@ -101,7 +112,6 @@ fn what_is_impossible_or_not_there_yet() {
     }
     let nat = ServerSpec { method: Method::Nat, ..server("192.168.1.33:80", 1) };
     assert_eq!(code(registry.add_server(&id(VIP), nat, NO_ROUTE)), ErrorCode::Unsupported);
-    assert_eq!(code(registry.add_service(service("1.1.1.1:80", "wlc"))), ErrorCode::Unsupported);
     assert_eq!(code(registry.add_service(service("1.1.1.1:0", "rr"))), ErrorCode::InvalidArgument);
     let ops = ServiceSpec { one_packet: true, ..service("1.1.1.1:80", "rr") };
     assert_eq!(code(registry.add_service(ops)), ErrorCode::Unsupported);
@@ -204,8 +214,7 @@ fn editing_keeps_the_connections() {
     let snapshot = registry.snapshot();
     let service = snapshot.services.get(&key_of(&id(VIP)).unwrap()).unwrap();
     for _ in 0..4 {
-        let chosen = service.scheduler.choose(&service.position, &service.candidates);
-        assert_eq!(chosen, Some(1));
+        assert_eq!(choose(service), Some(1));
     }
 }
 
@@ -259,8 +268,7 @@ fn only_changed_ways_make_a_new_snapshot_worth_while() {
 fn scheduled(registry: &mut Registry) -> std::collections::BTreeSet<u32> {
     let snapshot = registry.snapshot();
     let service = snapshot.services.get(&key_of(&id(VIP)).unwrap()).unwrap();
-    let choose = || service.scheduler.choose(&service.position, &service.candidates);
-    (0..10).filter_map(|_| choose()).collect()
+    (0..10).filter_map(|_| choose(service)).collect()
 }
 
 #[test]
@@ -357,4 +365,111 @@ fn an_address_with_a_scope_is_refused() {
     assert_eq!(code(add), ErrorCode::InvalidArgument);
     let add = registry.add_service(service("[fe80::2%2]:80", "rr"));
     assert_eq!(code(add), ErrorCode::InvalidArgument);
+}
+
+#[test]
+fn every_scheduler_of_the_kernel_is_there() {
+    let mut registry = registry();
+    let names = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf"];
+    for name in names.into_iter().chain(["mh", "twos"]) {
+        registry.edit_service(service(VIP, name)).unwrap();
+        registry.edit_server(&id(VIP), server(RS1, 0), NO_ROUTE).unwrap();
+        assert!(scheduled(&mut registry).is_subset(&[1].into()), "{name}");
+        registry.edit_server(&id(VIP), server(RS1, 1), NO_ROUTE).unwrap();
+        assert!(!scheduled(&mut registry).is_empty(), "{name}");
+        assert_eq!(registry.service_status(&id(VIP)).unwrap().spec.scheduler, name);
+    }
+}
+
+#[test]
+fn flags_belong_to_their_scheduler() {
+    let mut registry = registry();
+    let flagged = |scheduler: &str, flags: &[&str]| ServiceSpec {
+        scheduler_flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+        ..service(VIP, scheduler)
+    };
+    for (scheduler, flag) in [("sh", "mh-port"), ("mh", "sh-fallback"), ("rr", "sh-port")] {
+        let edit = registry.edit_service(flagged(scheduler, &[flag]));
+        assert_eq!(code(edit), ErrorCode::InvalidArgument, "{scheduler} {flag}");
+    }
+    registry.edit_service(flagged("rr", &["flag-1", "flag-3"])).unwrap();
+    // The client's bucket is 76, which the newer of two servers has; see
+    // dataplane's scheduler::hash.
+    registry.edit_service(flagged("sh", &[])).unwrap();
+    assert_eq!(scheduled(&mut registry), [1].into());
+    registry.edit_server(&id(VIP), server(RS2, 0), NO_ROUTE).unwrap();
+    assert_eq!(scheduled(&mut registry), [].into());
+    registry.edit_service(flagged("sh", &["sh-fallback"])).unwrap();
+    assert_eq!(scheduled(&mut registry), [0].into());
+}
+
+#[test]
+fn mh_keeps_its_table_until_servers_or_weights_change() {
+    let mut registry = registry();
+    registry.edit_service(service(VIP, "mh")).unwrap();
+    let before = scheduled(&mut registry);
+    assert_eq!(before.len(), 1);
+    // Another service does not touch it, nor do edits that change nothing.
+    registry.add_service(service("192.168.1.101:80", "mh")).unwrap();
+    registry.edit_server(&id(VIP), server(RS1, 1), NO_ROUTE).unwrap();
+    assert_eq!(scheduled(&mut registry), before);
+    // Whoever had the client is gone: the other gets it.
+    let [number] = *before.iter().copied().collect::<Vec<_>>() else { panic!("{before:?}") };
+    let address = registry.server_address(number).unwrap();
+    registry.delete_server(&id(VIP), address).unwrap();
+    assert_eq!(scheduled(&mut registry), [1 - number].into());
+}
+
+#[test]
+fn thresholds_are_the_kernels() {
+    let mut registry = registry();
+    let limited = |address: &str, upper, lower| ServerSpec {
+        upper_threshold: upper,
+        lower_threshold: lower,
+        ..server(address, 1)
+    };
+    for (upper, lower) in [(1, 2), (0, 1)] {
+        let edit = registry.edit_server(&id(VIP), limited(RS1, upper, lower), NO_ROUTE);
+        assert_eq!(code(edit), ErrorCode::InvalidArgument, "{upper} {lower}");
+        let add = registry.add_server(&id(VIP), limited("192.168.1.33:80", upper, lower), NO_ROUTE);
+        assert_eq!(code(add), ErrorCode::InvalidArgument, "{upper} {lower}");
+    }
+    registry.edit_server(&id(VIP), limited(RS1, 2, 1), NO_ROUTE).unwrap();
+    let counts = open(&registry.snapshot(), 0);
+    assert_eq!(scheduled(&mut registry), [0, 1].into());
+    counts.connections.open(false);
+    assert_eq!(scheduled(&mut registry), [1].into());
+    counts.connections.close(true);
+    assert_eq!(scheduled(&mut registry), [1].into(), "1 is not below the lower threshold");
+    // Without a limit; and in the trash and back.
+    registry.edit_server(&id(VIP), server(RS1, 1), NO_ROUTE).unwrap();
+    assert_eq!(scheduled(&mut registry), [0, 1].into());
+    registry.delete_server(&id(VIP), RS1.parse().unwrap()).unwrap();
+    registry.add_server(&id(VIP), limited(RS1, 1, 0), NO_ROUTE).unwrap();
+    assert_eq!(scheduled(&mut registry), [1].into());
+    // A new server with thresholds from the start.
+    registry.add_server(&id(VIP), limited("192.168.1.33:80", 1, 1), NO_ROUTE).unwrap();
+    assert_eq!(scheduled(&mut registry), [1, 2].into());
+    open(&registry.snapshot(), 2);
+    assert_eq!(scheduled(&mut registry), [1].into());
+    let status = registry.service_status(&id(VIP)).unwrap();
+    assert_eq!(
+        (status.servers[0].spec.upper_threshold, status.servers[0].spec.lower_threshold),
+        (1, 1)
+    );
+}
+
+/// In the kernel, the neighbour's queue holds the first packets to a new
+/// server; here clients of its buckets are served by the others meanwhile.
+#[test]
+fn a_new_server_of_sh_refuses_nobody() {
+    let mut registry = registry();
+    registry.edit_service(service(VIP, "sh")).unwrap();
+    // Newest first: 76 modulo 4 is 0, the new server's bucket.
+    registry.edit_server(&id(VIP), server(RS2, 1), NO_ROUTE).unwrap();
+    registry.add_server(&id(VIP), server("192.168.1.33:80", 1), NO_ROUTE).unwrap();
+    registry.add_server(&id(VIP), server("192.168.1.34:80", 1), &|_| Hop::Unresolved).unwrap();
+    assert_eq!(scheduled(&mut registry).len(), 1);
+    registry.resolve_all(&|_| Hop::Local);
+    assert_eq!(scheduled(&mut registry), [3].into());
 }

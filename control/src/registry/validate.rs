@@ -12,10 +12,6 @@ use crate::api::{Error, ErrorCode, Method, Protocol, ServerSpec, ServiceId, Serv
 /// The longest timeout that ipvsadm accepts, s: 31 days.
 const MAX_TIMEOUT: u32 = 31 * 24 * 3600;
 
-/// The kernel's schedulers, to tell one that is not built yet from a mistake.
-const KERNEL_SCHEDULERS: [&str; 14] =
-    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
-
 /// The key that packets to a service have.
 pub(super) fn key_of(id: &ServiceId) -> Result<ServiceKey, Error> {
     let ServiceId::Address { protocol, address } = id else {
@@ -49,23 +45,17 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(ServiceKey, Scheduler
             return Err(invalid("port 0 is for persistent services only"));
         }
     }
-    let scheduler = scheduler(&spec.scheduler)?;
-    if let [flag, ..] = &spec.scheduler_flags[..] {
-        return Err(invalid(format!("scheduler {} has no flag {flag}", scheduler.name())));
-    }
-    Ok((key, scheduler))
+    Ok((key, scheduler(&spec.scheduler, &spec.scheduler_flags)?))
 }
 
-fn scheduler(name: &str) -> Result<Scheduler, Error> {
-    if let Some(scheduler) = Scheduler::from_name(name) {
-        return Ok(scheduler);
-    }
-    if KERNEL_SCHEDULERS.contains(&name) {
-        let known: Vec<_> = Scheduler::ALL.iter().map(|s| s.name()).collect();
-        let known = known.join(", ");
-        return Err(unsupported(format!("scheduler {name} is not supported yet; use {known}")));
-    }
-    Err(Error::new(ErrorCode::NoSuchScheduler, "Scheduler or persistence engine not found"))
+fn scheduler(name: &str, flags: &[String]) -> Result<Scheduler, Error> {
+    let plain = Scheduler::from_name(name).ok_or_else(|| {
+        Error::new(ErrorCode::NoSuchScheduler, "Scheduler or persistence engine not found")
+    })?;
+    flags.iter().try_fold(plain, |scheduler, flag| {
+        let missing = || invalid(format!("scheduler {name} has no flag {flag}"));
+        scheduler.with_flag(flag).ok_or_else(missing)
+    })
 }
 
 /// Checks a server of a service, and gives it the port that it will have.
@@ -81,8 +71,12 @@ pub(super) fn check_server(
         }
         Method::Fullnat => return Err(unsupported("method FullNat is not supported yet; use -g")),
     }
-    if spec.upper_threshold != 0 || spec.lower_threshold != 0 {
-        return Err(unsupported("connection thresholds are not supported yet"));
+    // The kernel's ERANGE: also of a lower threshold without an upper one.
+    if spec.lower_threshold > spec.upper_threshold {
+        let (lower, upper) = (spec.lower_threshold, spec.upper_threshold);
+        return Err(invalid(format!(
+            "the lower threshold {lower} is greater than the upper threshold {upper}"
+        )));
     }
     if !is_unicast(spec.address.ip()) {
         return Err(invalid(format!("{} is not a unicast address", spec.address.ip())));

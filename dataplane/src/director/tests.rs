@@ -7,7 +7,7 @@ use etherparse::PacketBuilder;
 
 use super::*;
 use crate::conn::Timeouts;
-use crate::scheduler::{Candidate, Candidates, Position, Scheduler};
+use crate::scheduler::{self, Candidate, Candidates, Scheduler};
 use crate::service::{
     ClientAddress, Method, PortHop, Server, ServerCounts, Service, ServiceKey, Services,
 };
@@ -46,13 +46,19 @@ fn hop(mac: [u8; 6]) -> Hop {
 }
 
 fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
-    let list = weights.iter().zip(0..).map(|(&weight, server)| Candidate { server, weight });
+    let list = weights.iter().zip(0..).map(|(&weight, server)| Candidate {
+        server,
+        address: SocketAddr::from(([192, 168, 1, 31 + server as u8], 80)),
+        weight,
+        fresh: false,
+        counts: Arc::new(ServerCounts::new(2)),
+    });
     Arc::new(Service {
         key: ServiceKey::Address { protocol, vip, vport: 80 },
         number: 0,
         scheduler: Scheduler::Rr,
-        position: Arc::new(Position::default()),
-        candidates: Candidates::new(list.collect()),
+        state: Arc::new(scheduler::State::new(Scheduler::Rr)),
+        candidates: Candidates::new(Scheduler::Rr, list.collect()),
         persistence: None,
         one_packet: false,
         locals: Arc::default(),

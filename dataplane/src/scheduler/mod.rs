@@ -1,30 +1,104 @@
 //! Schedulers: which server a new connection goes to.
 //!
-//! A scheduler is a function of the service's candidates and a position in its
-//! round. The position is one atomic word that all workers share and that only
-//! new connections touch: with one position a worker, two connections in a row
-//! could get the same server when they belong to different workers.
+//! A scheduler is a function of the service's [`Candidates`], of what it
+//! remembers ([`State`]), and of the connection ([`Request`]). It runs for new
+//! connections only, and what it changes are atomics that all workers share:
+//! with a state of its own for each worker, two connections in a row could get
+//! the same server when they belong to different workers.
 //!
 //! Servers are walked newest first, as the kernel does: rr over four servers
-//! added in the order 1, 2, 3, 4 gives 4, 3, 2, 1.
+//! added in the order 1, 2, 3, 4 gives 4, 3, 2, 1. A server of weight 0 or
+//! beyond its upper threshold takes no connections.
 
+mod candidates;
+mod failover;
+mod hash;
+mod least;
+mod locality;
+mod mh;
+mod position;
 mod rr;
+mod twos;
 mod wrr;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::IpAddr;
 
-/// The schedulers that exist.
+pub use candidates::{Candidate, Candidates};
+use locality::Cache;
+use position::Position;
+use twos::Draws;
+
+use crate::time::Tick;
+
+/// The schedulers, with their flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheduler {
     /// Round robin.
     Rr,
     /// Weighted round robin.
     Wrr,
+    /// Least connections.
+    Lc,
+    /// Weighted least connections.
+    Wlc,
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue.
+    Nq,
+    /// Destination hashing.
+    Dh,
+    /// Source hashing.
+    Sh(HashFlags),
+    /// Maglev hashing.
+    Mh(HashFlags),
+    /// Weighted failover.
+    Fo,
+    /// Overflow.
+    Ovf,
+    /// Locality-based least connections.
+    Lblc,
+    /// The same with several servers for a destination.
+    Lblcr,
+    /// The better of two at random.
+    Twos,
+}
+
+/// The flags of sh and mh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HashFlags {
+    /// A client whose server takes no connections gets another one
+    /// (`sh-fallback`, `mh-fallback`).
+    pub fallback: bool,
+    /// The client's port counts as well as its address (`sh-port`, `mh-port`).
+    pub port: bool,
+}
+
+impl HashFlags {
+    const NONE: Self = Self { fallback: false, port: false };
+
+    const fn port_of(self, request: &Request) -> u16 {
+        if self.port { request.client_port } else { 0 }
+    }
 }
 
 impl Scheduler {
-    /// All schedulers.
-    pub const ALL: [Self; 2] = [Self::Rr, Self::Wrr];
+    /// All schedulers, without flags.
+    pub const ALL: [Self; 14] = [
+        Self::Rr,
+        Self::Wrr,
+        Self::Lc,
+        Self::Wlc,
+        Self::Sed,
+        Self::Nq,
+        Self::Dh,
+        Self::Sh(HashFlags::NONE),
+        Self::Mh(HashFlags::NONE),
+        Self::Fo,
+        Self::Ovf,
+        Self::Lblc,
+        Self::Lblcr,
+        Self::Twos,
+    ];
 
     /// The name that ipvsadm uses.
     #[must_use]
@@ -32,149 +106,116 @@ impl Scheduler {
         match self {
             Self::Rr => "rr",
             Self::Wrr => "wrr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+            Self::Sed => "sed",
+            Self::Nq => "nq",
+            Self::Dh => "dh",
+            Self::Sh(_) => "sh",
+            Self::Mh(_) => "mh",
+            Self::Fo => "fo",
+            Self::Ovf => "ovf",
+            Self::Lblc => "lblc",
+            Self::Lblcr => "lblcr",
+            Self::Twos => "twos",
         }
     }
 
-    /// The scheduler of a name.
+    /// The scheduler of a name, without flags.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.name() == name)
     }
 
-    /// Chooses among `candidates` and moves the position on. `None` when no
-    /// candidate has a weight.
+    /// The scheduler with one more flag, by ipvsadm's name for it. `flag-1` to
+    /// `flag-3` are the bits of any scheduler; those without a meaning are
+    /// taken and do nothing, as in the kernel. `None` when there is no such
+    /// flag.
     #[must_use]
-    pub fn choose(self, position: &Position, candidates: &Candidates) -> Option<u32> {
-        match self {
-            Self::Rr => rr::choose(position, &candidates.list),
-            Self::Wrr => wrr::choose(position, candidates),
+    pub fn with_flag(mut self, flag: &str) -> Option<Self> {
+        match (&mut self, flag) {
+            (Self::Sh(flags), "sh-fallback" | "flag-1")
+            | (Self::Mh(flags), "mh-fallback" | "flag-1") => flags.fallback = true,
+            (Self::Sh(flags), "sh-port" | "flag-2") | (Self::Mh(flags), "mh-port" | "flag-2") => {
+                flags.port = true;
+            }
+            (_, "flag-1" | "flag-2" | "flag-3") => {}
+            _ => return None,
+        }
+        Some(self)
+    }
+
+    /// Chooses a server's number for a new connection. `None` when no server
+    /// may take it.
+    #[must_use]
+    pub fn choose(self, state: &State, candidates: &Candidates, request: &Request) -> Option<u32> {
+        let list = &candidates.list[..];
+        let chosen = match self {
+            Self::Rr => rr::choose(&state.position, list),
+            Self::Wrr => wrr::choose(&state.position, candidates),
+            Self::Lc => least::lc(list),
+            Self::Wlc => least::wlc(list),
+            Self::Sed => least::sed(list),
+            Self::Nq => least::nq(list),
+            Self::Dh => hash::dh(candidates, request),
+            Self::Sh(flags) => hash::sh(flags, candidates, request),
+            Self::Mh(flags) => mh::choose(flags, candidates, request),
+            Self::Fo => failover::fo(list),
+            Self::Ovf => failover::ovf(list),
+            Self::Lblc => locality::lblc(state.cache.as_ref()?, list, request),
+            Self::Lblcr => locality::lblcr(state.cache.as_ref()?, list, request),
+            Self::Twos => twos::choose(&state.draws, list),
+        };
+        chosen.map(|candidate| candidate.server)
+    }
+}
+
+/// The connection that wants a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Who asks.
+    pub client: IpAddr,
+    /// Its port; 0 where there is none.
+    pub client_port: u16,
+    /// What it asks for: the virtual address or, for a service by mark, any.
+    pub destination: IpAddr,
+    /// The present.
+    pub now: Tick,
+}
+
+/// What a service's scheduler remembers. All workers share it, and it is kept
+/// from snapshot to snapshot for as long as the service has this scheduler.
+#[derive(Debug)]
+pub struct State {
+    /// rr and wrr.
+    position: Position,
+    /// twos.
+    draws: Draws,
+    /// lblc and lblcr: 1 MB, so others have none.
+    cache: Option<Cache>,
+}
+
+impl State {
+    /// The state in which a scheduler begins.
+    #[must_use]
+    pub fn new(scheduler: Scheduler) -> Self {
+        Self {
+            position: Position::default(),
+            draws: Draws::default(),
+            cache: matches!(scheduler, Scheduler::Lblc | Scheduler::Lblcr).then(Cache::new),
         }
     }
-}
 
-/// A server as a scheduler sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its number in [`crate::snapshot::Snapshot::servers`].
-    pub server: u32,
-    /// Its share of new connections; 0 takes none.
-    pub weight: u32,
-}
-
-/// The servers of a service, with what schedulers want to know of all of them.
-#[derive(Debug, Clone, Default)]
-pub struct Candidates {
-    list: Vec<Candidate>,
-    greatest_weight: u32,
-    /// Greatest common divisor of the weights.
-    divisor: u32,
-}
-
-impl Candidates {
-    /// The servers in the order in which they are to be walked.
-    #[must_use]
-    pub fn new(list: Vec<Candidate>) -> Self {
-        let greatest_weight = list.iter().map(|c| c.weight).max().unwrap_or(0);
-        let divisor = list.iter().fold(0, |divisor, c| gcd(divisor, c.weight));
-        Self { list, greatest_weight, divisor }
-    }
-}
-
-const fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// Where a scheduler is in its round: the index of the server to look at next
-/// and, for wrr, the weight that a server needs at present.
-#[derive(Debug, Default)]
-pub struct Position(AtomicU64);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    /// May equal the number of servers: the round begins anew.
-    next: u32,
-    /// 0: not begun.
-    weight: u32,
-}
-
-impl Position {
-    /// A server was put in front of the others. The round goes on where it
-    /// was; one that had not begun begins with the new server.
+    /// A server was put in front of the others.
     pub fn server_added(&self) {
-        self.step(|place| {
-            let next = if place.next == 0 { 0 } else { place.next + 1 };
-            Some((Place { next, ..place }, ()))
-        });
+        self.position.server_added();
     }
 
     /// The server at `index` was taken out.
     pub fn server_removed(&self, index: usize) {
-        self.step(|place| {
-            let next = place.next - u32::from((index as u64) < u64::from(place.next));
-            Some((Place { next, ..place }, ()))
-        });
-    }
-
-    /// Moves on atomically: `f` may run several times. `None` from it leaves
-    /// the position alone.
-    fn step<R>(&self, mut f: impl FnMut(Place) -> Option<(Place, R)>) -> Option<R> {
-        let mut current = self.0.load(Ordering::Relaxed);
-        loop {
-            let place = Place { next: (current >> 32) as u32, weight: current as u32 };
-            let (Place { next, weight }, result) = f(place)?;
-            let new = (u64::from(next) << 32) | u64::from(weight);
-            let swap =
-                self.0.compare_exchange_weak(current, new, Ordering::Relaxed, Ordering::Relaxed);
-            match swap {
-                Ok(_) => return Some(result),
-                Err(actual) => current = actual,
-            }
-        }
+        self.position.server_removed(index);
     }
 }
 
 #[cfg(test)]
-fn candidates(weights: &[u32]) -> Candidates {
-    Candidates::new(
-        weights.iter().zip(0..).map(|(&weight, server)| Candidate { server, weight }).collect(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_round_trip() {
-        for scheduler in Scheduler::ALL {
-            assert_eq!(Scheduler::from_name(scheduler.name()), Some(scheduler));
-        }
-        assert_eq!(Scheduler::from_name("wlcx"), None);
-    }
-
-    /// Threads that share a position share out connections exactly.
-    #[test]
-    fn shares_are_exact_over_several_workers() {
-        let position = Position::default();
-        let servers = candidates(&[3, 1, 0, 2]);
-        let picks = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let mut picks = [0u32; 4];
-                        for _ in 0..6_000 {
-                            let server = Scheduler::Wrr.choose(&position, &servers).unwrap();
-                            picks[server as usize] += 1;
-                        }
-                        picks
-                    })
-                })
-                .collect();
-            workers.into_iter().fold([0; 4], |sum: [u32; 4], worker| {
-                let picks = worker.join().unwrap();
-                std::array::from_fn(|i| sum[i] + picks[i])
-            })
-        });
-        assert_eq!(picks, [12_000, 4_000, 0, 8_000]);
-    }
-}
+mod tests;

@@ -1,31 +1,31 @@
-//! Round robin: each server in turn, whatever its weight; weight 0 is passed
-//! over.
+//! Round robin: each server in turn, whatever its weight; one that takes no
+//! connections is passed over.
 
-use super::{Candidate, Place, Position};
+use super::Candidate;
+use super::position::{Place, Position};
 
-pub(super) fn choose(position: &Position, candidates: &[Candidate]) -> Option<u32> {
+pub(super) fn choose<'a>(position: &Position, list: &'a [Candidate]) -> Option<&'a Candidate> {
     position.step(|place| {
-        let (behind, ahead) = candidates.split_at((place.next as usize).min(candidates.len()));
-        let wanted = |c: &Candidate| c.weight > 0;
-        let index = match ahead.iter().position(wanted) {
+        let (behind, ahead) = list.split_at((place.next as usize).min(list.len()));
+        let index = match ahead.iter().position(Candidate::is_available) {
             Some(offset) => behind.len() + offset,
-            None => behind.iter().position(wanted)?,
+            None => behind.iter().position(Candidate::is_available)?,
         };
-        let next = Place { next: index as u32 + 1, ..place };
-        Some((next, candidates[index].server))
+        Some((Place { next: index as u32 + 1, ..place }, &list[index]))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{counted, open_to};
     use super::*;
 
     fn candidates(weights: &[u32]) -> Vec<Candidate> {
-        super::super::candidates(weights).list
+        counted(&weights.iter().map(|&weight| (weight, 0, 0)).collect::<Vec<_>>())
     }
 
-    fn take(position: &Position, candidates: &[Candidate], n: usize) -> Vec<u32> {
-        (0..n).filter_map(|_| choose(position, candidates)).collect()
+    fn take(position: &Position, list: &[Candidate], n: usize) -> Vec<u32> {
+        (0..n).filter_map(|_| choose(position, list)).map(|c| c.server).collect()
     }
 
     #[test]
@@ -36,22 +36,32 @@ mod tests {
     }
 
     #[test]
+    fn an_overloaded_server_is_passed_over_until_it_has_room() {
+        let position = Position::default();
+        let servers = candidates(&[1, 1, 1]);
+        servers[1].counts.connections.set_thresholds(1, 0);
+        open_to(&servers[1]);
+        assert_eq!(take(&position, &servers, 4), [0, 2, 0, 2]);
+        servers[1].counts.connections.close(true);
+        assert_eq!(take(&position, &servers, 3), [0, 1, 2]);
+    }
+
+    #[test]
     fn no_weight_no_server() {
         let position = Position::default();
-        assert_eq!(choose(&position, &[]), None);
-        assert_eq!(choose(&position, &candidates(&[0, 0])), None);
+        assert!(choose(&position, &[]).is_none());
+        assert!(choose(&position, &candidates(&[0, 0])).is_none());
         // The round is where it was.
-        assert_eq!(choose(&position, &candidates(&[1, 1])), Some(0));
+        assert_eq!(take(&position, &candidates(&[1, 1]), 1), [0]);
     }
 
     #[test]
     fn an_added_server_does_not_repeat_a_turn() {
         let position = Position::default();
-        let old = Candidate { server: 7, weight: 1 };
-        assert_eq!(choose(&position, &[old]), Some(7));
+        let both = candidates(&[1, 1]);
+        assert_eq!(take(&position, &both[1..], 1), [1]);
         position.server_added();
-        let both = [Candidate { server: 8, weight: 1 }, old];
-        assert_eq!(take(&position, &both, 3), [8, 7, 8]);
+        assert_eq!(take(&position, &both, 3), [0, 1, 0]);
     }
 
     #[test]
@@ -71,6 +81,6 @@ mod tests {
     fn a_position_beyond_a_shorter_list_wraps() {
         let position = Position::default();
         take(&position, &candidates(&[1; 9]), 9);
-        assert_eq!(choose(&position, &candidates(&[1, 1])), Some(0));
+        assert_eq!(take(&position, &candidates(&[1, 1]), 1), [0]);
     }
 }
