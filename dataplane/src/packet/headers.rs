@@ -1,10 +1,10 @@
 //! Parsing: from a frame to the few facts that forwarding needs.
 //!
 //! Ethernet II, at most a priority tag (VLAN id 0), IPv4 with options, IPv6
-//! with extension headers, TCP and UDP. What is not a TCP or UDP packet to one
-//! host is the kernel's; what is malformed is a [`DropReason`]. The checks are
-//! the kernel's (`ip_rcv`, `ipv6_rcv`, and what IPVS reads): the UDP length and
-//! the TCP data offset are not validated.
+//! with extension headers, TCP and UDP, and ICMP errors, which may be about
+//! them. What is neither, or not to one host, is the kernel's; what is malformed
+//! is a [`DropReason`]. The checks are the kernel's (`ip_rcv`, `ipv6_rcv`, and
+//! what IPVS reads): the UDP length and the TCP data offset are not validated.
 
 use crate::counters::DropReason;
 use crate::packet::{Frame, Mac, checksum};
@@ -148,6 +148,15 @@ impl Headers {
 pub enum Parsed {
     /// TCP or UDP to one host: possibly a service's. Its headers are filled in.
     Flow,
+    /// An ICMP error to one host: possibly about a connection's packet, which
+    /// [`Quoted::read`](crate::icmp::Quoted::read) finds. Addresses, offsets and
+    /// length are filled in, `l4` being that of the ICMP header; there are no
+    /// ports, and the protocol means nothing.
+    ///
+    /// Those that kernel IPVS relays: of IPv4 destination unreachable and time
+    /// exceeded, of IPv6 all that are defined (types 1 to 4). Source quench,
+    /// which it relays too, is obsolete (RFC 6633).
+    IcmpError,
     /// For the kernel, whatever the services are.
     Kernel(PuntKind),
 }
@@ -158,6 +167,7 @@ const ETHERTYPE_IP4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IP6: u16 = 0x86dd;
+const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const OSPF: u8 = 89;
 const VRRP: u8 = 112;
@@ -272,7 +282,7 @@ fn parse_ip4(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Pars
         return Err(DropReason::IpMartian);
     }
     let Some(protocol) = Protocol::from_number(header[9]) else {
-        return Ok(Parsed::Kernel(ip_kind(header[9], header[8])));
+        return Ok(other_ip4(bytes, header, l3, l3 + header_len, headers));
     };
     let l4 = l3 + header_len;
     headers.addresses = Addresses::V4 { src, dst };
@@ -283,6 +293,34 @@ fn parse_ip4(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Pars
     headers.l4 = l4 as u16;
     headers.ip_len = ip_len;
     parse_l4(bytes, usize::from(ip_len) - header_len, headers)
+}
+
+/// What an IPv4 packet is that has no protocol of services.
+#[cold]
+fn other_ip4(
+    bytes: &[u8],
+    header: &[u8; 20],
+    l3: usize,
+    l4: usize,
+    headers: &mut Headers,
+) -> Parsed {
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
+    let group = header[16] >= 224;
+    match (header[9], bytes.get(l4)) {
+        (ICMP, Some(3 | 11)) if !fragment && !group => {}
+        _ => return Parsed::Kernel(ip_kind(header[9], header[8])),
+    }
+    *headers = Headers {
+        addresses: Addresses::V4 {
+            src: u32::from_be_bytes([header[12], header[13], header[14], header[15]]),
+            dst: u32::from_be_bytes([header[16], header[17], header[18], header[19]]),
+        },
+        l3: l3 as u16,
+        l4: l4 as u16,
+        ip_len: u16::from_be_bytes([header[2], header[3]]),
+        ..Headers::NONE
+    };
+    Parsed::IcmpError
 }
 
 /// 0/8, 127/8, and everything from 224/4 upwards is no host's address.
@@ -319,11 +357,10 @@ fn parse_ip6(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Pars
     }
     let chain = skip_extensions(bytes, header[6], l3 + 40, end)?;
     let Some(protocol) = Protocol::from_number(chain.protocol) else {
-        let kind = match chain.protocol {
-            ICMPV6 if !chain.fragment => icmp6_kind(bytes, chain.l4, header[7]),
-            other => ip_kind(other, header[7]),
-        };
-        return Ok(Parsed::Kernel(kind));
+        let addresses = Addresses::V6 { src, dst };
+        let (l3, l4) = (l3 as u16, chain.l4 as u16);
+        let outer = Headers { addresses, l3, l4, ip_len, ..Headers::NONE };
+        return Ok(other_ip6(bytes, &chain, header[7], &outer, headers));
     };
     headers.addresses = Addresses::V6 { src, dst };
     headers.protocol = protocol;
@@ -332,6 +369,29 @@ fn parse_ip6(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Pars
     headers.l4 = chain.l4 as u16;
     headers.ip_len = ip_len;
     parse_l4(bytes, end - chain.l4, headers)
+}
+
+/// What an IPv6 packet is that has no protocol of services; `outer` are its
+/// headers.
+#[cold]
+fn other_ip6(
+    bytes: &[u8],
+    chain: &Chain,
+    hop_limit: u8,
+    outer: &Headers,
+    headers: &mut Headers,
+) -> Parsed {
+    if chain.protocol != ICMPV6 || chain.fragment {
+        return Parsed::Kernel(ip_kind(chain.protocol, hop_limit));
+    }
+    let group = matches!(outer.addresses, Addresses::V6 { dst: [0xff, ..], .. });
+    match bytes.get(chain.l4) {
+        Some(1..=4) if !group => {
+            *headers = *outer;
+            Parsed::IcmpError
+        }
+        _ => Parsed::Kernel(icmp6_kind(bytes, chain.l4, hop_limit)),
+    }
 }
 
 /// Loopback, multicast, and IPv4-mapped addresses, which have no place on a

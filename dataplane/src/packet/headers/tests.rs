@@ -282,6 +282,67 @@ fn what_the_kernel_gets() {
     assert_eq!(parse_bytes(&bytes), Ok(Parsed::Kernel(PuntKind::Other)));
 }
 
+/// What `icmp` reads afterwards is found, whatever an earlier packet left.
+#[test]
+fn icmp_errors_are_told_apart() {
+    let four = |kind: u8, dst: [u8; 4]| {
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, MAC)
+            .ipv4(CIP, dst, 64)
+            .icmpv4_raw(kind, 0, [0; 4])
+            .write(&mut bytes, &[0; 28])
+            .unwrap();
+        bytes
+    };
+    let six = |kind: u8, dst: [u8; 16]| {
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, MAC)
+            .ipv6([0xfd; 16], dst, 64)
+            .icmpv6_raw(kind, 0, [0; 4])
+            .write(&mut bytes, &[0; 48])
+            .unwrap();
+        bytes
+    };
+    let error = |bytes: &[u8]| {
+        let mut headers = Headers { src_port: 1, tcp_flags: 3, fragment: true, ..Headers::NONE };
+        (parse_into(bytes, &mut headers) == Ok(Parsed::IcmpError)).then_some(headers)
+    };
+    let addresses = Addresses::V4 { src: u32::from_be_bytes(CIP), dst: u32::from_be_bytes(VIP) };
+    let headers = Headers { addresses, l3: 14, l4: 34, ip_len: 56, ..Headers::NONE };
+    for kind in 0..=u8::MAX {
+        let expected = matches!(kind, 3 | 11).then_some(headers);
+        assert_eq!(error(&four(kind, VIP)), expected, "{kind}");
+    }
+    let addresses = Addresses::V6 { src: [0xfd; 16], dst: [0xfe; 16] };
+    let headers = Headers { addresses, l3: 14, l4: 54, ip_len: 96, ..Headers::NONE };
+    for kind in 0..=u8::MAX {
+        let expected = matches!(kind, 1..=4).then_some(headers);
+        assert_eq!(error(&six(kind, [0xfe; 16])), expected, "{kind}");
+    }
+
+    // To groups, and in fragments, they are the kernel's.
+    assert_eq!(error(&four(3, [224, 0, 0, 1])), None);
+    assert_eq!(error(&four(3, [255; 4])), None);
+    assert_eq!(error(&six(1, [0xff; 16])), None);
+    let mut fragment = four(3, VIP);
+    fragment[20] = 0x20;
+    fix_checksum(&mut fragment);
+    assert_eq!(parse_bytes(&fragment), Ok(Parsed::Kernel(PuntKind::Other)));
+
+    // Behind options and extension headers.
+    let mut bytes = four(11, VIP);
+    bytes[14] = 0x46;
+    bytes.splice(34..34, [1, 1, 1, 0]);
+    bytes[17] += 4;
+    fix_checksum(&mut bytes);
+    assert_eq!(error(&bytes).map(|h| h.l4), Some(38));
+    let mut bytes = six(2, [0xfe; 16]);
+    bytes[20] = 60;
+    bytes[19] += 8;
+    bytes.splice(54..54, [58, 0, 1, 4, 0, 0, 0, 0]);
+    assert_eq!(error(&bytes).map(|h| h.l4), Some(62));
+}
+
 #[test]
 fn routing_protocols_have_a_kind_of_their_own() {
     let packet = |mac: Mac, protocol: u8, ttl: u8| {
