@@ -10,8 +10,8 @@
 //! ```
 //!
 //! - A template is in one of two buckets, chosen by the keyed hash; a new one
-//!   goes where more is free. At 80 % load that leaves practically no client
-//!   without a place.
+//!   goes where more is free. At two thirds of load practically every client
+//!   finds a place.
 //! - `users` is the number of connections that were opened through the template
 //!   plus one; 0 is a free way. Whoever opens one more connection adds 1 by a
 //!   compare-and-swap from the life under which he read the template. The
@@ -279,7 +279,8 @@ impl Bucket {
 
     fn try_lock(&self) -> Option<Lock<'_>> {
         let swap = self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
-        swap.is_ok().then_some(Lock(&self.lock))
+        // Made only here: a lock that is dropped unlocks.
+        swap.is_ok().then(|| Lock(&self.lock))
     }
 
     fn lock(&self) -> Option<Lock<'_>> {
@@ -329,7 +330,7 @@ impl Bucket {
 }
 
 impl Templates {
-    /// Room for `capacity` templates, of 58 bytes each, and by chance for some
+    /// Room for `capacity` templates, of 69 bytes each, and by chance for some
     /// more. In tables of less than a hundred a few may find none before.
     ///
     /// # Errors
@@ -338,8 +339,8 @@ impl Templates {
         if capacity > 1 << 30 {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
-        // 80 % load; two buckets for the two choices in the smallest table.
-        let count = (capacity + capacity / 4).div_ceil(WAYS).max(2);
+        // Two buckets for the two choices in the smallest table.
+        let count = (capacity + capacity / 2).div_ceil(WAYS).max(2);
         let mut buckets = Vec::new();
         buckets.try_reserve_exact(count)?;
         buckets.resize_with(count, Bucket::default);
