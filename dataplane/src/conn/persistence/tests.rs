@@ -431,7 +431,7 @@ fn a_template_in_use_has_one_server_while_others_come_and_go() {
         let work = &work;
         let workers: Vec<_> =
             (1..=3).map(|seed| scope.spawn(move || work(seed * 0x9e37_79b9))).collect();
-        while !workers.iter().all(|worker| worker.is_finished()) {
+        while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             let tick = Tick(now.fetch_add(1, Ordering::Relaxed));
             templates.sweep(tick, 2, counted);
             for bucket in 0..templates.bucket_count() {
