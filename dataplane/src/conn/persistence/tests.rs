@@ -293,14 +293,18 @@ fn idle_templates_that_were_never_assured_make_room() {
 fn a_busy_bucket_refuses_what_is_new_only() {
     let mut bench = Bench::new(0);
     bench.touch(Tick(0), &client(1), 7);
-    let locked = &bench.templates.buckets[0].lock;
-    locked.store(1, Ordering::Relaxed);
-    assert_eq!(bench.touch(Tick(1), &client(1), 8), 7);
-    assert_eq!(bench.open_but(Tick(1), &client(2), Some(8), 0), Err(Refused::Busy));
-    assert_eq!(bench.open_but(Tick(1), &client(1), Some(8), 7), Err(Refused::Busy));
-    bench.templates.buckets[0].lock.store(0, Ordering::Relaxed);
-    // No lock of the other bucket was left behind.
-    assert_eq!(bench.touch(Tick(1), &client(2), 8), 8);
+    for bucket in 0..2 {
+        let (locked, known, unknown) = (Tick(1), client(1), client(2 + bucket));
+        bench.templates.buckets[bucket as usize].lock.store(1, Ordering::Relaxed);
+        assert_eq!(bench.touch(locked, &known, 8), 7);
+        assert_eq!(bench.open_but(locked, &unknown, Some(8), 0), Err(Refused::Busy));
+        assert_eq!(bench.open_but(locked, &known, Some(8), 7), Err(Refused::Busy));
+        let held = &bench.templates.buckets[bucket as usize].lock;
+        assert_eq!(held.load(Ordering::Relaxed), 1, "who did not get it does not unlock it");
+        held.store(0, Ordering::Relaxed);
+        // Nor was the other bucket left locked.
+        assert_eq!(bench.touch(locked, &unknown, 8), 8);
+    }
 }
 
 #[test]
