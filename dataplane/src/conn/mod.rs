@@ -4,13 +4,15 @@
 //! alone. [`memory`] owns the raw memory and is the one module of the packet
 //! logic with `unsafe`; [`entry`] says what an entry holds; [`state`] is the
 //! TCP state machine and the timeouts; [`hash`] the keyed table hash;
-//! [`ageing`] the pace of the sweep.
+//! [`ageing`] the pace of the sweep. [`persistence`] is the one table that
+//! workers share.
 
 pub mod ageing;
 pub mod entry;
 pub mod hash;
 #[allow(unsafe_code, reason = "owns the table memory")]
 pub mod memory;
+pub mod persistence;
 pub mod state;
 pub mod table;
 
