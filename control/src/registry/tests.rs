@@ -358,3 +358,16 @@ fn an_address_with_a_scope_is_refused() {
     let add = registry.add_service(service("[fe80::2%2]:80", "rr"));
     assert_eq!(code(add), ErrorCode::InvalidArgument);
 }
+
+#[test]
+fn snapshots_share_the_ways_until_there_are_others() {
+    let mut registry = registry();
+    let fib = Arc::new(Fib::default());
+    let port = Port { address4: Some(0xc000_0201), ..Port::new([2, 0, 0, 0, 0, 1], 1500) };
+    registry.set_ways(Arc::clone(&fib), vec![port]);
+    assert!(Arc::ptr_eq(&registry.snapshot().fib, &fib));
+    registry.delete_server(&id(VIP), RS1.parse().unwrap()).unwrap();
+    let snapshot = registry.snapshot();
+    assert!(Arc::ptr_eq(&snapshot.fib, &fib));
+    assert_eq!(snapshot.ports, [port]);
+}
