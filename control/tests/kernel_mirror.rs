@@ -1,29 +1,22 @@
-//! The kernel mirror against a real kernel, each test in two network
-//! namespaces of its own: `here`, where rvsd would run, and `there`, the other
-//! end of a cable. `ip` sets the scene and gives the second opinion.
-//!
-//! Needs root. Without it every test is reported as ignored, with the reason.
+//! The kernel mirror against a real kernel; see `namespaces`. `ip` sets the
+//! scene and gives the second opinion.
+
+mod namespaces;
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use control::kernel::{
     Added, Deleted, Fault, KeptNeighbours, Mirror, Monitor, NeighbourState, NoRoute, OwnedAddress,
     OwnedAddresses, OwnedError, Requests,
 };
-use libtest_mimic::{Arguments, Failed, Trial};
+use namespaces::{FAR_MAC, Scene, Test, addr, ip, ip_output, run_dir, second_cable};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 
-type Test = fn(&Scene);
-
-const TESTS: [(&str, Test); 14] = [
+const TESTS: [Test; 14] = [
     ("the mirror shows links and addresses", links_and_addresses),
     ("resolve agrees with ip route get", agrees_with_ip_route_get),
     ("routes are followed as they change", follows_changes),
@@ -41,100 +34,7 @@ const TESTS: [(&str, Test); 14] = [
 ];
 
 fn main() {
-    let arguments = Arguments::from_args();
-    let obstacle = obstacle();
-    let trials = TESTS.map(|(name, test)| match &obstacle {
-        None => Trial::test(name, move || in_namespaces(test)),
-        Some(reason) => {
-            let error = reason.clone();
-            let name = format!("{name} (skipped: {reason})");
-            Trial::test(name, move || Err(error.into())).with_ignored_flag(true)
-        }
-    });
-    if let Some(reason) = &obstacle {
-        println!("skipped: {} tests: {reason}", TESTS.len());
-    }
-    libtest_mimic::run(&arguments, trials.into()).exit();
-}
-
-/// Why the tests cannot run here.
-fn obstacle() -> Option<String> {
-    if let Err(error) = Command::new("ip").arg("-V").output() {
-        return Some(format!("cannot run ip ({error}); install iproute2"));
-    }
-    let tried = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join();
-    match tried.expect("the thread returns") {
-        Ok(()) => None,
-        Err(errno) => Some(format!("cannot make a network namespace ({errno}); run as root")),
-    }
-}
-
-/// A thread of its own, since it changes namespaces; both are gone with it.
-fn in_namespaces(test: Test) -> Result<(), Failed> {
-    let thread = std::thread::spawn(move || {
-        let scene = Scene::new();
-        test(&scene);
-    });
-    thread.join().map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked").into()
-    })
-}
-
-/// `lan` here (192.0.2.1/24, 2001:db8::1/64, MAC 00:50:00:00:03:00) is wired to
-/// `far` there (192.0.2.2, 2001:db8::2, MAC 00:50:00:00:01:00).
-struct Scene {
-    here: File,
-    there: File,
-}
-
-const FAR_MAC: [u8; 6] = [0, 0x50, 0, 0, 1, 0];
-
-impl Scene {
-    fn new() -> Self {
-        let namespace = || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
-            File::open("/proc/thread-self/ns/net").expect("the namespace's file")
-        };
-        let scene = Self { there: namespace(), here: namespace() };
-        let there = format!("/proc/{}/fd/{}", std::process::id(), scene.there.as_raw_fd());
-        // Else the routes of link-local addresses come seconds later, when DAD
-        // ends, in the middle of what a test counts.
-        for key in ["accept_dad", "dad_transmits"] {
-            fs::write(format!("/proc/sys/net/ipv6/conf/default/{key}"), "0").expect(key);
-        }
-        ip("link set lo up");
-        ip("link add lan address 00:50:00:00:03:00 type veth peer name far");
-        ip(&format!("link set far netns {there}"));
-        scene.there("link set far address 00:50:00:00:01:00 up");
-        scene.there("addr add 192.0.2.2/24 dev far");
-        scene.there("addr add 2001:db8::2/64 dev far nodad");
-        ip("addr add 192.0.2.1/24 dev lan");
-        ip("addr add 2001:db8::1/64 dev lan nodad");
-        ip("link set lan up");
-        scene
-    }
-
-    fn there(&self, command: &str) {
-        setns(&self.there, CloneFlags::CLONE_NEWNET).expect("the other namespace");
-        ip(command);
-        setns(&self.here, CloneFlags::CLONE_NEWNET).expect("the first namespace");
-    }
-}
-
-fn ip(command: &str) -> String {
-    let output = ip_output(command);
-    output.unwrap_or_else(|error| panic!("ip {command}: {error}"))
-}
-
-fn ip_output(command: &str) -> Result<String, String> {
-    let output = Command::new("ip").args(command.split(' ')).output().expect("ip runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-}
-
-fn addr(text: &str) -> IpAddr {
-    text.parse().expect("an address")
+    namespaces::run(&TESTS);
 }
 
 /// Monitor, mirror and requests, as the control thread has them.
@@ -237,17 +137,6 @@ fn links_and_addresses(_: &Scene) {
     kernel.read();
     assert!(kernel.mirror.link(lan.index).is_none());
     assert!(!has(&kernel.mirror, addr("192.0.2.77")));
-}
-
-/// A second cable, for more than one way out.
-fn second_cable(scene: &Scene) {
-    ip("link add wan type veth peer name wanfar");
-    let there = format!("/proc/{}/fd/{}", std::process::id(), scene.there.as_raw_fd());
-    ip(&format!("link set wanfar netns {there}"));
-    scene.there("link set wanfar up");
-    ip("addr add 198.51.100.1/24 dev wan");
-    ip("addr add 2001:db8:ffff::1/64 dev wan nodad");
-    ip("link set wan up");
 }
 
 fn agrees_with_ip_route_get(scene: &Scene) {
@@ -550,12 +439,6 @@ fn vip(link: &str, ip: &str) -> OwnedAddress {
 
 fn set(addresses: &[&OwnedAddress]) -> BTreeSet<OwnedAddress> {
     addresses.iter().copied().cloned().collect()
-}
-
-fn run_dir(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("hk-{name}-{}", std::process::id()));
-    fs::create_dir_all(&path).expect("a run directory");
-    path
 }
 
 fn is_on_lo(address: &OwnedAddress) -> bool {

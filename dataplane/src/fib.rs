@@ -138,23 +138,43 @@ impl Fib {
     }
 }
 
-/// The neighbours whose MAC addresses are known, by port index and address.
+/// The neighbours whose MAC addresses are known, by port index and address. One
+/// map a family, since plain numbers are cheaper to hash than an [`IpAddr`].
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Neighbours(HashMap<(u8, IpAddr), Mac>);
+pub struct Neighbours {
+    v4: HashMap<u64, Mac>,
+    v6: HashMap<(u8, u128), Mac>,
+}
 
 impl FromIterator<((u8, IpAddr), Mac)> for Neighbours {
     fn from_iter<T: IntoIterator<Item = ((u8, IpAddr), Mac)>>(neighbours: T) -> Self {
-        Self(neighbours.into_iter().collect())
+        let mut this = Self::default();
+        for ((port, ip), mac) in neighbours {
+            match ip {
+                IpAddr::V4(ip) => this.v4.insert(key4(port, ip), mac),
+                IpAddr::V6(ip) => this.v6.insert((port, ip.to_bits()), mac),
+            };
+        }
+        this
     }
 }
 
 impl Neighbours {
+    #[inline]
     fn way(&self, neighbour: IpAddr, port: u8, src_mac: Mac, mtu: u16) -> Way {
-        match self.0.get(&(port, neighbour)) {
+        let mac = match neighbour {
+            IpAddr::V4(ip) => self.v4.get(&key4(port, ip)),
+            IpAddr::V6(ip) => self.v6.get(&(port, ip.to_bits())),
+        };
+        match mac {
             Some(&dst_mac) => Way::Port(PortHop { port, dst_mac, src_mac, mtu }),
             None => Way::Unresolved { port, neighbour },
         }
     }
+}
+
+fn key4(port: u8, ip: Ipv4Addr) -> u64 {
+    u64::from(port) << 32 | u64::from(ip.to_bits())
 }
 
 /// The routes of both families, flattened.

@@ -7,6 +7,7 @@ mod listing;
 mod lock;
 mod network;
 pub mod saved;
+mod ways;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,9 @@ const REQUESTS_SHARE: Duration = Duration::from_millis(2);
 /// own length: a routing daemon may change many routes a second, and a new
 /// server's neighbour wants to be known at once.
 const RESOLVE_SHARE: u32 = 10;
+/// Time for reports of missing neighbours in one turn; what is left waits, as
+/// after a look at the routes.
+const MISSING_SHARE: Duration = Duration::from_millis(2);
 /// Rest between looks at the workers while a client waits for them.
 const WORKER_NAP: Duration = Duration::from_micros(50);
 /// How long the answer to a new server waits for its neighbour, so that what
@@ -91,6 +95,7 @@ pub struct Daemon {
     /// The kernel mirror's generation at that time.
     resolved: u64,
     next_resolve: Instant,
+    next_missing: Instant,
     /// Servers whose way changed, to be said with the next second.
     moved: BTreeMap<IpAddr, Hop>,
     /// The epoch that was published last.
@@ -164,6 +169,7 @@ impl Daemon {
             unresolved: true,
             resolved: 0,
             next_resolve: now,
+            next_missing: now,
             moved: BTreeMap::new(),
             epoch: 0,
             behind: None,
@@ -241,6 +247,7 @@ impl Daemon {
         self.api.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
+        self.ask_for_missing(now);
         self.resolve(now);
         if self.dirty {
             self.publish();
@@ -262,7 +269,8 @@ impl Daemon {
 
     fn next_due(&self) -> Instant {
         let now = Instant::now();
-        // Deadlines of clients are looked at ten times a second.
+        // Deadlines of clients, and what workers miss, are looked at ten times
+        // a second.
         let due = self.next_second.min(now + Duration::from_millis(100));
         if self.must_resolve() { due.min(self.next_resolve) } else { due }
     }
@@ -329,8 +337,22 @@ impl Daemon {
         generation.is_some_and(|generation| self.unresolved || generation != self.resolved)
     }
 
-    /// Finds every server's next hop anew when the kernel's tables or the
-    /// servers changed.
+    /// Has the kernel ask for neighbours that workers miss.
+    fn ask_for_missing(&mut self, now: Instant) {
+        let Some(network) = &mut self.network else { return };
+        if now < self.next_missing {
+            return;
+        }
+        let start = Instant::now();
+        while start.elapsed() < MISSING_SHARE {
+            let Some(missing) = self.workers.missing() else { break };
+            network.report_missing(missing, now);
+        }
+        self.next_missing = now + start.elapsed() * RESOLVE_SHARE;
+    }
+
+    /// Finds the ways to all addresses and every server's next hop anew when
+    /// the kernel's tables or the servers changed.
     fn resolve(&mut self, now: Instant) {
         if now < self.next_resolve || !self.must_resolve() {
             return;
@@ -338,6 +360,10 @@ impl Daemon {
         let Some(network) = &mut self.network else { return };
         self.unresolved = false;
         self.resolved = network.generation();
+        if let Some((fib, ports)) = network.changed_ways() {
+            self.registry.set_ways(fib, ports);
+            self.dirty = true;
+        }
         network.keep_resolved(self.registry.servers().map(|(_, server, _)| server.address.ip()));
         let network = &*network;
         let resolve = |server: &ServerSpec| network.hop(server.address.ip());
@@ -400,7 +426,7 @@ impl Daemon {
         self.say_what_moved();
         self.say_who_stalls(now);
         let Some(network) = &mut self.network else { return };
-        network.refresh();
+        network.refresh(now);
         if network.reopen_if_due(now) {
             self.watch_kernel();
         }

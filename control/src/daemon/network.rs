@@ -1,18 +1,23 @@
-//! What the kernel knows of the network, turned into what workers need: for
-//! each server the port, the next hop's MAC and the MTU.
+//! The daemon's side of the kernel: its tables are followed and turned into
+//! what workers need, and what rvsd puts into them is kept there.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::fib::Fib;
 use dataplane::packet::Mac;
-use dataplane::service::{Hop, PortHop};
+use dataplane::service::Hop;
+use dataplane::snapshot::Port;
+use dataplane::update::Missing;
 
+use super::ways::{self, Ways};
 use crate::kernel::{
-    KeptNeighbours, Mirror, Monitor, NoRoute, OwnedAddress, OwnedAddresses, Progress, Requests,
-    Resolved,
+    KeptNeighbours, Mirror, MissingNeighbours, Monitor, OwnedAddress, OwnedAddresses, Progress,
+    Requests,
 };
 
 /// How long the first reading of the kernel's tables may take.
@@ -38,6 +43,8 @@ pub struct Network {
     mirror: Mirror,
     requests: Requests,
     kept: KeptNeighbours,
+    missing: MissingNeighbours,
+    ways: Ways,
     owned: OwnedAddresses,
     ports: Vec<NetworkPort>,
 }
@@ -65,6 +72,8 @@ impl Network {
             mirror,
             requests,
             kept: KeptNeighbours::new(),
+            missing: MissingNeighbours::default(),
+            ways: Ways::default(),
             owned,
             ports,
         };
@@ -132,54 +141,56 @@ impl Network {
     /// How packets to a server leave.
     #[must_use]
     pub fn hop(&self, server: IpAddr) -> Hop {
-        match self.mirror.resolve(server) {
-            Ok(resolved) => match self.port_of(&resolved) {
-                Some(index) => self.hop_by(index, &resolved),
-                None => Hop::NoRoute,
-            },
-            Err(NoRoute::Local) => Hop::Local,
-            Err(_) => Hop::NoRoute,
+        ways::hop(&self.mirror, &self.ports, server)
+    }
+
+    /// The ways to all addresses and the ports' addresses, if they changed
+    /// since they were last asked for.
+    pub fn changed_ways(&mut self) -> Option<(Arc<Fib>, Vec<Port>)> {
+        let changed = self.ways.update(&self.mirror, &self.ports);
+        changed.then(|| (Arc::clone(self.ways.fib()), self.ways.ports().to_vec()))
+    }
+
+    /// A worker lacks the MAC address of a neighbour: has the kernel ask for
+    /// it, unless it is kept resolved anyway.
+    pub fn report_missing(&mut self, missing: Missing, now: Instant) {
+        let Missing { port, neighbour } = missing;
+        let Some(link) = self.link_of(port) else { return };
+        if !self.kept.keeps(link, neighbour) {
+            self.missing.report(link, neighbour, now, &self.mirror, &mut self.requests);
         }
     }
 
-    fn hop_by(&self, index: usize, resolved: &Resolved) -> Hop {
-        let port = &self.ports[index];
-        match self.mirror.neighbour(resolved.link, resolved.neighbour) {
-            None => Hop::Unresolved,
-            Some(dst_mac) => Hop::Port(PortHop {
-                port: index as u8,
-                dst_mac,
-                src_mac: port.mac,
-                mtu: u16::try_from(resolved.mtu).map_or(port.mtu, |mtu| mtu.min(port.mtu)),
-            }),
-        }
+    fn link_of(&self, port: u8) -> Option<u32> {
+        let port = self.ports.get(usize::from(port))?;
+        self.mirror.link_by_name(&port.name).map(|link| link.index)
     }
 
     /// The neighbour that packets to a server go to, and the port's name.
     #[must_use]
     pub fn neighbour(&self, server: IpAddr) -> Option<(&str, IpAddr)> {
         let resolved = self.mirror.resolve(server).ok()?;
-        let index = self.port_of(&resolved)?;
+        let index = ways::port_of(&self.ports, &resolved.link_name)?;
         Some((&self.ports[index].name, resolved.neighbour))
     }
 
-    fn port_of(&self, resolved: &Resolved) -> Option<usize> {
-        self.ports.iter().position(|port| *port.name == *resolved.link_name)
-    }
-
-    /// Has the kernel keep the next hops of these servers resolved.
+    /// Has the kernel keep the next hops of these servers resolved, and all
+    /// gateways that routes lead to.
     pub fn keep_resolved(&mut self, servers: impl Iterator<Item = IpAddr>) {
-        let wanted: HashSet<_> = servers
+        let servers = servers
             .filter_map(|server| self.mirror.resolve(server).ok())
-            .filter(|resolved| self.port_of(resolved).is_some())
-            .map(|resolved| (resolved.link, resolved.neighbour))
-            .collect();
+            .filter(|resolved| ways::port_of(&self.ports, &resolved.link_name).is_some())
+            .map(|resolved| (resolved.link, resolved.neighbour));
+        let gateways = self.ways.fib().routes().gateways();
+        let gateways = gateways.filter_map(|(port, ip)| Some((self.link_of(port)?, ip)));
+        let wanted: HashSet<_> = servers.chain(gateways).collect();
         self.kept.sync(&wanted, &mut self.requests);
     }
 
     /// To be called every second.
-    pub fn refresh(&mut self) {
+    pub fn refresh(&mut self, now: Instant) {
         self.kept.refresh(&self.mirror, &mut self.requests);
+        self.missing.refresh(now, &self.mirror, &mut self.requests);
     }
 }
 

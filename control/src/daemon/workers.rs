@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dataplane::conn::{Entry4, Table};
 use dataplane::counters::Counters;
 use dataplane::snapshot::Snapshot;
-use dataplane::update::{ControlEnd, Dump, Reply, Update};
+use dataplane::update::{ControlEnd, Dump, Missing, Reply, Update};
 
 use crate::api::ConnectionCursor;
 
@@ -22,6 +22,8 @@ pub(super) struct Workers {
     /// A snapshot that a worker's queue had no room for; only the newest one
     /// matters.
     unsent: Vec<Option<Arc<Snapshot>>>,
+    /// The worker that was last asked what it misses.
+    asked: usize,
     listing: Option<Listing>,
     next_ticket: u64,
 }
@@ -45,7 +47,7 @@ pub(super) enum Listed {
 impl Workers {
     pub(super) fn new(ends: Vec<ControlEnd>) -> Self {
         let unsent = ends.iter().map(|_| None).collect();
-        Self { ends, unsent, listing: None, next_ticket: 0 }
+        Self { ends, unsent, asked: 0, listing: None, next_ticket: 0 }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -83,6 +85,15 @@ impl Workers {
     /// The counters of each worker.
     pub(super) fn counters(&self) -> Vec<Counters> {
         self.ends.iter().map(|end| end.shared().counters.read()).collect()
+    }
+
+    /// A neighbour that a worker misses, of each worker in turn.
+    pub(super) fn missing(&mut self) -> Option<Missing> {
+        let count = self.ends.len();
+        (0..count).find_map(|_| {
+            self.asked = (self.asked + 1) % count;
+            self.ends[self.asked].missing()
+        })
     }
 
     /// Begins a listing at a cursor. `false` when the cursor names no worker.
@@ -152,6 +163,7 @@ impl Workers {
 
 #[cfg(test)]
 mod tests {
+    use dataplane::time::Tick;
     use dataplane::update::channel;
 
     use super::*;
@@ -166,5 +178,17 @@ mod tests {
         assert_eq!(workers.running(), 4);
         assert_eq!(workers.behind(5), [1]);
         assert!(workers.behind(4).is_empty());
+    }
+
+    #[test]
+    fn a_worker_that_misses_much_does_not_hide_another() {
+        let (ends, mut links): (Vec<_>, Vec<_>) = (0..2).map(|_| channel()).unzip();
+        let mut workers = Workers::new(ends);
+        for n in [1, 2, 3] {
+            links[0].missing(Tick(0), 0, [10, 0, 0, n].into());
+        }
+        links[1].missing(Tick(0), 1, [10, 0, 0, 9].into());
+        let ports: Vec<_> = std::iter::from_fn(|| workers.missing()).map(|m| m.port).collect();
+        assert_eq!(ports, [1, 0, 0, 0]);
     }
 }

@@ -26,7 +26,7 @@ pub struct KeptNeighbours {
 
 /// What was done for a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holding {
+pub(super) enum Holding {
     /// The kernel was asked to keep it, and will be asked to stop.
     Managed,
     /// Asked for anew by [`KeptNeighbours::refresh`]; nothing to take back.
@@ -93,6 +93,11 @@ impl KeptNeighbours {
         }
     }
 
+    /// Whether this neighbour is among those that are kept.
+    pub fn keeps(&self, link: u32, ip: IpAddr) -> bool {
+        self.entries.contains_key(&(link, ip))
+    }
+
     /// How many neighbours are kept, also those that somebody else provides.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -136,7 +141,13 @@ impl KeptNeighbours {
     }
 }
 
-fn ask(key: Key, try_managed: bool, requests: &mut Requests) -> Result<Holding, NetlinkError> {
+/// Has the kernel resolve a neighbour, unless that is somebody else's matter:
+/// to ask for a managed or permanent one would make it an ordinary one.
+pub(super) fn ask(
+    key: Key,
+    try_managed: bool,
+    requests: &mut Requests,
+) -> Result<Holding, NetlinkError> {
     let (link, ip) = key;
     let before = requests.neighbour(link, ip)?;
     if before.is_some_and(|entry| entry.managed || entry.state.fixed()) {

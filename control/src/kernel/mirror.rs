@@ -7,13 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::event::{
     Address, Event, Link, Neighbour, NeighbourState, NextHop, Placement, Route, RouteKind, Table,
 };
-use super::routes::{Entry, RouteTable};
+use super::routes::{Entry, Matching, RouteTable, covers};
 
 /// Where packets to a destination go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,17 @@ pub struct Resolved {
     /// Whose Ethernet address they need: the gateway (of either family), or
     /// the destination where it is on the link.
     pub neighbour: IpAddr,
+    /// Largest IP packet on this way, in bytes.
+    pub mtu: u32,
+}
+
+/// The way that a route gives to all addresses of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path<'a> {
+    /// The link that packets leave by.
+    pub link: &'a Link,
+    /// The gateway, of either family; none where the range is on the link.
+    pub gateway: Option<IpAddr>,
     /// Largest IP packet on this way, in bytes.
     pub mtu: u32,
 }
@@ -66,6 +77,7 @@ pub struct Mirror {
     /// What a running dump has filled so far.
     next: Option<Tables>,
     generation: u64,
+    paths_generation: u64,
     stale: bool,
 }
 
@@ -78,7 +90,7 @@ impl Default for Mirror {
 impl Mirror {
     /// An empty mirror, of generation 0.
     pub fn new() -> Self {
-        Self { tables: Tables::new(), next: None, generation: 0, stale: false }
+        Self { tables: Tables::new(), next: None, generation: 0, paths_generation: 0, stale: false }
     }
 
     /// Where packets to `destination` go, as the kernel would decide for an
@@ -87,15 +99,75 @@ impl Mirror {
     /// without carrier is passed over as if `ignore_routes_with_linkdown`
     /// were set, since a packet sent there is lost.
     pub fn resolve(&self, destination: IpAddr) -> Result<Resolved, NoRoute> {
-        if destination.is_multicast() {
-            return Err(NoRoute::NotUnicast);
-        }
-        if is_link_local(destination) {
-            return Err(NoRoute::LinkLocal);
+        if let Some(reason) = exception(destination) {
+            return Err(reason);
         }
         let tables = &self.tables;
-        let found = tables.routes.find(destination, |route| tables.follow(route, destination));
-        found.unwrap_or(Err(NoRoute::Missing))
+        let found = tables.routes.find(destination, |route| tables.follow(route));
+        let path = found.unwrap_or(Err(NoRoute::Missing))?;
+        Ok(Resolved {
+            link: path.link.index,
+            link_name: path.link.name.clone(),
+            neighbour: path.gateway.unwrap_or(destination),
+            mtu: path.mtu,
+        })
+    }
+
+    /// What [`Mirror::resolve`] says of all IPv4 addresses, range by range in
+    /// their order: `visit` gets the first address of each range. Ranges that
+    /// follow one another may have the same way.
+    pub fn paths4(&self, mut visit: impl FnMut(u32, Result<Path<'_>, NoRoute>)) {
+        let marks = EXCEPTIONS.iter().filter_map(|(ip, len, _)| match ip {
+            IpAddr::V4(ip) => Some((ip.to_bits(), *len)),
+            IpAddr::V6(_) => None,
+        });
+        self.tables.routes.sweep4(&marks.collect::<Vec<_>>(), |start, matching| {
+            visit(start, self.path(Ipv4Addr::from_bits(start).into(), matching));
+        });
+    }
+
+    /// The same for IPv6.
+    pub fn paths6(&self, mut visit: impl FnMut(u128, Result<Path<'_>, NoRoute>)) {
+        let marks = EXCEPTIONS.iter().filter_map(|(ip, len, _)| match ip {
+            IpAddr::V6(ip) => Some((ip.to_bits(), *len)),
+            IpAddr::V4(_) => None,
+        });
+        self.tables.routes.sweep6(&marks.collect::<Vec<_>>(), |start, matching| {
+            visit(start, self.path(Ipv6Addr::from_bits(start).into(), matching));
+        });
+    }
+
+    fn path(&self, start: IpAddr, matching: &Matching<'_>) -> Result<Path<'_>, NoRoute> {
+        if let Some(reason) = exception(start) {
+            return Err(reason);
+        }
+        matching.find(|route| self.tables.follow(route)).unwrap_or(Err(NoRoute::Missing))
+    }
+
+    /// The neighbours with an Ethernet address that the kernel itself would
+    /// send to now, by index of the link and address, in no order. Link-local
+    /// ones only where a route leads through them.
+    pub fn usable_neighbours(&self) -> impl Iterator<Item = ((u32, IpAddr), [u8; 6])> {
+        self.tables.usable_neighbours()
+    }
+
+    /// The first IPv4 address of each link, by its index, as the kernel lists
+    /// them. One with a prefix of its own comes before host addresses (/32),
+    /// which are likely to be VIPs.
+    pub fn primary_addresses4(&self) -> HashMap<u32, Ipv4Addr> {
+        self.tables.primaries4()
+    }
+
+    /// The IPv6 address of a link for traffic of the machine itself: global
+    /// before link-local, one with a prefix of its own before host addresses
+    /// (/128), the lowest of several.
+    pub fn primary_address6(&self, link: u32) -> Option<Ipv6Addr> {
+        let of_link = self.tables.addresses.keys().filter(|address| address.link == link);
+        let v6 = of_link.filter_map(|address| match address.ip {
+            IpAddr::V6(ip) => Some((ip.is_unicast_link_local(), address.prefix_len == 128, ip)),
+            IpAddr::V4(_) => None,
+        });
+        v6.min().map(|(_, _, ip)| ip)
     }
 
     /// The Ethernet address of a neighbour, if the kernel itself would send
@@ -126,7 +198,7 @@ impl Mirror {
 
     /// All addresses, in no order.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
-        self.tables.addresses.iter()
+        self.tables.addresses.keys()
     }
 
     /// Counts the routes. It walks the tables: for displays, not for loops.
@@ -142,6 +214,12 @@ impl Mirror {
         self.generation
     }
 
+    /// The generation of the last change that was not of neighbours alone:
+    /// while it stays, so do links, addresses and what routes say.
+    pub fn paths_generation(&self) -> u64 {
+        self.paths_generation
+    }
+
     /// Applies a change that the kernel reported.
     pub fn apply(&mut self, event: &Event) {
         self.stale |= self.tables.loses_routes_silently(event);
@@ -150,6 +228,9 @@ impl Mirror {
         }
         if self.tables.apply(event) {
             self.generation += 1;
+            if !matches!(event, Event::Neighbour(_) | Event::NeighbourGone { .. }) {
+                self.paths_generation = self.generation;
+            }
         }
     }
 
@@ -170,6 +251,7 @@ impl Mirror {
         let Some(next) = self.next.take() else { return };
         if !next.answers_like(&self.tables) {
             self.generation += 1;
+            self.paths_generation = self.generation;
         }
         self.tables = next;
     }
@@ -184,7 +266,9 @@ impl Mirror {
 #[derive(Debug)]
 struct Tables {
     links: HashMap<u32, Link>,
-    addresses: HashSet<Address>,
+    /// With the order in which they came, which is the kernel's.
+    addresses: HashMap<Address, u64>,
+    addresses_seen: u64,
     routes: RouteTable,
     neighbours: HashMap<(u32, IpAddr), Neighbour>,
     /// Link-local gateways, preferred sources and next-hop objects seen on
@@ -199,7 +283,8 @@ impl Tables {
     fn new() -> Self {
         Self {
             links: HashMap::new(),
-            addresses: HashSet::new(),
+            addresses: HashMap::new(),
+            addresses_seen: 0,
             routes: RouteTable::new(),
             neighbours: HashMap::new(),
             gateways: HashSet::new(),
@@ -209,11 +294,12 @@ impl Tables {
     }
 
     /// What a matching route says; `None` to go on with the next best.
-    fn follow(&self, route: &Entry, destination: IpAddr) -> Option<Result<Resolved, NoRoute>> {
+    fn follow(&self, route: &Entry) -> Option<Result<Path<'_>, NoRoute>> {
         match route.kind {
             RouteKind::Unicast => {
                 let (link, hop) = route.hops().iter().find_map(|hop| self.usable(hop))?;
-                Some(Ok(resolved(link, hop, route, destination)))
+                let mtu = if route.mtu == 0 { link.mtu } else { route.mtu.min(link.mtu) };
+                Some(Ok(Path { link, gateway: hop.gateway, mtu }))
             }
             RouteKind::Local => Some(Err(NoRoute::Local)),
             RouteKind::NotUnicast => Some(Err(NoRoute::NotUnicast)),
@@ -228,7 +314,7 @@ impl Tables {
     /// The flags RTNH_F_DEAD and RTNH_F_LINKDOWN of a route are a copy of the
     /// link's state at the time of the message, and the kernel sends none when
     /// they change: the link itself is asked.
-    fn usable<'a>(&'a self, hop: &'a NextHop) -> Option<(&'a Link, &'a NextHop)> {
+    fn usable<'a, 'h>(&'a self, hop: &'h NextHop) -> Option<(&'a Link, &'h NextHop)> {
         let link = self.links.get(&hop.link)?;
         link.usable().then_some((link, hop))
     }
@@ -238,12 +324,8 @@ impl Tables {
         match event {
             Event::Link(link) => self.links.insert(link.index, link.clone()).as_ref() != Some(link),
             Event::LinkGone(index) => self.remove_link(*index),
-            Event::Address(address) => {
-                self.addresses.insert(*address) && !is_link_local(address.ip)
-            }
-            Event::AddressGone(address) => {
-                self.addresses.remove(address) && !is_link_local(address.ip)
-            }
+            Event::Address(address) => self.add_address(*address),
+            Event::AddressGone(address) => self.addresses.remove(address).is_some(),
             Event::Route(route, placement) => self.add_route(route, *placement),
             Event::RouteGone(route) => self.remove_route(route),
             Event::Neighbour(neighbour) => self.set_neighbour(neighbour),
@@ -269,9 +351,29 @@ impl Tables {
     }
 
     fn remove_link(&mut self, index: u32) -> bool {
-        self.addresses.retain(|address| address.link != index);
+        self.addresses.retain(|address, _| address.link != index);
         self.neighbours.retain(|(link, _), _| *link != index);
         self.links.remove(&index).is_some()
+    }
+
+    /// One that is there keeps its place: the kernel tells of new lifetimes.
+    fn add_address(&mut self, address: Address) -> bool {
+        self.addresses_seen += 1;
+        let before = self.addresses.len();
+        self.addresses.entry(address).or_insert(self.addresses_seen);
+        self.addresses.len() != before
+    }
+
+    /// The first IPv4 address of each link, with a host address only where
+    /// there is no other.
+    fn primaries4(&self) -> HashMap<u32, Ipv4Addr> {
+        let mut first: HashMap<u32, (bool, u64, Ipv4Addr)> = HashMap::new();
+        for (address, place) in &self.addresses {
+            let IpAddr::V4(ip) = address.ip else { continue };
+            let this = (address.prefix_len == 32, *place, ip);
+            first.entry(address.link).and_modify(|least| *least = this.min(*least)).or_insert(this);
+        }
+        first.into_iter().map(|(link, (_, _, ip))| (link, ip)).collect()
     }
 
     fn add_route(&mut self, route: &Route, placement: Placement) -> bool {
@@ -304,28 +406,20 @@ impl Tables {
 
     fn answers_like(&self, other: &Self) -> bool {
         self.links == other.links
-            && self.routable_addresses() == other.routable_addresses()
-            && self.usable_neighbours() == other.usable_neighbours()
+            && self.addresses.len() == other.addresses.len()
+            && self.addresses.keys().all(|address| other.addresses.contains_key(address))
+            && self.primaries4() == other.primaries4()
+            && self.neighbour_map() == other.neighbour_map()
             && self.routes == other.routes
     }
 
-    fn routable_addresses(&self) -> HashSet<&Address> {
-        self.addresses.iter().filter(|address| !is_link_local(address.ip)).collect()
+    fn neighbour_map(&self) -> HashMap<(u32, IpAddr), [u8; 6]> {
+        self.usable_neighbours().collect()
     }
 
-    fn usable_neighbours(&self) -> HashMap<(u32, IpAddr), [u8; 6]> {
+    fn usable_neighbours(&self) -> impl Iterator<Item = ((u32, IpAddr), [u8; 6])> {
         let usable = self.neighbours.iter().filter(|((link, ip), _)| self.matters(*link, *ip));
-        usable.filter_map(|(key, neighbour)| Some((*key, neighbour.usable_mac()?))).collect()
-    }
-}
-
-fn resolved(link: &Link, hop: &NextHop, route: &Entry, destination: IpAddr) -> Resolved {
-    let mtu = if route.mtu == 0 { link.mtu } else { route.mtu.min(link.mtu) };
-    Resolved {
-        link: link.index,
-        link_name: link.name.clone(),
-        neighbour: hop.gateway.unwrap_or(destination),
-        mtu,
+        usable.filter_map(|(key, neighbour)| Some((*key, neighbour.usable_mac()?)))
     }
 }
 
@@ -334,7 +428,21 @@ fn link_local_gateways(route: &Route) -> impl Iterator<Item = (u32, IpAddr)> {
     gateways.filter(|(_, ip)| is_link_local(*ip))
 }
 
-/// Prefixes that [`Mirror::resolve`] is never asked for; every link has some.
+/// What no route decides about: multicast (RFC 5771, RFC 4291 section 2.7), the
+/// limited broadcast (RFC 919), link-local addresses (RFC 4291 section 2.5.6).
+const EXCEPTIONS: [(IpAddr, u8, NoRoute); 4] = [
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4, NoRoute::NotUnicast),
+    (IpAddr::V4(Ipv4Addr::BROADCAST), 32, NoRoute::NotUnicast),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8, NoRoute::NotUnicast),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10, NoRoute::LinkLocal),
+];
+
+fn exception(destination: IpAddr) -> Option<NoRoute> {
+    let covering = EXCEPTIONS.iter().find(|(ip, len, _)| covers(*ip, *len, destination));
+    covering.map(|(_, _, reason)| *reason)
+}
+
+/// Routes to these are not followed; every link has some.
 fn is_noise(destination: IpAddr) -> bool {
     destination.is_multicast() || is_link_local(destination)
 }

@@ -298,7 +298,7 @@ fn the_generation_counts_what_can_change_an_answer_and_nothing_else() {
         (neighbour("fe80::2", S::Reachable, Some(MAC)), false, "another host still does not"),
         (link(LAN, "lan", true, true), false, "a link as it was"),
         (lan_renamed, true, "a new name"),
-        (address("fe80::5"), false, "a link-local address"),
+        (address("fe80::5"), true, "a link-local address"),
         (address("2001:db8::5"), true, "an address"),
         (address("2001:db8::5"), false, "its lifetime"),
         (Event::LinkGone(77), false, "a link that never was"),

@@ -9,6 +9,7 @@
 //!   that an answer never waits behind a dump of a million routes.
 //! - [`OwnedAddresses`] and [`KeptNeighbours`] remember what rvsd added, so
 //!   that it removes that and nothing else.
+//! - [`MissingNeighbours`] asks the kernel for neighbours that workers report.
 //!
 //! Only the tables `main` and `local` are followed: policy rules (`ip rule`)
 //! and VRFs are not.
@@ -17,6 +18,7 @@ mod decode;
 mod event;
 mod kept;
 mod mirror;
+mod missing;
 mod netlink;
 mod owned;
 mod requests;
@@ -26,7 +28,8 @@ pub use event::{
     Address, Event, Link, Neighbour, NeighbourState, NextHop, Placement, Route, RouteKind, Table,
 };
 pub use kept::KeptNeighbours;
-pub use mirror::{Mirror, NoRoute, Resolved};
+pub use mirror::{Mirror, NoRoute, Path, Resolved};
+pub use missing::MissingNeighbours;
 pub use netlink::{Fault, Monitor, MonitorStats, NetlinkError, Progress};
 pub use owned::{OwnedAddress, OwnedAddresses, OwnedError};
 pub use requests::{Added, Deleted, KernelNeighbour, Requests};

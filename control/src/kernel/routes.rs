@@ -2,7 +2,8 @@
 //!
 //! One hash map per prefix length: a full BGP table (a million IPv4 routes)
 //! takes about 120 MB, a look-up at most one probe per length in use. Look-ups
-//! happen when a snapshot is built, never per packet.
+//! happen when a snapshot is built, never per packet. For packets the table is
+//! flattened: see [`RouteTable::sweep4`] and `dataplane::fib`.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -73,6 +74,23 @@ impl RouteTable {
                 self.v6_local.find(key, &mut visit).or_else(|| self.v6_main.find(key, &mut visit))
             }
         }
+    }
+
+    /// Shows `visit` all IPv4 addresses, range by range: the first of each
+    /// range, and the routes that match in it. `marks` are prefixes that begin
+    /// and end a range though no route has them.
+    pub(super) fn sweep4(&self, marks: &[(u32, u8)], mut visit: impl FnMut(u32, &Matching<'_>)) {
+        let mut prefixes = self.v4.prefixes(32, Table::Main);
+        prefixes.extend(marks.iter().map(|&(ip, len)| Prefix::new(ip.into(), len, 32)));
+        sweep(prefixes, u32::MAX.into(), |start, matching| visit(start as u32, matching));
+    }
+
+    /// The same for IPv6.
+    pub(super) fn sweep6(&self, marks: &[(u128, u8)], visit: impl FnMut(u128, &Matching<'_>)) {
+        let mut prefixes = self.v6_local.prefixes(128, Table::Local);
+        prefixes.extend(self.v6_main.prefixes(128, Table::Main));
+        prefixes.extend(marks.iter().map(|&(ip, len)| Prefix::new(ip, len, 128)));
+        sweep(prefixes, u128::MAX, visit);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -219,6 +237,22 @@ struct PrefixMap<K: Eq + Hash> {
     by_length: Vec<HashMap<K, Vec<Entry>>>,
 }
 
+impl<K: Eq + Hash + Copy + Into<u128>> PrefixMap<K> {
+    /// All prefixes, in no order; `table` is the one that they are searched
+    /// with.
+    fn prefixes(&self, bits: u8, table: Table) -> Vec<Prefix<'_>> {
+        let mut prefixes = Vec::with_capacity(self.by_length.iter().map(HashMap::len).sum());
+        for (len, map) in (0..=bits).zip(&self.by_length) {
+            prefixes.extend(map.iter().map(|(key, routes)| Prefix {
+                table,
+                routes,
+                ..Prefix::new((*key).into(), len, bits)
+            }));
+        }
+        prefixes
+    }
+}
+
 impl<K: Eq + Hash> PrefixMap<K> {
     fn new(bits: u8) -> Self {
         Self { by_length: (0..=bits).map(|_| HashMap::new()).collect() }
@@ -255,6 +289,72 @@ impl<K: Eq + Hash> PrefixMap<K> {
 
     fn len(&self) -> usize {
         self.by_length.iter().flat_map(HashMap::values).map(Vec::len).sum()
+    }
+}
+
+/// A prefix in a sweep. IPv4 addresses are numbers below 2^32.
+#[derive(Debug, Clone, Copy)]
+struct Prefix<'a> {
+    start: u128,
+    last: u128,
+    table: Table,
+    routes: &'a [Entry],
+}
+
+impl Prefix<'_> {
+    /// One without routes.
+    fn new(start: u128, len: u8, bits: u8) -> Self {
+        let size = u32::from(bits.saturating_sub(len));
+        let last = start | !u128::MAX.checked_shl(size).unwrap_or(0);
+        Self { start, last, table: Table::Main, routes: &[] }
+    }
+}
+
+/// The prefixes that cover a range: each lies within the one before it.
+#[derive(Debug)]
+pub(super) struct Matching<'a>(Vec<Prefix<'a>>);
+
+impl Matching<'_> {
+    /// As [`RouteTable::find`], in the same order.
+    pub(super) fn find<T>(&self, mut visit: impl FnMut(&Entry) -> Option<T>) -> Option<T> {
+        let of = |table| self.0.iter().rev().filter(move |prefix| prefix.table == table);
+        of(Table::Local)
+            .chain(of(Table::Main))
+            .flat_map(|prefix| prefix.routes)
+            .find_map(&mut visit)
+    }
+}
+
+/// Goes from one place where a prefix begins or ends to the next, from address
+/// 0 to the `last`. Prefixes are disjoint or one lies within the other, so that
+/// a stack holds those that cover the present place.
+fn sweep(mut prefixes: Vec<Prefix<'_>>, last: u128, mut visit: impl FnMut(u128, &Matching<'_>)) {
+    // Of those that begin together, the longer ones lie within the shorter.
+    prefixes.sort_unstable_by_key(|prefix| (prefix.start, !prefix.last, prefix.table));
+    let mut coming = prefixes.into_iter().peekable();
+    let mut matching = Matching(Vec::new());
+    let mut place = Some(0);
+    while let Some(start) = place {
+        while matching.0.last().is_some_and(|prefix| prefix.last < start) {
+            matching.0.pop();
+        }
+        while let Some(prefix) = coming.next_if(|prefix| prefix.start == start) {
+            matching.0.push(prefix);
+        }
+        visit(start, &matching);
+        let begins = coming.peek().map(|prefix| prefix.start);
+        let ends = matching.0.last().map(|prefix| prefix.last).filter(|end| *end < last);
+        let ends = ends.map(|end| end + 1);
+        place = [begins, ends].into_iter().flatten().min();
+    }
+}
+
+/// Whether an address is in a prefix.
+pub(super) fn covers(prefix: IpAddr, len: u8, ip: IpAddr) -> bool {
+    match (prefix, ip) {
+        (IpAddr::V4(prefix), IpAddr::V4(ip)) => mask4(ip.to_bits(), len) == prefix.to_bits(),
+        (IpAddr::V6(prefix), IpAddr::V6(ip)) => mask6(ip.to_bits(), len) == prefix.to_bits(),
+        _ => false,
     }
 }
 

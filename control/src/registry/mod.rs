@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::conn;
+use dataplane::fib::Fib;
 use dataplane::scheduler::{self, Candidate, Candidates, Scheduler};
 use dataplane::service::{
     ClientAddress, Hop, Method, Server, ServerCounts, Service, ServiceKey, Services, TrafficTotals,
@@ -37,6 +38,7 @@ use validate::{check_server, check_service, key_of};
 pub struct Registry {
     workers: usize,
     ports: Vec<Port>,
+    fib: Arc<Fib>,
     timeouts: Timeouts,
     epoch: u64,
     /// By creation: a service keeps its place for as long as it exists.
@@ -90,6 +92,7 @@ impl Registry {
         Self {
             workers,
             ports,
+            fib: Arc::default(),
             timeouts,
             epoch: 0,
             services: BTreeMap::new(),
@@ -378,6 +381,13 @@ impl Registry {
         Ok(())
     }
 
+    /// Takes over what the kernel now says of the ways to all addresses and of
+    /// the ports. Until the first time nothing leaves by the way to an address.
+    pub fn set_ways(&mut self, fib: Arc<Fib>, ports: Vec<Port>) {
+        self.fib = fib;
+        self.ports = ports;
+    }
+
     /// Finds the way to every server anew. The servers whose way changed.
     pub fn resolve_all(&mut self, resolve: Resolve<'_>) -> Vec<(IpAddr, Hop)> {
         let mut changed = Vec::new();
@@ -459,6 +469,7 @@ impl Registry {
             ),
             servers,
             ports: self.ports.clone(),
+            fib: Arc::clone(&self.fib),
             timeouts,
             ..Snapshot::default()
         })

@@ -473,3 +473,16 @@ fn a_new_server_of_sh_refuses_nobody() {
     registry.resolve_all(&|_| Hop::Local);
     assert_eq!(scheduled(&mut registry), [3].into());
 }
+
+#[test]
+fn snapshots_share_the_ways_until_there_are_others() {
+    let mut registry = registry();
+    let fib = Arc::new(Fib::default());
+    let port = Port { address4: Some(0xc000_0201), ..Port::new([2, 0, 0, 0, 0, 1], 1500) };
+    registry.set_ways(Arc::clone(&fib), vec![port]);
+    assert!(Arc::ptr_eq(&registry.snapshot().fib, &fib));
+    registry.delete_server(&id(VIP), RS1.parse().unwrap()).unwrap();
+    let snapshot = registry.snapshot();
+    assert!(Arc::ptr_eq(&snapshot.fib, &fib));
+    assert_eq!(snapshot.ports, [port]);
+}
