@@ -27,7 +27,7 @@ const GIVE_CIDR: &str =
 const GIVE_VIP: &str = r#"give an address without prefix length that others can reach such as "192.168.1.100" or "fd00:1::100""#;
 const GIVE_SERVICE: &str = r#"give the virtual address and a port from 1 to 65535 such as "192.168.1.100:80" or "[fd00:1::100]:80""#;
 const GIVE_SERVER: &str = r#"give the server's address such as "192.168.1.31" or "fd00:1::31""#;
-const GIVE_SCHEDULER: &str = r#"give "rr" or "wrr""#;
+const GIVE_SCHEDULER: &str = r#"give one of "rr", "wrr", "lc", "wlc", "sed", "nq", "dh", "sh", "mh", "fo", "ovf", "lblc", "lblcr", "twos""#;
 
 fn online() -> BTreeSet<u32> {
     BTreeSet::from([0, 1, 2, 3, 6])
@@ -541,12 +541,26 @@ fn services() {
         &format!("{BASE}[[service]]\nprotocol = \"udp\"\naddress = \"10.0.0.100:80\"\n"),
         GIVE_SCHEDULER,
         &[
-            ("", "6: service[0].scheduler: missing; $"),
-            (
-                "scheduler = \"wlc\"",
-                "9: service[0].scheduler: \"wlc\" is not a scheduler of this version; $",
-            ),
+            ("scheduler = \"wlcx\"", "9: service[0].scheduler: \"wlcx\" is not a scheduler; $"),
             ("scheduler = 1", "9: service[0].scheduler: is an integer; $"),
+        ],
+    );
+    check(
+        &format!("{BASE}[[service]]\nprotocol = \"udp\"\naddress = \"10.0.0.100:80\"\n"),
+        "",
+        &[
+            (
+                "scheduler = \"sh\"\nscheduler_flags = [\"sh-port\", \"mh-port\"]",
+                "10: service[0].scheduler_flags[1]: \"mh-port\" is not a flag of sh; give \"sh-fallback\" or \"sh-port\"",
+            ),
+            (
+                "scheduler_flags = [\"flag-1\"]",
+                "9: service[0].scheduler_flags[0]: \"flag-1\" is not a flag of wlc; give none, as wlc has no flags",
+            ),
+            (
+                "scheduler_flags = \"sh-port\"",
+                "9: service[0].scheduler_flags: is a string; give a list of flags such as [\"sh-port\"]",
+            ),
         ],
     );
     check(
@@ -599,12 +613,20 @@ fn servers() {
                 "12: service[0].server[0].weight: -1 is out of range; give an integer from 0 to 65535",
             ),
             (
+                "address = \"10.0.0.31\"\nupper_threshold = 4294967296",
+                "12: service[0].server[0].upper_threshold: 4294967296 is out of range; give an integer from 0 to 4294967295",
+            ),
+            (
+                "address = \"10.0.0.31\"\nupper_threshold = 10\nlower_threshold = 11",
+                "13: service[0].server[0].lower_threshold: 11 is greater than upper_threshold 10; give an integer from 0 to 10",
+            ),
+            (
                 "address = \"10.0.0.31\"\nmethod = \"nat\"",
                 "12: service[0].server[0].method: \"nat\" is not a method of this version; give \"dr\"",
             ),
             (
                 "address = \"10.0.0.31\"\nwieght = 3",
-                "12: service[0].server[0].wieght: unknown key; did you mean \"weight\"?; allowed are address, method, weight",
+                "12: service[0].server[0].wieght: unknown key; did you mean \"weight\"?; allowed are address, method, weight, upper_threshold, lower_threshold",
             ),
             (
                 "address = \"10.0.0.31\"\n[[service.server]]\naddress = \"10.0.0.31:80\"",

@@ -9,8 +9,10 @@ use super::sections::Unique;
 use super::{Service, address};
 use crate::api::{Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
 
-pub(super) const SERVICE: [&str; 4] = ["protocol", "address", "scheduler", "server"];
-pub(super) const SERVER: [&str; 3] = ["address", "method", "weight"];
+pub(super) const SERVICE: [&str; 5] =
+    ["protocol", "address", "scheduler", "scheduler_flags", "server"];
+pub(super) const SERVER: [&str; 5] =
+    ["address", "method", "weight", "upper_threshold", "lower_threshold"];
 
 pub(super) fn services(root: &Table<'_>, owned: &Unique<IpAddr>) -> Result<Vec<Service>> {
     let tables = root.sections("service", &SERVICE)?;
@@ -18,10 +20,11 @@ pub(super) fn services(root: &Table<'_>, owned: &Unique<IpAddr>) -> Result<Vec<S
     let mut services = Vec::with_capacity(tables.len());
     for table in &tables {
         let (protocol, address) = identity(table, &mut seen)?;
+        let scheduler = scheduler(table)?;
         let spec = ServiceSpec {
             id: ServiceId::Address { protocol, address },
-            scheduler: scheduler(table)?,
-            scheduler_flags: Vec::new(),
+            scheduler: scheduler.name().to_owned(),
+            scheduler_flags: scheduler_flags(table, scheduler)?,
             persistence: None,
             one_packet: false,
         };
@@ -45,13 +48,32 @@ fn identity(table: &Table<'_>, seen: &mut Unique<Identity>) -> Result<Identity> 
     Ok((protocol, address))
 }
 
-fn scheduler(table: &Table<'_>) -> Result<String> {
-    let give = Scheduler::ALL.map(|scheduler| quoted(scheduler.name())).join(" or ");
-    table.required("scheduler", &give)?.parsed(&give, |text| {
-        Scheduler::from_name(text)
-            .map(|scheduler| scheduler.name().to_owned())
-            .ok_or_else(|| "is not a scheduler of this version".to_owned())
+/// The scheduler; ipvsadm's default where there is none.
+fn scheduler(table: &Table<'_>) -> Result<Scheduler> {
+    let Some(item) = table.item("scheduler") else {
+        return Ok(Scheduler::Wlc);
+    };
+    let give = Scheduler::ALL.map(|scheduler| quoted(scheduler.name())).join(", ");
+    item.parsed(&format!("one of {give}"), |text| {
+        Scheduler::from_name(text).ok_or_else(|| "is not a scheduler".to_owned())
     })
+}
+
+fn scheduler_flags(table: &Table<'_>, scheduler: Scheduler) -> Result<Vec<String>> {
+    let name = scheduler.name();
+    let give = match scheduler {
+        Scheduler::Sh(_) | Scheduler::Mh(_) => format!("\"{name}-fallback\" or \"{name}-port\""),
+        _ => format!("none, as {name} has no flags"),
+    };
+    let items = table.items("scheduler_flags", "a list of flags such as [\"sh-port\"]")?;
+    let flag = |item: &Item<'_>| {
+        item.parsed(&give, |text| match scheduler.with_flag(text) {
+            // flag-1 and its like say nothing to a reader of the file.
+            Some(_) if !text.starts_with("flag-") => Ok(text.to_owned()),
+            _ => Err(format!("is not a flag of {name}")),
+        })
+    };
+    items.iter().map(flag).collect()
 }
 
 fn servers(
@@ -65,12 +87,13 @@ fn servers(
     for table in &tables {
         let (item, address) = server_address(table, virtual_address, owned)?;
         seen.insert(&item, address, address, "give each server of a service once")?;
+        let (upper_threshold, lower_threshold) = thresholds(table)?;
         servers.push(ServerSpec {
             address,
             method: method(table)?,
             weight: table.integer("weight", 1, 0..=65_535)?,
-            upper_threshold: 0,
-            lower_threshold: 0,
+            upper_threshold,
+            lower_threshold,
         });
     }
     Ok(servers)
@@ -99,6 +122,18 @@ fn server_address<'t>(
         return Err(item.error(format!("{address} is the director's own; give {give}")));
     }
     Ok((item, SocketAddr::new(address, service.port())))
+}
+
+/// The upper and the lower threshold.
+fn thresholds(table: &Table<'_>) -> Result<(u32, u32)> {
+    let upper = table.integer("upper_threshold", 0, 0..=u32::MAX)?;
+    let lower = table.integer("lower_threshold", 0, 0..=u32::MAX)?;
+    match table.item("lower_threshold") {
+        Some(item) if lower > upper => Err(item.error(format!(
+            "{lower} is greater than upper_threshold {upper}; give an integer from 0 to {upper}"
+        ))),
+        _ => Ok((upper, lower)),
+    }
 }
 
 fn method(table: &Table<'_>) -> Result<Method> {

@@ -68,7 +68,11 @@ fn file_with(key: &str, value: &str) -> String {
         "service.protocol" => server(&line, vip, rr, rip),
         "service.address" => server(tcp, &line, rr, &rip.replace("192.168.1.31", "fd00::31")),
         "service.scheduler" => server(tcp, vip, &line, rip),
+        "service.scheduler_flags" => server(tcp, vip, &format!("scheduler = \"sh\"\n{line}"), rip),
         "service.server.address" => server(tcp, vip, rr, &line),
+        "service.server.lower_threshold" => {
+            server(tcp, vip, rr, &format!("{rip}\nupper_threshold = 100000\n{line}"))
+        }
         _ if section == "port" => port(&line, name, device),
         _ if section == "service.server" => server(tcp, vip, rr, &format!("{rip}\n{line}")),
         _ => format!("{key} = {value}\n{SHORTEST}"),

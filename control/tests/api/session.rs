@@ -10,6 +10,7 @@ use crate::bench::{Bench, FIN, RS1, RS2, Ran, VIP, client_address, tcp};
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the session of the LVS guide", guide),
     ("refusals: messages and exit codes", refusals),
+    ("schedulers, their flags, thresholds", schedulers),
     ("save, clear, restore gives the same services", save_and_restore),
     ("timeouts are set and take effect", timeouts),
     ("zero starts the counters again", zero),
@@ -100,6 +101,40 @@ fn guide() {
     assert_eq!(bench.adm_ok("-Ln"), TITLE);
 }
 
+fn schedulers() {
+    let bench = Bench::start(1);
+    let service = || bench.adm_ok("-Ln").lines().nth(3).unwrap().to_owned();
+    bench.adm_ok("-A -t 192.168.1.100:80");
+    assert_eq!(service(), "TCP  192.168.1.100:80 wlc");
+    for name in ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf", "twos"]
+    {
+        bench.adm_ok(&format!("-E -t 192.168.1.100:80 -s {name}"));
+        assert_eq!(service(), format!("TCP  192.168.1.100:80 {name}"));
+    }
+    bench.adm_ok("-E -t 192.168.1.100:80 -s mh -b mh-port,flag-1");
+    assert_eq!(service(), "TCP  192.168.1.100:80 mh (mh-fallback,mh-port)");
+    bench.adm_ok("-E -t 192.168.1.100:80 -s sh -b sh-fallback");
+    assert_eq!(service(), "TCP  192.168.1.100:80 sh (sh-fallback)");
+
+    // All of one client's connections go to one server, until that is full.
+    bench.adm_ok("-a -t 192.168.1.100:80 -r 192.168.1.31 -x 3 -y 2");
+    bench.adm_ok("-a -t 192.168.1.100:80 -r 192.168.1.32 -x 3 -y 2");
+    bench.connect((0..4).map(client_address), VIP);
+    let listed = bench.adm_ok("-Ln");
+    let mut rows: Vec<_> = listed.lines().skip(4).map(|row| format!("{row}\n")).collect();
+    rows.sort();
+    let full = [row(RS1, 1, 1, 0), row(RS2, 1, 3, 0)];
+    assert!(rows == full || rows == [row(RS1, 1, 3, 0), row(RS2, 1, 1, 0)], "{listed}");
+    let thresholds = bench.adm_ok("-Ln --thresholds");
+    let server = thresholds.lines().find(|line| line.contains(RS1)).unwrap();
+    assert_eq!(server.split_whitespace().nth(2), Some("3"), "{thresholds}");
+    assert_eq!(server.split_whitespace().nth(3), Some("2"), "{thresholds}");
+    let edit = bench.adm("-e -t 192.168.1.100:80 -r 192.168.1.31 -x 3 -y 4");
+    let hint = "the lower threshold 4 is greater than the upper threshold 3\n";
+    assert_eq!(edit.code, 255);
+    assert!(edit.stderr.ends_with(hint), "{edit:?}");
+}
+
 fn refusals() {
     let bench = Bench::with_guide(1);
     for (line, code, message) in [
@@ -130,8 +165,6 @@ fn refusals() {
         );
     }
     for (line, hint) in [
-        ("-A -t 192.168.1.101:80 -s wlc", "scheduler wlc is not supported yet; use rr, wrr\n"),
-        ("-A -t 192.168.1.101:80", "scheduler wlc is not supported yet; use rr, wrr\n"),
         ("-A -t 192.168.1.101:80 -s rr -p", "persistence is not supported yet\n"),
         ("-A -f 1 -s rr", "firewall marks are not supported yet\n"),
         (

@@ -303,6 +303,24 @@ mod tests {
         assert!(changed.followed_by(Scheduler::Wlc, list).table.is_empty());
     }
 
+    /// Control builds a table while clients wait for their answer.
+    #[test]
+    fn a_thousand_servers_take_a_millisecond() {
+        let uneven: Vec<u32> = (0..1000).map(|i| if i == 0 { 65_535 } else { 1 }).collect();
+        let limit = if cfg!(debug_assertions) { 1_000 } else { 50 };
+        for weights in [&[1; 1000][..], &uneven] {
+            let list = servers(weights);
+            let build = || {
+                let start = std::time::Instant::now();
+                assert_eq!(table(&list).len(), SIZE);
+                start.elapsed()
+            };
+            let best = (0..9).map(|_| build()).min().unwrap();
+            println!("mh: {best:?} for 1,000 servers");
+            assert!(best < std::time::Duration::from_millis(limit), "{best:?}");
+        }
+    }
+
     #[test]
     fn no_weight_no_server() {
         let mh = Candidates::new(Scheduler::Mh(PLAIN), servers(&[0, 0]));
