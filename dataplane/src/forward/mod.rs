@@ -3,6 +3,7 @@
 
 pub mod dr;
 pub mod nat;
+pub mod proxy;
 pub mod toa;
 
 use crate::counters::DropReason;
