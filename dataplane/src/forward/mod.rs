@@ -136,3 +136,5 @@ fn set_ip_len(frame: &mut Frame<'_>, headers: &mut Headers, ip_len: u16) {
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

@@ -304,7 +304,7 @@ fn send_apart(
     let packet_end = l3 + usize::from(headers.ip_len);
     let ip_len = payload_at - l3 + header.len();
     let at_hand = frame.bytes().get(payload_at..packet_end);
-    let Some(payload) = at_hand.filter(|p| !p.is_empty() && ip_len <= usize::from(hop.mtu)) else {
+    let Some(payload) = at_hand.filter(|_| ip_len <= usize::from(hop.mtu)) else {
         return Err(DropReason::TooBig);
     };
     let total = ETHERNET + ip_len;

@@ -124,7 +124,7 @@ fn blank(header: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::testing::{Segment, edit, headers_of, verifies};
+    use crate::forward::testing::{MAC, PEER_MAC, Segment, edit, headers_of, verifies};
     use crate::packet::{Frame, Headers};
 
     const CLIENT: ([u8; 4], u16) = ([192, 168, 1, 12], 51_000);
@@ -225,8 +225,10 @@ mod tests {
     /// Whether the director's own is there or not, the client's is not.
     #[test]
     fn the_clients_own_option_is_blanked() {
-        let forged = [1, 254, 8, 0, 80, 10, 9, 8, 7, 254, 3, 9, 1, 1, 1, 1];
-        let blanked = [1, 1, 1, 1, 1, 1, 1, 1, 1, 254, 3, 9, 1, 1, 1, 1];
+        // Options of another kind or length are others' business.
+        let others = [254, 3, 9, 253, 8, 1, 2, 3, 4, 5, 6];
+        let forged = [&[1, 254, 8, 0, 80, 10, 9, 8, 7][..], &others].concat();
+        let blanked = [&[1; 9][..], &others].concat();
         fn later(options: &[u8]) -> Segment<'_> {
             Segment { seq: 1000, ack: 77, options, payload: b"odd", ..Segment::ACK }
         }
@@ -238,6 +240,44 @@ mod tests {
         let forged6 = [&option6()[..], &[1; 20]].concat();
         let (bytes, _) = run(&first(&forged6, b"").bytes4(LOCAL, SERVER), client6(), 1500);
         assert_eq!(bytes, first(&[1; 40], b"").bytes4(LOCAL, SERVER));
+    }
+
+    /// What a fragment would grow by, the offsets of the others do not know.
+    #[test]
+    fn a_first_fragment_goes_without_but_is_blanked() {
+        let fragment = |options: &[u8]| {
+            let mut bytes = first(options, b"payload!").bytes4(LOCAL, SERVER);
+            bytes[20] = 0x20;
+            // The flag "don't fragment" goes, "more fragments" comes.
+            let sum = u16::from_be_bytes([bytes[24], bytes[25]]);
+            let difference = checksum::replace(0, &[0x40], &[0x20]);
+            bytes[24..26].copy_from_slice(&checksum::after(sum, difference).to_be_bytes());
+            bytes
+        };
+        let (bytes, result) = run(&fragment(&OPTION4), client4(), 1500);
+        assert_eq!((bytes, result), (fragment(&[1; 8]), Ok(false)));
+    }
+
+    #[test]
+    fn ip_options_stay_where_they_are() {
+        let segment = |tcp_options: &[u8]| {
+            let mut ip =
+                etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::TCP, LOCAL.0, SERVER.0)
+                    .unwrap();
+            ip.options = [0x94, 4, 0, 0].into();
+            let mut bytes = Vec::new();
+            etherparse::PacketBuilder::ethernet2(PEER_MAC, MAC)
+                .ip(etherparse::IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default()))
+                .tcp(LOCAL.1, SERVER.1, 0, 8192)
+                .ack(77)
+                .options_raw(tcp_options)
+                .unwrap()
+                .write(&mut bytes, b"data")
+                .unwrap();
+            bytes
+        };
+        let (bytes, result) = run(&segment(&[]), client4(), 1500);
+        assert_eq!((bytes, result), (segment(&OPTION4), Ok(true)));
     }
 
     #[test]
