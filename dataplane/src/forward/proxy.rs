@@ -23,7 +23,8 @@
 //! | a part of the header | `F` |
 //! | `F + H` or more | number minus `H`; the header has arrived |
 //!
-//! Nothing is remembered but that the header has arrived. Until then every
+//! Nothing is remembered but that the header has arrived (according to a segment
+//! whose checksum is right: an error in transit must not end it). Until then every
 //! segment that begins with `F` carries it, so what the client sends again
 //! because nothing was acknowledged brings the header again, too. From then on
 //! `H` is added and taken away whatever the number, which also keeps streams
@@ -56,7 +57,7 @@ use super::{adjust_tcp, l4_mut, make_room, set_ethernet, set_ip_len, tcp_header_
 use crate::counters::DropReason;
 use crate::outbox::Outbox;
 use crate::packet::headers::tcp;
-use crate::packet::{Frame, Headers, checksum};
+use crate::packet::{Family, Frame, Headers, Protocol, checksum};
 use crate::service::PortHop;
 
 const LEN4: u16 = 28;
@@ -136,8 +137,8 @@ fn octets6(address: IpAddr) -> [u8; 16] {
 /// - [`DropReason::NoTranslation`]: a fragment that would need the header, or a
 ///   SYN with data in fragments or segments
 /// - [`DropReason::NoHeadroom`]: no room for the header in the buffer
-/// - [`DropReason::TooBig`]: the header would need a segment of its own, but is
-///   already in one, or the packet is not all at hand
+/// - [`DropReason::TooBig`]: the header needs a segment of its own, but fits
+///   not even there, or the packet is not all at hand
 /// - [`DropReason::TxFull`]: no room for it in `outbox`
 pub fn to_server(
     frame: &mut Frame<'_>,
@@ -194,7 +195,8 @@ pub fn to_client(
     let header_len = u32::from(stream.header_len());
     let ack = read(l4, 8);
     let position = ack.wrapping_sub(stream.first()) as i32;
-    let acked = stream.acked || position >= header_len as i32;
+    let acked = stream.acked || (position >= header_len as i32 && !is_wrong(frame, headers));
+    let l4 = l4_mut(frame, headers)?;
     if acked {
         write(l4, 8, ack.wrapping_sub(header_len));
     } else if position > 0 {
@@ -204,6 +206,21 @@ pub fn to_client(
         shift_sack(&mut l4[..tcp_len], acked, stream.first(), header_len);
     }
     Ok(acked)
+}
+
+/// Whether a TCP segment's checksum says that it is not what was sent. False
+/// where its bytes are not all at hand.
+fn is_wrong(frame: &Frame<'_>, headers: &Headers) -> bool {
+    let (l3, l4) = (usize::from(headers.l3), usize::from(headers.l4));
+    let packet = frame.bytes().get(l3..l3 + usize::from(headers.ip_len));
+    let Some(packet) = packet.filter(|_| !headers.fragment) else { return false };
+    let (ip, tcp) = packet.split_at(l4 - l3);
+    let addresses = match headers.family() {
+        Family::V4 => &ip[12..20],
+        Family::V6 => &ip[8..40],
+    };
+    let pseudo = checksum::pseudo_header(addresses, Protocol::Tcp as u8, tcp.len() as u16);
+    checksum::add(pseudo, tcp) != 0xffff
 }
 
 /// Takes the header's length from SACK blocks (RFC 2018, section 3), and leaves

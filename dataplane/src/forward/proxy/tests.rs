@@ -276,6 +276,27 @@ fn acknowledgements_leave_the_header_out() {
     assert_eq!(client_bound(&bytes, &stream4(false)), (bytes.clone(), Ok(false)));
 }
 
+/// An acknowledgement that nobody sent does not end the header. What is not all
+/// at hand is believed.
+#[test]
+fn a_damaged_acknowledgement_is_not_believed() {
+    for (src, dst) in [(SERVER, LOCAL), (LOCAL, SERVER)] {
+        let mut bytes = segment(5000, b"reply").bytes4(src, dst);
+        bytes[42..46].copy_from_slice(&40_u32.to_be_bytes());
+        let (after, result) = client_bound(&bytes, &stream4(false));
+        assert_eq!((result, verifies(&after)), (Ok(false), false));
+    }
+    let six =
+        Segment { ack: 28, ..segment(5000, b"reply") }.bytes6(([0xfd; 16], 1), ([0xfe; 16], 2));
+    assert_eq!(client_bound(&six, &stream4(false)).1, Ok(true));
+    let damaged = [&six[..six.len() - 1], &[0]].concat();
+    assert_eq!(client_bound(&damaged, &stream4(false)).1, Ok(false));
+    let headers = headers_of(&damaged);
+    let mut buffer = damaged.clone();
+    let mut frame = Frame::new(&mut buffer, 0, 76, damaged.len(), 0);
+    assert_eq!(to_client(&mut frame, &headers, &stream4(false)), Ok(true));
+}
+
 /// A SACK option of these blocks, then what fills it up.
 fn sack(blocks: &[(u32, u32)], nops: usize) -> Vec<u8> {
     let mut option = vec![1, 5, 2 + 8 * blocks.len() as u8];
