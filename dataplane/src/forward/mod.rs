@@ -6,6 +6,8 @@ pub mod mss;
 pub mod tun;
 pub mod nat;
 pub mod translate;
+pub mod proxy;
+pub mod toa;
 
 use crate::counters::DropReason;
 use crate::packet::{Family, Frame, Headers, Protocol, checksum};
@@ -73,5 +75,73 @@ fn l4_mut<'a>(frame: &'a mut Frame<'_>, headers: &Headers) -> Result<&'a mut [u8
     l4.filter(|l4| l4.len() >= needed).ok_or(DropReason::L4Truncated)
 }
 
+/// The length of a TCP header with its options, which are all in `l4`.
+///
+/// # Errors
+/// [`DropReason::L4Truncated`] where the data offset says otherwise: the parser
+/// does not look at it.
+fn tcp_header_len(l4: &[u8]) -> Result<usize, DropReason> {
+    let len = usize::from(l4[12] >> 4) * 4;
+    if len < 20 || len > l4.len() { Err(DropReason::L4Truncated) } else { Ok(len) }
+}
+
+/// Calls `found` with the kind, the place and the length of each TCP option but
+/// those of one byte, up to the first malformed one.
+fn tcp_options(options: &[u8], mut found: impl FnMut(u8, usize, usize)) {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    let mut at = 0;
+    while at < options.len() && options[at] != END {
+        if options[at] == NOP {
+            at += 1;
+            continue;
+        }
+        let Some(len) = options.get(at + 1).map(|len| usize::from(*len)) else { return };
+        if len < 2 || at + len > options.len() {
+            return;
+        }
+        found(options[at], at, len);
+        at += len;
+    }
+}
+
+/// Changes the checksum of a TCP header by a difference.
+fn adjust_tcp(l4: &mut [u8], difference: u32) {
+    let sum = u16::from_be_bytes([l4[16], l4[17]]);
+    l4[16..18].copy_from_slice(&checksum::after(sum, difference).to_be_bytes());
+}
+
+/// Makes room for `count` bytes at the offset `at`, behind the IP header, by
+/// moving what is in front of it towards the buffer's beginning: less than what
+/// follows. The IP length and the header checksum count them; layer 4's is the
+/// caller's. False, and nothing changed, where the buffer has not so many bytes
+/// of headroom.
+fn make_room(frame: &mut Frame<'_>, headers: &mut Headers, at: usize, count: u16) -> bool {
+    let moved = usize::from(count)..usize::from(count) + at;
+    if !frame.grow_front(usize::from(count)) {
+        return false;
+    }
+    frame.bytes_mut().copy_within(moved, 0);
+    set_ip_len(frame, headers, headers.ip_len + count);
+    true
+}
+
+/// Gives an IP packet another length.
+fn set_ip_len(frame: &mut Frame<'_>, headers: &mut Headers, ip_len: u16) {
+    let ip = &mut frame.bytes_mut()[usize::from(headers.l3)..];
+    match headers.family() {
+        Family::V4 => {
+            let difference = checksum::replace(0, &ip[2..4], &ip_len.to_be_bytes());
+            ip[2..4].copy_from_slice(&ip_len.to_be_bytes());
+            let sum = u16::from_be_bytes([ip[10], ip[11]]);
+            ip[10..12].copy_from_slice(&checksum::after(sum, difference).to_be_bytes());
+        }
+        Family::V6 => ip[4..6].copy_from_slice(&(ip_len - 40).to_be_bytes()),
+    }
+    headers.ip_len = ip_len;
+}
+
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

@@ -138,7 +138,8 @@ pub fn rewrite_later_fragment4(
     deltas: Deltas,
 ) {
     let ip = &mut frame.bytes_mut()[usize::from(headers.l3)..];
-    ip[12..20].copy_from_slice(&to.addresses());
+    ip[12..16].copy_from_slice(&to.src.to_be_bytes());
+    ip[16..20].copy_from_slice(&to.dst.to_be_bytes());
     let sum = u16::from_be_bytes([ip[10], ip[11]]);
     ip[10..12].copy_from_slice(&checksum::after(sum, u32::from(deltas.ip)).to_be_bytes());
 }
@@ -167,7 +168,8 @@ pub fn rewrite6(
 #[inline]
 pub fn rewrite_later_fragment6(frame: &mut Frame<'_>, headers: &Headers, to: &Rewrite6) {
     let ip = &mut frame.bytes_mut()[usize::from(headers.l3)..];
-    ip[8..40].copy_from_slice(&to.addresses());
+    ip[8..24].copy_from_slice(&to.src);
+    ip[24..40].copy_from_slice(&to.dst);
 }
 
 /// Both ports as they stand at the beginning of a TCP, UDP or SCTP header.
