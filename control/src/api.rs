@@ -492,7 +492,7 @@ pub struct Connection {
 }
 
 /// Counters of one worker. At all times
-/// `received() == tx + punted + handed_off + dropped()`.
+/// `received() == tx + punted + handed_off + held + dropped()`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerCounters {
     /// The core that it is pinned to.
@@ -503,12 +503,17 @@ pub struct WorkerCounters {
     pub taken_over: u64,
     /// Packets from the kernel's taps.
     pub injected: u64,
+    /// Packets that the director made: ICMP errors, fragments.
+    pub generated: u64,
     /// Packets given to a port's transmit queue.
     pub tx: u64,
     /// Packets given to the kernel.
     pub punted: u64,
     /// Packets handed to the worker that owns their connection.
     pub handed_off: u64,
+    /// Packets whose bytes go on as others: held fragments, packets sent in
+    /// fragments, ICMP errors about tunnels.
+    pub held: u64,
     /// Packets dropped, by reason; reasons that never occurred are present
     /// with 0.
     pub drops: Vec<Drop>,
@@ -516,13 +521,17 @@ pub struct WorkerCounters {
     pub connections: u64,
     /// Connections that aged out.
     pub expired: u64,
+    /// Half-open connections that made room for others in a full table.
+    pub recycled: u64,
+    /// Packets forwarded without a connection because the table was full (mh).
+    pub stateless: u64,
 }
 
 impl WorkerCounters {
-    /// All packets that the worker got, from wherever.
+    /// All packets that the worker got or made.
     #[must_use]
     pub fn received(&self) -> u64 {
-        self.rx + self.taken_over + self.injected
+        self.rx + self.taken_over + self.injected + self.generated
     }
 
     /// All packets that the worker dropped.

@@ -62,15 +62,19 @@ fn show_workers(workers: &[WorkerCounters]) -> String {
             ("received by ports", worker.rx),
             ("taken over", worker.taken_over),
             ("from the kernel", worker.injected),
+            ("made here", worker.generated),
             ("connections", worker.connections),
+            ("recycled", worker.recycled),
             ("", 0),
         ];
         let right = [
             ("sent by ports", worker.tx),
             ("handed off", worker.handed_off),
             ("to the kernel", worker.punted),
-            ("expired", worker.expired),
+            ("kept or cut up", worker.held),
             ("dropped", worker.dropped()),
+            ("expired", worker.expired),
+            ("without entry", worker.stateless),
         ];
         for ((left, a), (right, b)) in left.into_iter().zip(right) {
             if left.is_empty() {
@@ -211,12 +215,16 @@ mod tests {
             rx: u64::MAX,
             taken_over: 2,
             injected: 3,
+            generated: 9,
             tx: 4,
             punted: 5,
             handed_off: 6,
+            held: 10,
             drops,
             connections: 7,
             expired: 8,
+            recycled: 11,
+            stateless: 12,
         }
     }
 
@@ -266,8 +274,10 @@ worker 0, core 0
   received by ports 18446744073709551615  sent by ports                       4
   taken over                           2  handed off                          6
   from the kernel                      3  to the kernel                       5
-  connections                          7  expired                             8
-                                          dropped                            21
+  made here                            9  kept or cut up                     10
+  connections                          7  dropped                            21
+  recycled                            11  expired                             8
+                                          without entry                      12
 
 worker 1, core 1
 ";

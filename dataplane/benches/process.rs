@@ -9,11 +9,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::conn::HashKey;
+use dataplane::conn::persistence::Templates;
 use dataplane::director::{BURST, Director, DirectorConfig, Source, Verdict};
+use dataplane::icmp::IcmpLimits;
 use dataplane::packet::{Frame, Protocol, checksum};
 use dataplane::punt::PuntLimits;
 use dataplane::scheduler::{self, Candidate, Candidates, Scheduler};
-use dataplane::service::{Hop, PortHop, Server, ServerCounts, Service, ServiceKey, Services};
+use dataplane::service::{
+    ClientAddress, Hop, Method, PortHop, Server, ServerCounts, Service, ServiceKey, Services,
+};
 use dataplane::shard::Shard;
 use dataplane::snapshot::{Port, Snapshot};
 use dataplane::time::Tick;
@@ -69,6 +73,9 @@ impl Bench {
             connections: flows.max(1024),
             hash_key: HashKey::random(),
             punt_limits: PuntLimits::default(),
+            icmp_limits: IcmpLimits::default(),
+            templates: Arc::new(Templates::new(1, HashKey::random()).expect("memory")),
+            random: 0,
         };
         let mut director = Director::new(config, link).expect("memory for the tables");
         assert!(control.send(Update::Snapshot(Arc::new(snapshot(servers)))).is_ok());

@@ -1,7 +1,8 @@
 //! What a worker counts. Every packet that enters a worker leaves it in exactly
 //! one way, and the counters say so:
 //!
-//! `rx + taken_over + injected = tx + punted + handed_off + sum(drops)`
+//! `rx + taken_over + injected + generated
+//!  = tx + punted + handed_off + held + sum(drops)`
 //!
 //! A worker counts in plain integers ([`Counters`]) and publishes them once per
 //! loop ([`Published`]), so that a reader always sees a set for which the
@@ -73,8 +74,20 @@ drop_reasons! {
     TtlExpired = "ttl_expired",
     /// TCP RST to a virtual service without a connection.
     TcpRstNoConnection = "tcp_rst_no_connection",
-    /// SCTP to a virtual service without a connection, and not an INIT.
-    SctpNoConnection = "sctp_no_connection",
+    /// Packet of a NAT server without a connection, while `nat_icmp_send` is
+    /// set.
+    NatNoConnection = "nat_no_connection",
+    /// New NAT connection, but another service's connection from the same
+    /// client and port to the same server would get the replies.
+    NatAmbiguous = "nat_ambiguous",
+    /// New connection of a persistent service, but the table of templates is
+    /// full.
+    TemplatesFull = "templates_full",
+    /// New connection of a persistent service, while other workers changed the
+    /// template.
+    TemplateBusy = "template_busy",
+    /// The port has no address of the family that a tunnel needs.
+    NoSource = "no_source",
     /// New FULLNAT connection, but no local address has a port left for it.
     NoLocalPort = "no_local_port",
     /// No way to say in the server's address family what the packet says.
@@ -118,18 +131,28 @@ pub struct Counters {
     pub taken_over: u64,
     /// Packets from the kernel.
     pub injected: u64,
+    /// Packets that the director made: ICMP errors, fragments of packets too
+    /// long, fragments that were held.
+    pub generated: u64,
     /// Packets given to a transmit queue.
     pub tx: u64,
     /// Packets given to the kernel path.
     pub punted: u64,
     /// Packets given to the worker that owns them.
     pub handed_off: u64,
+    /// Packets taken in whose bytes go on as others: fragments that are held,
+    /// packets sent in fragments, ICMP errors about tunnels.
+    pub held: u64,
     /// Packets dropped, by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
     /// Connections in the tables now.
     pub connections: u64,
     /// Connections that aged out so far.
     pub expired: u64,
+    /// Half-open connections that made room for others in a full table.
+    pub recycled: u64,
+    /// Packets forwarded without a connection because the table was full (mh).
+    pub stateless: u64,
 }
 
 impl Default for Counters {
@@ -159,8 +182,8 @@ impl Counters {
     /// module. True whenever no packet is in the worker's hands.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        self.rx + self.taken_over + self.injected
-            == self.tx + self.punted + self.handed_off + self.drops.iter().sum::<u64>()
+        self.rx + self.taken_over + self.injected + self.generated
+            == self.tx + self.punted + self.handed_off + self.held + self.drops.iter().sum::<u64>()
     }
 
     fn words(&self) -> [u64; WORDS] {
@@ -169,24 +192,43 @@ impl Counters {
             self.rx,
             self.taken_over,
             self.injected,
+            self.generated,
             self.tx,
             self.punted,
             self.handed_off,
+            self.held,
             self.connections,
             self.expired,
+            self.recycled,
+            self.stateless,
         ]);
         words[FIXED..].copy_from_slice(&self.drops);
         words
     }
 
     fn from_words(words: [u64; WORDS]) -> Self {
-        let [rx, taken_over, injected, tx, punted, handed_off, connections, expired, drops @ ..] =
-            words;
-        Self { rx, taken_over, injected, tx, punted, handed_off, drops, connections, expired }
+        let [rx, taken_over, injected, generated, rest @ ..] = words;
+        let [tx, punted, handed_off, held, rest @ ..] = rest;
+        let [connections, expired, recycled, stateless, drops @ ..] = rest;
+        Self {
+            rx,
+            taken_over,
+            injected,
+            generated,
+            tx,
+            punted,
+            handed_off,
+            held,
+            drops,
+            connections,
+            expired,
+            recycled,
+            stateless,
+        }
     }
 }
 
-const FIXED: usize = 8;
+const FIXED: usize = 12;
 const WORDS: usize = FIXED + DropReason::ALL.len();
 
 /// A worker's counters as other threads read them: a sequence lock with one

@@ -5,42 +5,51 @@
 //! memory that a later stage needs is on its way while an earlier one works on
 //! the other packets:
 //!
-//! 1. headers: parse; hash; ask for the table's group line
+//! 1. headers: parse; is it ours; hash; ask for the table's group line
 //! 2. tags: match; ask for the entry's line
 //! 3. the rest, packet by packet: look up or open a connection, state,
 //!    counters, rewrite, verdict
 //!
+//! What is rare has files of its own: [`open`] the first packet of a
+//! connection, [`icmp`] errors made and passed on, [`fragments`], [`ageing`],
+//! [`listing`].
+//!
 //! It knows frames and ticks. The worker (`dpdk::worker`), the tests and the
 //! benchmarks all drive it the same way.
+
+mod ageing;
+mod fragments;
+mod icmp;
+mod listing;
+mod open;
+mod ownership;
+mod send;
 
 use std::sync::Arc;
 
 use crate::conn::ageing::SweepPace;
-use crate::conn::entry::Body;
-use crate::conn::table::Fate;
-use crate::conn::{Entry, Entry4, Entry6, HashKey, Key4, Key6, Slot, State, Table};
+use crate::conn::persistence::Templates;
+use crate::conn::{Entry4, Entry6, HashKey, Key4, Key6, Slot, State, Tabled, Tables};
 use crate::counters::{Counters, DropReason};
-use crate::forward::dr;
+use crate::forward::tun::Ids;
+use crate::fragment::Fragments;
+use crate::icmp::{IcmpLimiter, IcmpLimits};
+use crate::outbox::Outbox;
 use crate::packet::headers::{Addresses, Parsed, parse, tcp};
-use crate::packet::{Family, Frame, Headers, Protocol};
+use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
-use crate::service::{Hop, endpoints};
+use crate::service::{Method, Server};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
-use crate::update::{ConnectionKey, ConnectionRow, Dump, Reply, Update, WorkerEnd};
+use crate::update::{Dump, Reply, Update, WorkerEnd};
 
 /// Most packets in a burst.
 pub const BURST: usize = 64;
 
-/// Groups that one round of housekeeping reads at most for a listing, 32 KB in
-/// order, and rows after which it stops: a burst waits a few microseconds only.
-const DUMP_GROUPS: usize = 1024;
-const DUMP_ROWS: usize = 512;
-/// Rounds after which a listing is answered as far as it came. A worker that
-/// has nothing to do sleeps between rounds, and control takes one that does not
-/// answer for stalled.
-const DUMP_ROUNDS: usize = 256;
+/// Datagrams whose fragments one worker follows, and early fragments that it
+/// holds.
+const FRAGMENTED: (usize, usize) = (4096, 256);
 
 /// What becomes of a packet. Drops are already counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +65,23 @@ pub enum Verdict {
     Handoff {
         /// The worker's index.
         worker: u8,
+        /// What that worker is to know.
+        handed: Handed,
     },
+    /// Free it: its bytes live on in the outbox or in the fragment table, and
+    /// are counted there.
+    Absorbed,
     /// Free it.
     Drop(DropReason),
+}
+
+/// What a worker tells another with a packet that it hands over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Handed {
+    /// The packet may have several owners: which of them the receiver is.
+    pub candidate: u8,
+    /// Of a fragment: the ports of its datagram, source and destination.
+    pub ports: Option<(u16, u16)>,
 }
 
 /// Whence a burst came.
@@ -77,49 +100,80 @@ pub struct DirectorConfig {
     pub worker: usize,
     /// Ownership among all workers.
     pub shard: Arc<Shard>,
-    /// Most connections, per address family.
+    /// Most entries, per address family. A connection under NAT or FULLNAT has
+    /// two, others have one.
     pub connections: usize,
     /// Key of the table hash.
     pub hash_key: HashKey,
     /// What the kernel is given.
     pub punt_limits: PuntLimits,
+    /// ICMP errors that it makes.
+    pub icmp_limits: IcmpLimits,
+    /// Persistence templates, one table for all workers.
+    pub templates: Arc<Templates>,
+    /// Any number: where local ports and packet ids begin.
+    pub random: u32,
 }
 
 /// The packet logic of one worker, with all that it owns.
 #[derive(Debug)]
 pub struct Director {
-    table4: Table<Entry4>,
-    table6: Table<Entry6>,
+    snapshot: Arc<Snapshot>,
+    tables: Tables,
+    fragments: Fragments,
     core: Core,
     staged: Box<[Staged; BURST]>,
-    link: WorkerEnd,
     /// The listing under way, and the rounds that it took so far.
     dump: Option<(Box<Dump>, usize)>,
     sweep: SweepPace,
 }
 
-/// What forwarding a packet needs besides its table.
+/// What forwarding a packet needs besides the tables.
 #[derive(Debug)]
 struct Core {
     worker: usize,
     shard: Arc<Shard>,
-    snapshot: Arc<Snapshot>,
     counters: Counters,
     punt: PuntLimiter,
+    icmp: IcmpLimiter,
+    outbox: Outbox,
+    templates: Arc<Templates>,
+    ids: Ids,
+    /// Where the search for a local port goes on.
+    next_local: u32,
+    link: WorkerEnd,
+}
+
+/// What is the same for all packets of a burst.
+#[derive(Debug, Clone, Copy)]
+struct Context<'a> {
+    now: Tick,
+    snapshot: &'a Snapshot,
 }
 
 /// A packet between two stages. Written field by field where it stays: see
 /// [`parse`].
 #[derive(Debug, Clone, Copy)]
 struct Staged {
-    decided: Option<Verdict>,
-    /// Of the connection's key, in its family's table.
+    kind: Kind,
+    /// Of the packet's key, in its family's table.
     hash: u64,
     headers: Headers,
 }
 
+/// What stage 1 makes of a packet.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// It may belong to a connection of this worker.
+    Flow,
+    /// An ICMP error about a packet that may.
+    IcmpError,
+    /// It is decided.
+    Decided(Verdict),
+}
+
 impl Staged {
-    const NONE: Self = Self { decided: None, hash: 0, headers: Headers::NONE };
+    const NONE: Self = Self { kind: Kind::Flow, hash: 0, headers: Headers::NONE };
 }
 
 impl Director {
@@ -128,20 +182,24 @@ impl Director {
     /// # Errors
     /// When there is not enough memory for the tables.
     pub fn new(config: DirectorConfig, link: WorkerEnd) -> std::io::Result<Self> {
-        let DirectorConfig { worker, shard, connections, hash_key, punt_limits } = config;
-        let core = Core {
-            worker,
-            shard,
-            snapshot: Arc::default(),
-            counters: Counters::default(),
-            punt: PuntLimiter::new(punt_limits),
-        };
+        let (datagrams, held) = FRAGMENTED;
         Ok(Self {
-            table4: Table::new(connections, hash_key)?,
-            table6: Table::new(connections, hash_key)?,
-            core,
+            snapshot: Arc::default(),
+            tables: Tables::new(config.connections, config.hash_key)?,
+            fragments: Fragments::new(datagrams, held, config.hash_key),
+            core: Core {
+                worker: config.worker,
+                ids: Ids::new(config.worker, config.shard.workers(), config.random),
+                shard: config.shard,
+                counters: Counters::default(),
+                punt: PuntLimiter::new(config.punt_limits),
+                icmp: IcmpLimiter::new(config.icmp_limits),
+                outbox: Outbox::default(),
+                templates: config.templates,
+                next_local: config.random,
+                link,
+            },
             staged: Box::new([Staged::NONE; BURST]),
-            link,
             dump: None,
             sweep: SweepPace::default(),
         })
@@ -149,6 +207,7 @@ impl Director {
 
     /// Decides what becomes of each frame of a burst (at most [`BURST`]) and
     /// rewrites those that are to be sent. `verdicts` has room for as many.
+    /// What the director itself has to send is in the outbox afterwards.
     ///
     /// # Panics
     /// When the burst is too long or `verdicts` too short.
@@ -159,63 +218,75 @@ impl Director {
         frames: &mut [Frame<'_>],
         verdicts: &mut [Verdict],
     ) {
-        let Self { table4, table6, core, staged, .. } = self;
+        let Self { snapshot, tables, fragments, core, staged, .. } = self;
+        let cx = Context { now, snapshot };
         let staged = &mut staged[..frames.len()];
         let verdicts = &mut verdicts[..frames.len()];
 
         // Stage 1: what is it, is it ours, and where would its connection be?
-        for (stage, frame) in staged.iter_mut().zip(frames.iter()) {
-            stage.decided = core.classify(now, source, frame, &mut stage.headers).err();
-            if stage.decided.is_some() {
+        for (stage, frame) in staged.iter_mut().zip(frames.iter_mut()) {
+            stage.kind = core.classify(cx, source, frame, &mut stage.headers);
+            if let Kind::Decided(_) | Kind::IcmpError = stage.kind {
+                continue;
+            }
+            if stage.headers.fragment {
+                stage.kind = core.fragment(cx, tables, fragments, frame, &mut stage.headers);
                 continue;
             }
             match key(&stage.headers) {
                 Key::V4(key) => {
-                    stage.hash = table4.hash(&key);
-                    table4.prefetch_group(stage.hash);
+                    stage.hash = tables.v4.hash(&key);
+                    tables.v4.prefetch_group(stage.hash);
                 }
                 Key::V6(key) => {
-                    stage.hash = table6.hash(&key);
-                    table6.prefetch_group(stage.hash);
+                    stage.hash = tables.v6.hash(&key);
+                    tables.v6.prefetch_group(stage.hash);
                 }
             }
         }
 
         // Stage 2: which entry is it, by its tag?
-        for stage in staged.iter().filter(|stage| stage.decided.is_none()) {
+        for stage in staged.iter().filter(|stage| matches!(stage.kind, Kind::Flow)) {
             match stage.headers.family() {
-                Family::V4 => table4.prefetch_entry(stage.hash),
-                Family::V6 => table6.prefetch_entry(stage.hash),
+                Family::V4 => tables.v4.prefetch_entry(stage.hash),
+                Family::V6 => tables.v6.prefetch_entry(stage.hash),
             }
         }
 
         // Stage 3: forward it.
-        for ((stage, frame), verdict) in staged.iter().zip(frames).zip(verdicts) {
-            let Staged { decided, hash, headers } = stage;
-            *verdict = match (decided, key(headers)) {
-                (Some(verdict), _) => *verdict,
-                (None, Key::V4(key)) => core.forward(table4, now, &key, *hash, headers, frame),
-                (None, Key::V6(key)) => core.forward(table6, now, &key, *hash, headers, frame),
+        for ((stage, frame), verdict) in staged.iter_mut().zip(frames).zip(verdicts) {
+            let Staged { kind, hash, headers } = stage;
+            *verdict = match (kind, key(headers)) {
+                (Kind::Decided(verdict), _) => *verdict,
+                (Kind::IcmpError, _) => core.icmp_error(cx, tables, source, headers, frame),
+                (Kind::Flow, Key::V4(key)) => {
+                    core.forward::<Entry4>(cx, tables, &key, *hash, headers, frame)
+                }
+                (Kind::Flow, Key::V6(key)) => {
+                    core.forward::<Entry6>(cx, tables, &key, *hash, headers, frame)
+                }
             };
         }
+    }
+
+    /// What the director itself has to send since the last burst. To be emptied
+    /// by the caller.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.core.outbox
     }
 
     /// What is due once a loop: take up a new configuration, age connections,
     /// go on with a listing, publish the counters.
     pub fn housekeeping(&mut self, now: Tick) {
-        while let Some(update) = self.link.receive() {
+        while let Some(update) = self.core.link.receive() {
             self.take(update);
         }
-        let groups = self.sweep.groups(now, self.table4.group_count());
-        if groups > 0 {
-            self.core.age(&mut self.table4, now, groups);
-            self.core.age(&mut self.table6, now, groups);
-        }
+        self.age(now);
         if let Some((dump, rounds)) = self.dump.take() {
             self.go_on_with(dump, rounds + 1);
         }
-        self.core.counters.connections = (self.table4.len() + self.table6.len()) as u64;
-        self.link.shared().counters.publish(&self.core.counters);
+        self.core.counters.connections = self.tables.connections() as u64;
+        self.core.link.shared().counters.publish(&self.core.counters);
     }
 
     /// The counters, for the parts that only the caller sees: what came in, and
@@ -227,242 +298,186 @@ impl Director {
     /// Whether all tables lie in reserved huge pages.
     #[must_use]
     pub fn uses_huge_pages(&self) -> bool {
-        self.table4.is_huge() && self.table6.is_huge()
+        self.tables.v4.is_huge() && self.tables.v6.is_huge()
     }
 
     fn take(&mut self, update: Update) {
         match update {
             Update::Snapshot(snapshot) => {
                 let epoch = snapshot.epoch;
-                let retired = std::mem::replace(&mut self.core.snapshot, snapshot);
-                if retired.timeouts != self.core.snapshot.timeouts {
-                    self.table4.deadlines_are_outdated();
-                    self.table6.deadlines_are_outdated();
+                let retired = std::mem::replace(&mut self.snapshot, snapshot);
+                if retired.timeouts != self.snapshot.timeouts
+                    || self.snapshot.settings.expire_nodest_conn
+                {
+                    self.tables.v4.deadlines_are_outdated();
+                    self.tables.v6.deadlines_are_outdated();
                 }
-                self.link.running(epoch);
-                self.link.reply(Reply::Retired(retired));
+                self.core.link.running(epoch);
+                self.core.link.reply(Reply::Retired(retired));
             }
             Update::Dump(dump) => match self.dump {
                 // One listing at a time; control sends the next when it has
                 // the last. Answered as it is, it makes control ask again.
-                Some(_) => self.link.reply(Reply::Dump(dump)),
+                Some(_) => self.core.link.reply(Reply::Dump(dump)),
                 None => self.dump = Some((dump, 0)),
             },
-        }
-    }
-
-    /// Adds rows to a listing until it is full, finished, or has had its share
-    /// of this loop.
-    fn go_on_with(&mut self, mut dump: Box<Dump>, rounds: usize) {
-        let timeouts = &self.core.snapshot.timeouts;
-        let rows = &mut dump.rows;
-        let share = rows.len() + DUMP_ROWS;
-        let mut full = false;
-        for _ in 0..DUMP_GROUPS {
-            full = rows.capacity() - rows.len() < Table::<Entry4>::GROUP_SLOTS;
-            let groups =
-                if dump.ipv6 { self.table6.group_count() } else { self.table4.group_count() };
-            dump.finished = dump.group >= groups;
-            if full || dump.finished || rows.len() >= share {
-                break;
-            }
-            let mut show = |key, body: &Body| {
-                let (server, state) = (body.server, body.state());
-                let expiry = timeouts.expiry(state, body.last());
-                rows.push(ConnectionRow { key, server, state, expiry });
-            };
-            if dump.ipv6 {
-                self.table6.scan(dump.group, |e| show(ConnectionKey::V6(e.key()), e.body()));
-            } else {
-                self.table4.scan(dump.group, |e| show(ConnectionKey::V4(e.key()), e.body()));
-            }
-            dump.group += 1;
-        }
-        if full || dump.finished || rounds == DUMP_ROUNDS {
-            self.link.reply(Reply::Dump(dump));
-        } else {
-            self.dump = Some((dump, rounds));
         }
     }
 }
 
 impl Core {
-    /// Stage 1: parses a frame. `Ok` when it may belong to a connection of this
-    /// worker, otherwise the verdict.
+    /// Stage 1: parses a frame and finds its owner.
     #[inline]
     fn classify(
         &mut self,
-        now: Tick,
+        cx: Context<'_>,
         source: Source,
         frame: &Frame<'_>,
         headers: &mut Headers,
-    ) -> Result<(), Verdict> {
-        let Some(port) = self.snapshot.ports.get(usize::from(frame.port)) else {
+    ) -> Kind {
+        let Some(port) = cx.snapshot.ports.get(usize::from(frame.port)) else {
             // Before the first configuration nothing is ours.
-            return Err(self.punt(now, PuntKind::Other));
+            return Kind::Decided(self.punt(cx.now, PuntKind::Other));
         };
         match parse(frame, port.mac, headers) {
             Ok(Parsed::Flow) => {}
-            Ok(Parsed::Kernel(kind)) => return Err(self.punt(now, kind)),
-            Err(reason) => return Err(self.drop(reason)),
+            Ok(Parsed::IcmpError) => return Kind::IcmpError,
+            Ok(Parsed::Kernel(kind)) => return Kind::Decided(self.punt(cx.now, kind)),
+            Err(reason) => return Kind::Decided(self.drop(reason)),
         }
-        if headers.fragment {
-            return Err(self.fragment(now, headers));
-        }
-        if source == Source::Port && self.shard.workers() > 1 {
+        if source == Source::Port && self.shard.workers() > 1 && !headers.fragment {
             // NICs differ in whether they find ports behind options and
             // extension headers, and the connection's other packets have none.
-            let hash = frame.rss_hash.filter(|_| headers.is_plain()).unwrap_or_else(|| {
-                self.shard.hash(&headers.addresses, headers.src_port, headers.dst_port)
-            });
-            let worker = self.shard.owner(hash);
+            let nic = frame.rss_hash.filter(|_| headers.is_plain());
+            let worker = self.owner(cx.snapshot, headers, nic);
             if worker != self.worker {
-                return Err(Verdict::Handoff { worker: worker as u8 });
+                let handed = Handed::default();
+                return Kind::Decided(Verdict::Handoff { worker: worker as u8, handed });
             }
         }
-        Ok(())
+        Kind::Flow
     }
 
-    /// A fragment has no ports to find its connection by. Those to a service's
-    /// address are dropped, others are the host's.
-    fn fragment(&mut self, now: Tick, headers: &Headers) -> Verdict {
-        if self.snapshot.services.may_have(endpoints(&headers.addresses).1) {
-            return self.drop(DropReason::FragmentTableFull);
-        }
-        self.punt(now, punt_kind(headers))
-    }
-
-    /// Stage 3: the packet's connection, or a new one; its state; its counters;
-    /// its way to the server.
+    /// Stage 3: the packet's connection, or a new one; then the way of its
+    /// direction.
     #[inline]
-    fn forward<E: Entry>(
+    fn forward<E: Tabled>(
         &mut self,
-        table: &mut Table<E>,
-        now: Tick,
+        cx: Context<'_>,
+        tables: &mut Tables,
         key: &E::Key,
         hash: u64,
-        headers: &Headers,
+        headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let slot = match self.find(table, hash, key, headers) {
+        let slot = match self.find::<E>(cx, tables, hash, key, headers) {
             Some(slot) => slot,
-            None => match self.open(table, now, key, hash, headers, frame.port) {
+            None => match self.open::<E>(cx, tables, key, hash, headers, frame) {
                 Ok(slot) => slot,
                 Err(verdict) => return verdict,
             },
         };
-        let body = table.entry_mut(slot).body_mut();
-        let Some(server) = self.snapshot.server(body.server).filter(|s| !s.deleted) else {
+        let body = E::table(tables).entry(slot).body();
+        let Some(server) = cx.snapshot.server(body.server) else {
             return self.drop(DropReason::ServerDeleted);
         };
-
+        if body.is_reply() {
+            return self.reply::<E>(cx, tables, slot, server, headers, frame);
+        }
+        if server.deleted {
+            return self.drop(DropReason::ServerDeleted);
+        }
         let old = body.state();
-        let new = after(old, headers);
-        if new != old {
-            server.counts.connections.change(old.is_active(), new.is_active());
-            body.set_state(new);
-        }
-        if new != old || body.last() != now {
-            body.set_last(now);
-            table.set_expiry(slot, now, self.snapshot.timeouts.expiry(new, now));
-        }
-
+        let new = match server.method {
+            Method::Dr | Method::Tun(_) => old.after_client_packet(false, headers),
+            Method::Nat | Method::Fullnat => old.after_client_packet(true, headers),
+        };
+        self.touch::<E>(cx, tables, slot, server, old, new);
         server.counts.packet(self.worker, u64::from(headers.ip_len));
-
-        match server.hop {
-            Hop::Port(hop) => match dr::forward(frame, headers, &hop) {
-                Ok(()) => Verdict::Send { port: hop.port },
-                Err(reason) => self.drop(reason),
-            },
-            Hop::Unresolved => self.drop(DropReason::NoNextHop),
-            Hop::NoRoute => self.drop(DropReason::NoRoute),
-            Hop::Local => self.punt(now, punt_kind(headers)),
+        match server.method {
+            Method::Dr => self.send_dr(cx, server, headers, frame),
+            Method::Nat | Method::Fullnat => {
+                self.send_nat::<E>(cx, tables, slot, server, headers, frame)
+            }
+            Method::Tun(encapsulation) => {
+                self.send_tun(cx, server, encapsulation, hash, headers, frame)
+            }
         }
     }
 
-    /// Finds the packet's connection. A SYN to one that is over, but still
-    /// there, ends it, so that the new one is scheduled anew (the kernel's
-    /// `conn_reuse_mode=1`).
-    #[inline]
-    fn find<E: Entry>(
+    /// A packet from the server of a connection under NAT or FULLNAT, to its
+    /// client. Also of a deleted server: what it still says is passed on.
+    fn reply<E: Tabled>(
         &mut self,
-        table: &mut Table<E>,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+        server: &Server,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        let old = E::table(tables).entry(slot).body().state();
+        let new = old.after_server_packet(headers);
+        self.touch::<E>(cx, tables, slot, server, old, new);
+        server.counts.reply(self.worker, u64::from(headers.ip_len));
+        self.send_reply::<E>(cx, tables, slot, server, headers, frame)
+    }
+
+    /// Notes a packet of a connection: its state, where that changed, in both
+    /// directions' entries; and, once a tick, when it was.
+    #[inline]
+    fn touch<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+        server: &Server,
+        old: State,
+        new: State,
+    ) {
+        let now = cx.now;
+        let table = E::table_mut(tables);
+        let body = table.entry_mut(slot).body_mut();
+        if new == old && body.last() == now {
+            return;
+        }
+        let expiry = cx.snapshot.timeouts.expiry(new, now);
+        body.set_last(now);
+        body.set_state(new);
+        let twin = body.twin(E::FAMILY);
+        table.set_expiry(slot, now, expiry);
+        if new != old {
+            self.assure(tables, E::place(slot), new);
+            server.counts.connections.change(old.is_active(), new.is_active());
+            if let Some(twin) = twin {
+                tables.body_mut(twin).set_state(new);
+                tables.set_expiry(twin, now, expiry);
+            }
+        }
+    }
+
+    /// Finds the packet's connection. One that is over but still there, or
+    /// whose server is gone for good, is ended when a packet shows it, so that
+    /// the new one is scheduled anew.
+    #[inline]
+    fn find<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
         hash: u64,
         key: &E::Key,
         headers: &Headers,
     ) -> Option<Slot> {
-        let slot = table.find(hash, key)?;
-        if headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN {
-            let body = table.entry(slot).body();
-            if body.state().is_reusable() {
-                self.count_closed(body);
-                table.remove(slot);
+        let slot = E::table(tables).find(hash, key)?;
+        let opens = headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN;
+        if opens || cx.snapshot.settings.expire_nodest_conn {
+            let body = *E::table(tables).entry(slot).body();
+            if self.is_outlived(cx, &body, opens) {
+                self.close(cx, tables, E::place(slot));
                 return None;
             }
         }
         Some(slot)
-    }
-
-    /// Opens a connection for a packet that has none: service, then scheduler,
-    /// then an entry. `Err` is the verdict where there is nothing to open.
-    #[cold]
-    fn open<E: Entry>(
-        &mut self,
-        table: &mut Table<E>,
-        now: Tick,
-        key: &E::Key,
-        hash: u64,
-        headers: &Headers,
-        ingress: u8,
-    ) -> Result<Slot, Verdict> {
-        let Some(service) = self.snapshot.services.find(headers, ingress) else {
-            return Err(self.punt(now, punt_kind(headers)));
-        };
-        if headers.protocol == Protocol::Tcp {
-            if headers.tcp_flags & tcp::RST != 0 {
-                return Err(self.drop(DropReason::TcpRstNoConnection));
-            }
-            if headers.tcp_flags & tcp::SYN == 0 {
-                // The VIP is the kernel's, and its stack answers with RST.
-                return Err(self.punt(now, PuntKind::Tcp));
-            }
-        }
-        let chosen = service.scheduler.choose(&service.position, &service.candidates);
-        let Some((number, server)) = chosen.and_then(|n| Some((n, self.snapshot.server(n)?)))
-        else {
-            return Err(self.drop(DropReason::NoServer));
-        };
-        // The state after this packet, so that the caller, whose state machine
-        // sees it once more (a second SYN changes nothing), has nothing to do.
-        let state = after(State::None, headers);
-        let entry = E::new(*key, Body::new(number, state, now));
-        let expiry = self.snapshot.timeouts.expiry(state, now);
-        let Ok(slot) = table.insert(hash, entry, now, expiry) else {
-            return Err(self.drop(DropReason::TableFull));
-        };
-        server.counts.connections.open(state.is_active());
-        server.counts.scheduled(self.worker);
-        Ok(slot)
-    }
-
-    /// Removes the connections of the next groups whose time has come.
-    fn age<E: Entry>(&mut self, table: &mut Table<E>, now: Tick, groups: usize) {
-        table.sweep(now, groups, |entry| {
-            let body = entry.body();
-            let expiry = self.snapshot.timeouts.expiry(body.state(), body.last());
-            if expiry > now {
-                return Fate::Keep(expiry);
-            }
-            self.count_closed(body);
-            self.counters.expired += 1;
-            Fate::Remove
-        });
-    }
-
-    fn count_closed(&self, body: &Body) {
-        if let Some(server) = self.snapshot.server(body.server) {
-            server.counts.connections.close(body.state().is_active());
-        }
     }
 
     fn drop(&mut self, reason: DropReason) -> Verdict {
@@ -475,7 +490,7 @@ impl Core {
     }
 }
 
-/// The key of a packet's connection, in either table.
+/// The key of a packet's entry, in either table.
 enum Key {
     V4(Key4),
     V6(Key6),
@@ -485,17 +500,12 @@ enum Key {
 fn key(headers: &Headers) -> Key {
     let Headers { protocol, src_port, dst_port, .. } = *headers;
     match headers.addresses {
-        Addresses::V4 { src, dst } => Key::V4(Key4::new(protocol, src, src_port, dst, dst_port)),
-        Addresses::V6 { src, dst } => Key::V6(Key6::new(protocol, src, src_port, dst, dst_port)),
-    }
-}
-
-/// The state of a connection after a packet of its client.
-#[inline]
-const fn after(state: State, headers: &Headers) -> State {
-    match headers.protocol {
-        Protocol::Tcp => state.after_client_only(headers.tcp_flags),
-        Protocol::Udp | Protocol::Sctp => State::Udp,
+        Addresses::V4 { src, dst } => {
+            Key::V4(Key4::new(protocol, Tuple4 { src, dst, src_port, dst_port }))
+        }
+        Addresses::V6 { src, dst } => {
+            Key::V6(Key6::new(protocol, Tuple6 { src, dst, src_port, dst_port }))
+        }
     }
 }
 

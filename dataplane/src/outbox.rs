@@ -2,17 +2,37 @@
 //! that is too long for its way, fragments that were held back. The worker
 //! copies them into buffers of its own after each burst.
 
+use crate::director::Handed;
+
 /// Packets that fit.
 const SLOTS: usize = 256;
 /// Longest frame, bytes: what a port with jumbo frames sends.
 pub const MAX_FRAME: usize = 9_728;
 
+/// Whereto a waiting frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// Out by this port.
+    Port(u8),
+    /// To the kernel, as come in by this port.
+    Kernel(u8),
+    /// To the worker that owns it.
+    Worker {
+        /// The worker's index.
+        worker: u8,
+        /// The port that it came in by.
+        port: u8,
+        /// What that worker is to know.
+        handed: Handed,
+    },
+}
+
 /// A bounded queue of frames, in memory that is allocated once.
 #[derive(Debug)]
 pub struct Outbox {
     memory: Box<[u8]>,
-    /// Port and length of each waiting frame, in order.
-    waiting: Vec<(u8, usize)>,
+    /// Destination and length of each waiting frame, in order.
+    waiting: Vec<(To, usize)>,
 }
 
 impl Default for Outbox {
@@ -29,11 +49,16 @@ impl Outbox {
     /// in at once. `None` when there is no room left, or the frame is longer
     /// than [`MAX_FRAME`].
     pub fn push(&mut self, port: u8, len: usize) -> Option<&mut [u8]> {
+        self.push_to(To::Port(port), len)
+    }
+
+    /// The same for a frame that goes elsewhere.
+    pub fn push_to(&mut self, to: To, len: usize) -> Option<&mut [u8]> {
         if self.waiting.len() == SLOTS || len > MAX_FRAME {
             return None;
         }
         let start = self.waiting.len() * MAX_FRAME;
-        self.waiting.push((port, len));
+        self.waiting.push((to, len));
         Some(&mut self.memory[start..start + len])
     }
 
@@ -42,10 +67,16 @@ impl Outbox {
         self.waiting.pop();
     }
 
-    /// The waiting frames with their ports, in order.
-    pub fn frames(&self) -> impl Iterator<Item = (u8, &[u8])> {
+    /// The waiting frames with their destinations, in order.
+    pub fn frames(&self) -> impl Iterator<Item = (To, &[u8])> {
         let slots = self.memory.chunks_exact(MAX_FRAME);
-        self.waiting.iter().zip(slots).map(|(&(port, len), slot)| (port, &slot[..len]))
+        self.waiting.iter().zip(slots).map(|(&(to, len), slot)| (to, &slot[..len]))
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether none waits.
@@ -72,7 +103,7 @@ mod tests {
         outbox.push(0, 2).unwrap().copy_from_slice(b"no");
         outbox.pop();
         let frames: Vec<_> = outbox.frames().collect();
-        assert_eq!(frames, [(1, &b"one"[..]), (0, &b"three"[..])]);
+        assert_eq!(frames, [(To::Port(1), &b"one"[..]), (To::Port(0), &b"three"[..])]);
         outbox.clear();
         assert!(outbox.is_empty());
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use hashbrown::{HashMap, HashSet};
@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::packet::headers::Addresses;
 use crate::packet::{Family, Headers, Mac, Protocol};
 use crate::scheduler::{Candidates, Scheduler, State};
+use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// What a service is known by, and what a new connection's first packet is
 /// matched with.
@@ -124,33 +125,39 @@ pub enum Method {
     Fullnat,
 }
 
-/// How tunnelled packets are wrapped.
+/// What stands between the outer IP header and the client's packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encapsulation {
-    /// IP in IP (RFC 2003, RFC 2473, RFC 4213).
+    /// Nothing.
     Ipip,
-    /// Generic UDP encapsulation.
+    /// UDP and four bytes of GUE (draft-ietf-intarea-gue, variant 0), to the
+    /// server's `port`.
     Gue {
-        /// The server's UDP port.
+        /// UDP destination port.
         port: u16,
-        /// Its checksums.
+        /// What is summed.
         checksum: GueChecksum,
     },
-    /// Generic routing encapsulation (RFC 2784).
+    /// GRE (RFC 2784), with its checksum or without.
     Gre {
-        /// Whether the GRE header has one.
+        /// Whether there is a checksum (`--tun-csum`).
         checksum: bool,
     },
 }
 
-/// Checksum mode of a GUE tunnel.
+/// How the payload of GUE is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GueChecksum {
-    /// The outer UDP checksum is 0.
+    /// `--tun-nocsum`: the UDP checksum is 0, under IPv6 too (RFC 6935).
     None,
-    /// The outer UDP checksum is filled in.
+    /// `--tun-csum`: the UDP checksum.
     Full,
-    /// Remote checksum offload.
+    /// `--tun-remcsum`: the UDP checksum, and the server's is the work of
+    /// summing the inner packet if the sender has not done it. The kernel
+    /// leaves that to the server for packets only whose checksum its own host
+    /// left to the NIC. A packet from a wire comes with its checksum, so on the
+    /// wire this is the same as [`Self::Full`], in the kernel and here: a plain
+    /// GUE header.
     Remote,
 }
 
@@ -259,7 +266,10 @@ pub fn endpoints(addresses: &Addresses) -> (IpAddr, IpAddr) {
 /// The NAT services whose servers' packets are replies to be translated, by
 /// the source of such packets.
 #[derive(Debug, Clone, Default)]
-pub struct NatSources(HashMap<(Protocol, IpAddr, u16), Vec<NatSource>>);
+pub struct NatSources {
+    by_source: HashMap<(Protocol, IpAddr, u16), Vec<NatSource>>,
+    addresses: HashSet<IpAddr>,
+}
 
 /// Whose replies packets from a NAT server may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,7 +291,8 @@ impl NatSources {
     /// Adds a NAT server of a service. `protocol` is that of its packets: a
     /// fwmark service is added once for each.
     pub fn add(&mut self, protocol: Protocol, server: SocketAddr, source: NatSource) {
-        let list = self.0.entry((protocol, server.ip(), server.port())).or_default();
+        self.addresses.insert(server.ip());
+        let list = self.by_source.entry((protocol, server.ip(), server.port())).or_default();
         if !list.contains(&source) {
             list.push(source);
         }
@@ -290,7 +301,13 @@ impl NatSources {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_source.is_empty()
+    }
+
+    /// Whether packets from an address may be replies, whatever their ports.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
     }
 
     /// The services whose replies packets from this address and port may be.
@@ -300,7 +317,8 @@ impl NatSources {
         address: IpAddr,
         port: u16,
     ) -> impl Iterator<Item = NatSource> {
-        let list = |port| self.0.get(&(protocol, address, port)).map_or(&[][..], Vec::as_slice);
+        let list =
+            |port| self.by_source.get(&(protocol, address, port)).map_or(&[][..], Vec::as_slice);
         list(port).iter().chain(list(0)).copied()
     }
 }
@@ -370,6 +388,9 @@ pub struct ServerCounts {
     pub connections: CachePadded<ConnectionCounts>,
     /// One per worker, by index.
     traffic: Box<[CachePadded<Traffic>]>,
+    /// What was learnt of the path MTU to the server (tunnels): bytes in the
+    /// upper half, the tick at which it is forgotten in the lower. 0 is nothing.
+    path_mtu: AtomicU64,
 }
 
 /// How many connections a server has, exact over all workers, and whether they
@@ -388,6 +409,8 @@ pub struct ConnectionCounts {
     /// The upper threshold in the upper half, the lower one in the lower.
     thresholds: AtomicU64,
     overloaded: AtomicBool,
+    /// Persistence templates.
+    templates: AtomicU32,
 }
 
 /// What one worker forwarded to a server. Written by that worker alone, so an
@@ -423,6 +446,7 @@ impl ServerCounts {
         Self {
             connections: CachePadded::default(),
             traffic: (0..workers).map(|_| CachePadded::default()).collect(),
+            path_mtu: AtomicU64::new(0),
         }
     }
 
@@ -440,6 +464,29 @@ impl ServerCounts {
         let traffic = &self.traffic[worker];
         add(&traffic.in_packets, 1);
         add(&traffic.in_bytes, bytes);
+    }
+
+    /// The path MTU to the server as far as it was learnt, bytes.
+    #[must_use]
+    #[inline]
+    pub fn path_mtu(&self, now: Tick) -> Option<u16> {
+        let learnt = self.path_mtu.load(Ordering::Relaxed);
+        (learnt != 0 && now.0 < learnt as u32).then_some((learnt >> 32) as u16)
+    }
+
+    /// Takes note of what a router says about the path MTU to the server, and
+    /// gives what is believed of it. Less than the kernel believes
+    /// (`net.ipv4.route.min_pmtu`; the least of IPv6) is taken for that: a
+    /// forged error would otherwise multiply packets. It is forgotten after
+    /// `net.ipv4.route.mtu_expires`, ten minutes.
+    pub fn learn_path_mtu(&self, now: Tick, mtu: u32, ipv4: bool) -> u16 {
+        const LEAST: (u32, u32) = (552, 1280);
+        const SECONDS: u32 = 600;
+        let least = if ipv4 { LEAST.0 } else { LEAST.1 };
+        let mtu = mtu.clamp(least, u16::MAX.into());
+        let until = now.plus(SECONDS * TICKS_PER_SECOND);
+        self.path_mtu.store((u64::from(mtu) << 32) | u64::from(until.0), Ordering::Relaxed);
+        mtu as u16
     }
 
     /// Counts a connection that `worker` schedules.
@@ -484,6 +531,22 @@ impl ConnectionCounts {
             let difference = one(to_active).wrapping_sub(one(from_active));
             self.counts.fetch_add(difference, Ordering::Relaxed);
         }
+    }
+
+    /// A persistence template names the server.
+    pub fn add_template(&self) {
+        self.templates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It does no longer.
+    pub fn remove_template(&self) {
+        self.templates.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Persistence templates that name the server.
+    #[must_use]
+    pub fn templates(&self) -> u32 {
+        self.templates.load(Ordering::Relaxed)
     }
 
     /// Active and inactive connections.

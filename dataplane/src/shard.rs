@@ -11,6 +11,8 @@
 //! serves to spread work only, never to place connections in a table. The
 //! pattern is random, so that nobody outside can aim at one worker.
 
+use std::net::IpAddr;
+
 use crate::packet::headers::Addresses;
 
 /// Length of the key given to NICs, bytes: enough for two IPv6 addresses and
@@ -101,6 +103,24 @@ impl Shard {
         (u32::from(half) << 16) | u32::from(half)
     }
 
+    /// What the hashes of packets to a service and of their answers from a
+    /// NAT server differ by: the answer's is the other one XOR this, whoever
+    /// the client is.
+    #[must_use]
+    pub fn constant(&self, vip: IpAddr, vport: u16, server: IpAddr, port: u16) -> u32 {
+        let addresses = match (vip, server) {
+            (IpAddr::V4(vip), IpAddr::V4(server)) => {
+                Addresses::V4 { src: vip.to_bits(), dst: server.to_bits() }
+            }
+            (IpAddr::V6(vip), IpAddr::V6(server)) => {
+                Addresses::V6 { src: vip.octets(), dst: server.octets() }
+            }
+            // NAT does not change the family.
+            _ => return 0,
+        };
+        self.hash(&addresses, vport, port)
+    }
+
     /// The worker that owns what has this hash.
     #[must_use]
     #[inline]
@@ -166,6 +186,19 @@ mod tests {
         let there = Addresses::V4 { src: 0x0a00_0001, dst: 0x0a00_0002 };
         let back = Addresses::V4 { src: 0x0a00_0002, dst: 0x0a00_0001 };
         assert_eq!(shard.hash(&there, 1000, 80), shard.hash(&back, 80, 1000));
+    }
+
+    #[test]
+    fn a_constant_leads_from_an_answer_to_its_question() {
+        let shard = Shard::new(0x6d5a, 4, 128);
+        let [vip, server]: [IpAddr; 2] = ["192.168.1.100", "10.0.0.31"].map(|a| a.parse().unwrap());
+        let constant = shard.constant(vip, 80, server, 8080);
+        for client in 0..1000u32 {
+            let port = (client * 7) as u16;
+            let there = Addresses::V4 { src: client << 8, dst: 0xc0a8_0164 };
+            let back = Addresses::V4 { src: 0x0a00_001f, dst: client << 8 };
+            assert_eq!(shard.hash(&back, 8080, port) ^ constant, shard.hash(&there, port, 80));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::conn::Timeouts;
 use crate::fib::Fib;
 use crate::packet::Mac;
 use crate::service::{NatSources, Server, Services};
+use crate::time::Tick;
 
 /// Everything that forwarding needs to know. The registry builds one after each
 /// change and shares with the last what did not change.
@@ -29,8 +30,25 @@ pub struct Snapshot {
     pub nat_sources: Arc<NatSources>,
     /// Local addresses of FULLNAT by number, the number that connections keep.
     pub locals: Arc<[IpAddr]>,
+    /// First and last local port of FULLNAT.
+    pub local_ports: LocalPorts,
     /// The kernel's sysctls of the same names.
     pub settings: Settings,
+    /// What the clock of the day said at tick 0, milliseconds since midnight
+    /// UT: the timestamps of IPv4 options.
+    pub day: u32,
+}
+
+/// First and last local port of FULLNAT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalPorts(pub u16, pub u16);
+
+impl Default for LocalPorts {
+    /// Below those that the kernel gives its own connections
+    /// (`net.ipv4.ip_local_port_range`).
+    fn default() -> Self {
+        Self(1024, 32_767)
+    }
 }
 
 /// What the kernel has as `net.ipv4.vs.*`, with the same names and defaults.
@@ -71,6 +89,25 @@ impl Default for Settings {
 }
 
 impl Snapshot {
+    /// The director's own address on a port.
+    #[must_use]
+    pub fn port_address(&self, port: u8, ipv4: bool) -> Option<IpAddr> {
+        let port = self.ports.get(usize::from(port))?;
+        if ipv4 {
+            port.address4.map(|address| IpAddr::V4(address.into()))
+        } else {
+            port.address6.map(|address| IpAddr::V6(address.into()))
+        }
+    }
+
+    /// Milliseconds since midnight UT.
+    #[must_use]
+    pub fn milliseconds_of_day(&self, now: Tick) -> u32 {
+        const DAY: u64 = 24 * 3600 * 1000;
+        let now = now.millis_since(Tick(0)) + u64::from(self.day);
+        (now % DAY) as u32
+    }
+
     /// A server by number.
     #[must_use]
     #[inline]

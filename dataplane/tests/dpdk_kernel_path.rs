@@ -50,7 +50,7 @@ fn a_removed_tap_is_survived_at_rest() {
     // To a tap that is gone: counted, and the others go on.
     let mut mbuf = pool.alloc().unwrap();
     assert!(mbuf.append(&[0; 60]));
-    worker.punt.push(Parcel { mbuf, port: 1 }).unwrap();
+    worker.punt.push(Parcel::new(mbuf, 1)).unwrap();
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(counters.to_kernel_failed.load(Ordering::Relaxed), 1);
     asks_and_is_answered(&pool, &mut worker);
@@ -75,10 +75,10 @@ fn asks_and_is_answered(pool: &Pool, worker: &mut WorkerRings) {
     .concat();
     let mut mbuf = pool.alloc().unwrap();
     assert!(mbuf.append(&question));
-    worker.punt.push(Parcel { mbuf, port: 0 }).unwrap();
+    worker.punt.push(Parcel::new(mbuf, 0)).unwrap();
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
-        let Ok(Parcel { mbuf, port }) = worker.inject.pop() else { continue };
+        let Ok(Parcel { mbuf, port, .. }) = worker.inject.pop() else { continue };
         let data = mbuf.data();
         if port == 0 && data.len() >= 42 && data[12..14] == [8, 6] && data[20..22] == [0, 2] {
             return;

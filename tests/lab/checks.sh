@@ -16,8 +16,8 @@ dropped() { # REASON
 # Invariant 2 of the design: on every worker, what came went somewhere.
 packets_add_up() {
     worker_counters | jq -e 'all(.[];
-        .rx + .taken_over + .injected
-        == .tx + .punted + .handed_off + ([.drops[].count] | add // 0))' >/dev/null
+        .rx + .taken_over + .injected + .generated
+        == .tx + .punted + .handed_off + .held + ([.drops[].count] | add // 0))' >/dev/null
 }
 
 # The number that the device's queues hold at rest: the same five times in a row,

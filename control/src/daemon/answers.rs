@@ -78,12 +78,16 @@ fn worker_counters(counters: &dataplane::counters::Counters, core: u32) -> Worke
         rx: counters.rx,
         taken_over: counters.taken_over,
         injected: counters.injected,
+        generated: counters.generated,
         tx: counters.tx,
         punted: counters.punted,
         handed_off: counters.handed_off,
+        held: counters.held,
         drops: drops.collect(),
         connections: counters.connections,
         expired: counters.expired,
+        recycled: counters.recycled,
+        stateless: counters.stateless,
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use dataplane::packet::{self, Tuple4, Tuple6};
 use dataplane::time::{Clock, Tick};
 use dataplane::update::{ConnectionKey, ConnectionRow};
 
@@ -95,16 +96,26 @@ fn connection(
     let (protocol, client, virtual_address) = match row.key {
         ConnectionKey::V4(key) => {
             let address = |ip: u32, port| SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), port);
-            (key.protocol(), address(key.cip, key.cport), address(key.vip, key.vport))
+            {
+                let Tuple4 { src, dst, src_port, dst_port } = key.tuple;
+                (key.protocol(), address(src, src_port), address(dst, dst_port))
+            }
         }
         ConnectionKey::V6(key) => {
             let address =
                 |ip: [u8; 16], port| SocketAddr::new(IpAddr::V6(Ipv6Addr::from(ip)), port);
-            (key.protocol(), address(key.cip, key.cport), address(key.vip, key.vport))
+            {
+                let Tuple6 { src, dst, src_port, dst_port } = key.tuple;
+                (key.protocol(), address(src, src_port), address(dst, dst_port))
+            }
         }
     };
     Some(Connection {
-        protocol: if protocol == 6 { Protocol::Tcp } else { Protocol::Udp },
+        protocol: match packet::Protocol::from_number(protocol)? {
+            packet::Protocol::Tcp => Protocol::Tcp,
+            packet::Protocol::Udp => Protocol::Udp,
+            packet::Protocol::Sctp => Protocol::Sctp,
+        },
         state: row.state.name().into(),
         expires_ms: row.expiry.millis_since(now),
         client,

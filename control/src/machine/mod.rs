@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use dataplane::conn::HashKey;
+use dataplane::conn::persistence::Templates;
 use dataplane::director::{Director, DirectorConfig};
 use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings;
@@ -16,6 +17,7 @@ use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
 use dataplane::dpdk::{
     Eal, EalConfig, HEADROOM, HugePages, Pool, Port, PortConfig, PortInfo, RssConfig, RssState, Tap,
 };
+use dataplane::icmp::IcmpLimits;
 use dataplane::punt::PuntLimits;
 use dataplane::shard::{DEFAULT_RETA, Shard};
 use dataplane::time::Clock;
@@ -253,6 +255,9 @@ impl OpenPort {
     }
 }
 
+/// Persistence templates that there is room for.
+const TEMPLATES: usize = 100_000;
+
 type Parts = (Vec<ControlEnd>, Vec<Worker>, rings::KernelRings);
 
 fn make_workers(
@@ -262,6 +267,9 @@ fn make_workers(
     clock: Clock,
 ) -> Result<Parts, String> {
     let hash_key = HashKey::random();
+    let templates = Templates::new(TEMPLATES, HashKey::random())
+        .map_err(|error| format!("persistence templates: {error}"))?;
+    let templates = Arc::new(templates);
     let (worker_rings, kernel_rings) = rings::connect(config.director.cores.len());
     let mut links = Vec::new();
     let mut workers = Vec::new();
@@ -280,6 +288,9 @@ fn make_workers(
                 tcp: config.punt.tcp,
                 other: config.punt.other,
             },
+            icmp_limits: IcmpLimits::default(),
+            templates: Arc::clone(&templates),
+            random: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), index) as u32,
         };
         let director = Director::new(director, link).map_err(|error| {
             format!(
@@ -312,6 +323,7 @@ fn worker_ports(ports: &[OpenPort], queue: u16) -> Result<Vec<WorkerPort>, Strin
         Ok(WorkerPort {
             rx: open.port.rx_queue(queue)?,
             tx: open.port.tx_queue(queue)?,
+            pool: open.pool.clone(),
             trust_rss: matches!(open.port.rss(), RssState::Programmed { .. }),
         })
     };

@@ -57,7 +57,7 @@ fn choose(service: &Service) -> Option<u32> {
     let request = scheduler::Request {
         client: "192.168.1.12".parse().unwrap(),
         client_port: 5000,
-        destination: service.key.vip,
+        destination: IpAddr::from([192, 168, 1, 100]),
         now: dataplane::time::Tick::from_secs(1),
     };
     service.scheduler.choose(&service.state, &service.candidates, &request)

@@ -22,8 +22,10 @@ use control::ipvsadm::{self, Streams};
 use control::registry::Registry;
 use control::server::Access;
 use dataplane::conn::HashKey;
+use dataplane::conn::persistence::Templates;
 use dataplane::counters::Counters;
 use dataplane::director::{Director, DirectorConfig, Source, Verdict};
+use dataplane::icmp::IcmpLimits;
 use dataplane::packet::Frame;
 use dataplane::punt::PuntLimits;
 use dataplane::shard::Shard;
@@ -216,6 +218,9 @@ fn director(worker: usize, shard: &Arc<Shard>, link: WorkerEnd) -> Director {
         connections: CONNECTIONS as usize,
         hash_key: HashKey::new([1, 2, 3]),
         punt_limits: PuntLimits::default(),
+        icmp_limits: IcmpLimits::default(),
+        templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
+        random: 0,
     };
     Director::new(config, link).unwrap()
 }
@@ -250,7 +255,7 @@ fn count(counters: &mut Counters, verdict: Verdict) {
         Verdict::Send { .. } => counters.tx += 1,
         Verdict::Punt => counters.punted += 1,
         Verdict::Handoff { .. } => counters.handed_off += 1,
-        Verdict::Drop(_) => {}
+        Verdict::Absorbed | Verdict::Drop(_) => {}
     }
 }
 

@@ -1,20 +1,33 @@
 //! What a connection's entry holds: fixed 64-byte layouts, one cache line, that
 //! name servers by stable number and never by pointer.
+//!
+//! A connection has one entry, found by its client's packets. One whose
+//! server's packets pass the director too (NAT, FULLNAT) has two, which know
+//! each other: the second is found by the server's packets. Each direction
+//! touches its own entry alone, unless the state changes.
 
 use bytemuck::Zeroable;
 
 use super::hash::HashKey;
 use super::state::State;
-use crate::packet::Protocol;
+use super::table::Slot;
+use super::tables::Place;
+use crate::packet::{Family, Protocol, Tuple, Tuple4, Tuple6};
 use crate::time::Tick;
 
 /// An entry of a connection table. Implemented by [`Entry4`] and [`Entry6`].
 pub trait Entry: Zeroable + Copy {
-    /// What finds it: the client's packets' addresses, ports and protocol.
+    /// What finds it: addresses, ports and protocol of the packets.
     type Key: Copy + Eq + std::fmt::Debug;
+
+    /// The family of the packets.
+    const FAMILY: Family;
 
     /// The entry's key.
     fn key(&self) -> Self::Key;
+
+    /// Addresses and ports of the packets.
+    fn tuple(key: &Self::Key) -> Tuple;
 
     /// The table hash of a key.
     fn hash(key: &Self::Key, with: &HashKey) -> u64;
@@ -25,8 +38,11 @@ pub trait Entry: Zeroable + Copy {
     /// The same, for changing.
     fn body_mut(&mut self) -> &mut Body;
 
-    /// A new connection.
+    /// A new entry.
     fn new(key: Self::Key, body: Body) -> Self;
+
+    /// Where an entry of this kind is.
+    fn place(slot: Slot) -> Place;
 }
 
 /// The part of an entry that both families share.
@@ -35,18 +51,61 @@ pub trait Entry: Zeroable + Copy {
 pub struct Body {
     /// The real server's number in the snapshot.
     pub server: u32,
-    /// Tick of the last packet.
+    /// Tick of the last packet of this direction.
     last: u32,
+    /// Slot of the other direction's entry plus one; 0 is none.
+    twin: u32,
+    /// Of the client's entry: the number of the persistence template's slot, 0
+    /// is none. Unused in the server's.
+    template: u32,
+    /// Of the client's entry: the local port (upper half) and the number of the
+    /// local address (FULLNAT). Of the server's entry: the client's initial
+    /// sequence number.
+    detail: u32,
+    /// Difference that the rewrite makes to the TCP or UDP checksum.
+    pub l4_delta: u16,
     /// [`State`] as a number.
     state: u8,
-    reserved: [u8; 3],
+    flags: u8,
 }
+
+/// The entry is found by the server's packets.
+const REPLY: u8 = 1;
+/// The twin is of the other family.
+const MIXED: u8 = 2;
+/// The server has acknowledged the PROXY header.
+const PROXY_ACKED: u8 = 4;
 
 impl Body {
     /// The body of a connection to `server`, first seen now.
     #[must_use]
     pub const fn new(server: u32, state: State, now: Tick) -> Self {
-        Self { server, last: now.0, state: state as u8, reserved: [0; 3] }
+        Self {
+            server,
+            last: now.0,
+            twin: 0,
+            template: 0,
+            detail: 0,
+            l4_delta: 0,
+            state: state as u8,
+            flags: 0,
+        }
+    }
+
+    /// The body of the same connection for its server's packets.
+    #[must_use]
+    pub const fn for_replies(mut self) -> Self {
+        self.flags |= REPLY;
+        self.template = 0;
+        self.detail = 0;
+        self
+    }
+
+    /// Whether the entry is found by the server's packets.
+    #[must_use]
+    #[inline]
+    pub const fn is_reply(&self) -> bool {
+        self.flags & REPLY != 0
     }
 
     /// The connection's state.
@@ -61,7 +120,7 @@ impl Body {
         self.state = state as u8;
     }
 
-    /// When the last packet came.
+    /// When the last packet of this direction came.
     #[must_use]
     #[inline]
     pub const fn last(&self) -> Tick {
@@ -72,20 +131,84 @@ impl Body {
     pub const fn set_last(&mut self, now: Tick) {
         self.last = now.0;
     }
+
+    /// Where the other direction's entry is; `family` is that of this one.
+    #[must_use]
+    #[inline]
+    pub const fn twin(&self, family: Family) -> Option<Place> {
+        if self.twin == 0 {
+            return None;
+        }
+        let slot = Slot::from_number(self.twin - 1);
+        Some(match (family, self.flags & MIXED != 0) {
+            (Family::V4, false) | (Family::V6, true) => Place::V4(slot),
+            (Family::V6, false) | (Family::V4, true) => Place::V6(slot),
+        })
+    }
+
+    /// Notes where the other direction's entry is.
+    pub const fn set_twin(&mut self, family: Family, twin: Place) {
+        let (slot, mixed) = match (family, twin) {
+            (Family::V4, Place::V4(slot)) | (Family::V6, Place::V6(slot)) => (slot, 0),
+            (Family::V4, Place::V6(slot)) | (Family::V6, Place::V4(slot)) => (slot, MIXED),
+        };
+        self.twin = slot.number() + 1;
+        self.flags = (self.flags & !MIXED) | mixed;
+    }
+
+    /// The number of the persistence template's slot that the connection was
+    /// opened by; 0 is none.
+    #[must_use]
+    pub const fn template(&self) -> u32 {
+        self.template
+    }
+
+    /// Notes the template.
+    pub const fn set_template(&mut self, slot: u32) {
+        self.template = slot;
+    }
+
+    /// The local port, and the number of the local address, of the client's
+    /// entry of a FULLNAT connection.
+    #[must_use]
+    pub const fn local(&self) -> (u16, u16) {
+        ((self.detail >> 16) as u16, self.detail as u16)
+    }
+
+    /// Notes the local port and the number of the local address.
+    pub const fn set_local(&mut self, port: u16, number: u16) {
+        self.detail = ((port as u32) << 16) | number as u32;
+    }
+
+    /// The client's initial sequence number, in the server's entry.
+    #[must_use]
+    pub const fn initial_sequence(&self) -> u32 {
+        self.detail
+    }
+
+    /// Notes the client's initial sequence number.
+    pub const fn set_initial_sequence(&mut self, sequence: u32) {
+        self.detail = sequence;
+    }
+
+    /// Whether the server has acknowledged the PROXY header.
+    #[must_use]
+    pub const fn proxy_acked(&self) -> bool {
+        self.flags & PROXY_ACKED != 0
+    }
+
+    /// Notes that it has.
+    pub const fn set_proxy_acked(&mut self) {
+        self.flags |= PROXY_ACKED;
+    }
 }
 
-/// The key of an IPv4 connection; addresses and ports as numbers.
+/// The key of an IPv4 entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable)]
 #[repr(C)]
 pub struct Key4 {
-    /// Client address.
-    pub cip: u32,
-    /// Virtual address.
-    pub vip: u32,
-    /// Client port.
-    pub cport: u16,
-    /// Virtual port.
-    pub vport: u16,
+    /// Addresses and ports of the packets.
+    pub tuple: Tuple4,
     /// IP protocol number. Wider than its byte so that the key has no padding.
     protocol: u32,
 }
@@ -93,8 +216,9 @@ pub struct Key4 {
 impl Key4 {
     /// A key.
     #[must_use]
-    pub const fn new(protocol: Protocol, cip: u32, cport: u16, vip: u32, vport: u16) -> Self {
-        Self { cip, vip, cport, vport, protocol: protocol as u32 }
+    #[inline]
+    pub const fn new(protocol: Protocol, tuple: Tuple4) -> Self {
+        Self { tuple, protocol: protocol as u32 }
     }
 
     /// The IP protocol number.
@@ -104,70 +228,75 @@ impl Key4 {
     }
 }
 
-/// An IPv4 connection.
+/// An IPv4 entry.
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Entry4 {
     key: Key4,
     body: Body,
-    /// Room for the rewrite of NAT and FULLNAT.
-    reserved: [u64; 4],
+    /// What NAT and FULLNAT make of addresses and ports, in the same family.
+    pub to: Tuple4,
+    /// Difference that this makes to the IPv4 header checksum.
+    pub ip_delta: u16,
+    reserved: [u16; 5],
 }
 
 impl Entry for Entry4 {
     type Key = Key4;
+    const FAMILY: Family = Family::V4;
 
     #[inline]
     fn key(&self) -> Key4 {
         self.key
     }
 
+    fn tuple(key: &Key4) -> Tuple {
+        Tuple::V4(key.tuple)
+    }
+
     #[inline]
     fn hash(key: &Key4, with: &HashKey) -> u64 {
-        let addresses = (u64::from(key.cip) << 32) | u64::from(key.vip);
-        let ports = (u64::from(key.cport) << 16) | u64::from(key.vport);
+        let Tuple4 { src, dst, src_port, dst_port } = key.tuple;
+        let addresses = (u64::from(src) << 32) | u64::from(dst);
+        let ports = (u64::from(src_port) << 16) | u64::from(dst_port);
         with.hash2(addresses, ports | (u64::from(key.protocol) << 32))
     }
 
+    #[inline]
     fn body(&self) -> &Body {
         &self.body
     }
 
+    #[inline]
     fn body_mut(&mut self) -> &mut Body {
         &mut self.body
     }
 
     fn new(key: Key4, body: Body) -> Self {
-        Self { key, body, reserved: [0; 4] }
+        Self { key, body, to: Tuple4::zeroed(), ip_delta: 0, reserved: [0; 5] }
+    }
+
+    #[inline]
+    fn place(slot: Slot) -> Place {
+        Place::V4(slot)
     }
 }
 
-/// The key of an IPv6 connection; addresses in wire order, ports as numbers.
+/// The key of an IPv6 entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable)]
 #[repr(C)]
 pub struct Key6 {
-    /// Client address.
-    pub cip: [u8; 16],
-    /// Virtual address.
-    pub vip: [u8; 16],
-    /// Client port.
-    pub cport: u16,
-    /// Virtual port.
-    pub vport: u16,
+    /// Addresses and ports of the packets.
+    pub tuple: Tuple6,
     protocol: u32,
 }
 
 impl Key6 {
     /// A key.
     #[must_use]
-    pub const fn new(
-        protocol: Protocol,
-        cip: [u8; 16],
-        cport: u16,
-        vip: [u8; 16],
-        vport: u16,
-    ) -> Self {
-        Self { cip, vip, cport, vport, protocol: protocol as u32 }
+    #[inline]
+    pub const fn new(protocol: Protocol, tuple: Tuple6) -> Self {
+        Self { tuple, protocol: protocol as u32 }
     }
 
     /// The IP protocol number.
@@ -177,49 +306,62 @@ impl Key6 {
     }
 }
 
-/// An IPv6 connection.
+/// An IPv6 entry. What NAT and FULLNAT make of the addresses comes from the
+/// server's record, or from the twin.
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Entry6 {
     key: Key6,
     body: Body,
-    /// Room for the rewrite of NAT and FULLNAT, whose addresses come from the
-    /// server's record.
-    reserved: [u32; 3],
 }
 
 impl Entry for Entry6 {
     type Key = Key6;
+    const FAMILY: Family = Family::V6;
 
     #[inline]
     fn key(&self) -> Key6 {
         self.key
     }
 
-    #[inline]
-    fn hash(key: &Key6, with: &HashKey) -> u64 {
-        let [cip_high, cip_low] = halves(&key.cip);
-        let [vip_high, vip_low] = halves(&key.vip);
-        let ports = (u64::from(key.cport) << 16) | u64::from(key.vport);
-        with.hash5([cip_high, cip_low, vip_high, vip_low, ports | (u64::from(key.protocol) << 32)])
+    fn tuple(key: &Key6) -> Tuple {
+        Tuple::V6(key.tuple)
     }
 
+    #[inline]
+    fn hash(key: &Key6, with: &HashKey) -> u64 {
+        let Tuple6 { src, dst, src_port, dst_port } = &key.tuple;
+        let [src_high, src_low] = halves(src);
+        let [dst_high, dst_low] = halves(dst);
+        let ports = (u64::from(*src_port) << 16) | u64::from(*dst_port);
+        with.hash5([src_high, src_low, dst_high, dst_low, ports | (u64::from(key.protocol) << 32)])
+    }
+
+    #[inline]
     fn body(&self) -> &Body {
         &self.body
     }
 
+    #[inline]
     fn body_mut(&mut self) -> &mut Body {
         &mut self.body
     }
 
     fn new(key: Key6, body: Body) -> Self {
-        Self { key, body, reserved: [0; 3] }
+        Self { key, body }
+    }
+
+    #[inline]
+    fn place(slot: Slot) -> Place {
+        Place::V6(slot)
     }
 }
 
+#[inline]
 fn halves(address: &[u8; 16]) -> [u64; 2] {
     let value = u128::from_ne_bytes(*address);
     [(value >> 64) as u64, value as u64]
 }
 
 const _: () = assert!(size_of::<Entry4>() == 64 && size_of::<Entry6>() == 64);
+const _: () = assert!(size_of::<Body>() == 24);

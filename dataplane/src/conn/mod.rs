@@ -1,7 +1,7 @@
 //! The connection table: layout, states, ageing.
 //!
 //! One [`table::Table`] per worker and address family, touched by that worker
-//! alone. [`memory`] owns the raw memory and is the one module of the packet
+//! alone; [`tables`] are a worker's two. [`memory`] owns the raw memory and is the one module of the packet
 //! logic with `unsafe`; [`entry`] says what an entry holds; [`state`] is the
 //! TCP state machine and the timeouts; [`hash`] the keyed table hash;
 //! [`ageing`] the pace of the sweep. [`persistence`] is the one table that
@@ -15,8 +15,10 @@ pub mod memory;
 pub mod persistence;
 pub mod state;
 pub mod table;
+pub mod tables;
 
 pub use entry::{Entry, Entry4, Entry6, Key4, Key6};
 pub use hash::HashKey;
 pub use state::{State, Timeouts};
 pub use table::{Slot, Table, TableFull};
+pub use tables::{Place, Tabled, Tables};

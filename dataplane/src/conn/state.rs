@@ -1,6 +1,7 @@
 //! Connection states, the TCP state machine, and timeouts.
 
 use crate::packet::headers::tcp;
+use crate::packet::{Headers, Protocol};
 use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// The state of a connection, with the names that ipvsadm shows.
@@ -74,11 +75,103 @@ impl State {
         matches!(self, Self::Established | Self::SynSent | Self::SynRecv)
     }
 
+    /// Whether the client has not yet answered: what a flood of SYNs leaves
+    /// behind, and what makes room first when a table is full.
+    #[must_use]
+    pub const fn is_half_open(self) -> bool {
+        matches!(self, Self::None | Self::SynSent | Self::SynRecv)
+    }
+
     /// Whether a SYN on the same tuple begins a new connection, which is
     /// scheduled anew (`conn_reuse_mode=1`, the kernel's default).
     #[must_use]
     pub const fn is_reusable(self) -> bool {
         matches!(self, Self::TimeWait | Self::Close)
+    }
+
+    /// The state after a TCP packet from the client, where both sides' packets
+    /// pass the director (NAT, FULLNAT). As in the kernel but for packets with
+    /// none of the four flags, which it takes for a breach of the protocol too.
+    #[must_use]
+    pub const fn after_client(self, flags: u8) -> Self {
+        use State::*;
+        if flags & (tcp::RST | tcp::SYN) != 0 {
+            return self.after_client_only(flags);
+        }
+        if flags & tcp::FIN != 0 {
+            return match self {
+                None => Close,
+                Established => CloseWait,
+                SynRecv | FinWait => TimeWait,
+                other => other,
+            };
+        }
+        if flags & tcp::ACK != 0 {
+            return match self {
+                None | SynRecv => Established,
+                LastAck => Close,
+                other => other,
+            };
+        }
+        Close
+    }
+
+    /// The state after a TCP packet from the server.
+    #[must_use]
+    pub const fn after_server(self, flags: u8) -> Self {
+        use State::*;
+        if flags & tcp::RST != 0 {
+            return match self {
+                TimeWait => TimeWait,
+                SynSent => SynSent,
+                _ => Close,
+            };
+        }
+        if flags & tcp::SYN != 0 {
+            return match self {
+                Established => Established,
+                SynRecv => SynRecv,
+                _ => SynSent,
+            };
+        }
+        if flags & tcp::FIN != 0 {
+            return match self {
+                None | SynRecv | CloseWait => TimeWait,
+                Established => FinWait,
+                other => other,
+            };
+        }
+        if flags & tcp::ACK != 0 {
+            return match self {
+                None | SynRecv => Established,
+                other => other,
+            };
+        }
+        Close
+    }
+
+    /// The state after a packet from the client; `two_sided` where the server's
+    /// packets pass the director as well.
+    #[must_use]
+    #[inline]
+    pub fn after_client_packet(self, two_sided: bool, headers: &Headers) -> Self {
+        match headers.protocol {
+            Protocol::Tcp if headers.later_fragment => self,
+            Protocol::Tcp if two_sided => self.after_client(headers.tcp_flags),
+            Protocol::Tcp => self.after_client_only(headers.tcp_flags),
+            Protocol::Udp | Protocol::Sctp => Self::Udp,
+        }
+    }
+
+    /// The state after a packet from the server.
+    #[must_use]
+    #[inline]
+    pub fn after_server_packet(self, headers: &Headers) -> Self {
+        match headers.protocol {
+            Protocol::Tcp if headers.later_fragment => self,
+            Protocol::Tcp => self.after_server(headers.tcp_flags),
+            Protocol::Udp | Protocol::Sctp => Self::Udp,
+        }
     }
 
     /// The state after a TCP packet from the client, where the server's
@@ -192,6 +285,50 @@ mod tests {
         assert_eq!(run(&[SYN, ACK, SYN]), State::Established);
         assert_eq!(run(&[SYN, ACK, FIN | ACK, SYN]), State::SynRecv);
         assert_eq!(run(&[SYN, ACK, 0]), State::Close);
+    }
+
+    /// Lives under NAT: `c` a packet of the client, `s` one of the server, with
+    /// the kernel's states after each.
+    #[test]
+    fn two_sided_lives() {
+        use State::*;
+        for (packets, states) in [
+            ("cS sSA cA", &[SynRecv, SynRecv, Established][..]),
+            (
+                "cS sSA cA cFA sA sFA cA",
+                &[SynRecv, SynRecv, Established, CloseWait, CloseWait, TimeWait, TimeWait],
+            ),
+            (
+                "cS sSA cA sFA cA cFA sA",
+                &[SynRecv, SynRecv, Established, FinWait, FinWait, TimeWait, TimeWait],
+            ),
+            ("cS sSA cA cR", &[SynRecv, SynRecv, Established, Close]),
+            ("cS sSA cA sR", &[SynRecv, SynRecv, Established, Close]),
+            ("cS sRA", &[SynRecv, Close]),
+            ("cS sSA sSA", &[SynRecv, SynRecv, SynRecv]),
+        ] {
+            let mut state = None;
+            let after: Vec<_> = packets
+                .split(' ')
+                .map(|packet| {
+                    let (side, letters) = packet.split_at(1);
+                    let flags = letters.bytes().fold(0, |bits, letter| {
+                        bits | match letter {
+                            b'S' => SYN,
+                            b'A' => ACK,
+                            b'F' => FIN,
+                            _ => RST,
+                        }
+                    });
+                    state = match side {
+                        "c" => state.after_client(flags),
+                        _ => state.after_server(flags),
+                    };
+                    state
+                })
+                .collect();
+            assert_eq!(after, states, "{packets}");
+        }
     }
 
     #[test]

@@ -37,6 +37,8 @@ const SLOT_BITS: u16 = 0x7fff;
 const MAX_PROBES: usize = 32;
 /// Groups that a sweep looks at by their entries at most: 20 µs of cache misses.
 const OUTDATED_STEP: usize = 64;
+/// Groups in which a full table looks for a connection to give up: 60 entries.
+const VICTIM_GROUPS: usize = 4;
 /// Ticks in a unit of the deadline byte: 8 s.
 const DEADLINE_UNIT: u32 = 64;
 /// The furthest deadline, in units. Bytes compare as signed differences, so it
@@ -87,6 +89,18 @@ impl Slot {
         Self((group * SLOTS + slot) as u32)
     }
 
+    /// Its number, below 2^31.
+    #[must_use]
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The slot with this number.
+    #[must_use]
+    pub(super) const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     fn group(self) -> usize {
         self.0 as usize / SLOTS
     }
@@ -115,13 +129,25 @@ pub struct Table<E: Entry> {
     outdated: usize,
 }
 
-/// What [`Table::sweep`] is to do with a connection whose deadline has passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It is over: remove it.
-    Remove,
-    /// It lives until this tick, unless a packet comes.
-    Keep(Tick),
+/// Connections of a group whose deadline has passed.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    group: usize,
+    slots: u16,
+}
+
+impl Iterator for Due {
+    type Item = Slot;
+
+    #[inline]
+    fn next(&mut self) -> Option<Slot> {
+        if self.slots == 0 {
+            return None;
+        }
+        let slot = self.slots.trailing_zeros() as usize;
+        self.slots &= self.slots - 1;
+        Some(Slot::of(self.group, slot))
+    }
 }
 
 impl<E: Entry> Table<E> {
@@ -313,31 +339,56 @@ impl<E: Entry> Table<E> {
         self.groups[slot.group()].deadlines[slot.index()] = deadline(now, expiry);
     }
 
-    /// Looks at the next `count` groups for connections that are over. `fate`
-    /// decides about each whose deadline has passed; what it removes is gone
-    /// when it returns. A call may see the same connection again after
-    /// [`Table::group_count`] groups.
-    pub fn sweep(&mut self, now: Tick, count: usize, mut fate: impl FnMut(&E) -> Fate) {
-        let coarse = (now.0 / DEADLINE_UNIT) as u8;
-        let most = if self.outdated > 0 { OUTDATED_STEP } else { self.groups.len() };
-        for _ in 0..count.min(most) {
-            let group = self.cursor;
-            self.cursor = self.next(group);
-            let mut due = if self.outdated > 0 {
-                self.outdated -= 1;
-                self.groups[group].used()
-            } else {
-                self.groups[group].due(coarse)
-            };
-            while due != 0 {
-                let slot = Slot::of(group, due.trailing_zeros() as usize);
-                due &= due - 1;
-                match fate(&self.entries[slot.0 as usize]) {
-                    Fate::Remove => self.remove(slot),
-                    Fate::Keep(expiry) => self.set_expiry(slot, now, expiry),
+    /// Goes on to the next group, and names its connections whose deadline has
+    /// passed: they may be over, and the caller decides. It removes each, or
+    /// gives it a new deadline ([`Table::set_expiry`]). After
+    /// [`Table::group_count`] calls the sweep is where it was.
+    #[inline]
+    pub fn sweep(&mut self, now: Tick) -> Due {
+        let group = self.cursor;
+        self.cursor = self.next(group);
+        let slots = if self.outdated > 0 {
+            self.outdated -= 1;
+            self.groups[group].used()
+        } else {
+            self.groups[group].due((now.0 / DEADLINE_UNIT) as u8)
+        };
+        Due { group, slots }
+    }
+
+    /// Of so many groups that are to be swept in a step, those that there is
+    /// time for.
+    #[must_use]
+    pub fn sweep_step(&self, groups: usize) -> usize {
+        if self.outdated > 0 { groups.min(OUTDATED_STEP) } else { groups }
+    }
+
+    /// Whether there is an entry in a slot.
+    #[must_use]
+    pub fn is_used(&self, slot: Slot) -> bool {
+        self.groups[slot.group()].tags[slot.index()] != 0
+    }
+
+    /// The entry that `rank` gives the lowest number, among those near the home
+    /// of `hash`: one that can make room for it.
+    #[must_use]
+    pub fn victim(&self, hash: u64, mut rank: impl FnMut(&E) -> Option<u32>) -> Option<Slot> {
+        let mut best: Option<(u32, Slot)> = None;
+        let mut group = self.home(hash);
+        for _ in 0..VICTIM_GROUPS {
+            let mut used = self.groups[group].used();
+            while used != 0 {
+                let slot = Slot::of(group, used.trailing_zeros() as usize);
+                used &= used - 1;
+                if let Some(rank) = rank(&self.entries[slot.0 as usize]) {
+                    if best.is_none_or(|(lowest, _)| rank < lowest) {
+                        best = Some((rank, slot));
+                    }
                 }
             }
+            group = self.next(group);
         }
+        best.map(|(_, slot)| slot)
     }
 
     /// Has the sweep ask about every connection once, whatever its deadline:

@@ -9,11 +9,11 @@ use super::*;
 use crate::conn::Timeouts;
 use crate::scheduler::{self, Candidate, Candidates, Scheduler};
 use crate::service::{
-    ClientAddress, Method, PortHop, Server, ServerCounts, Service, ServiceKey, Services,
+    ClientAddress, Hop, Method, PortHop, Server, ServerCounts, Service, ServiceKey, Services,
 };
 use crate::snapshot::Port;
 use crate::time::TICKS_PER_SECOND;
-use crate::update::{ControlEnd, channel};
+use crate::update::{ConnectionKey, ControlEnd, channel};
 
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
 const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];
@@ -80,6 +80,9 @@ impl Bench {
             connections,
             hash_key: HashKey::new([1, 2, 3]),
             punt_limits: PuntLimits::default(),
+            icmp_limits: IcmpLimits::default(),
+            templates: Arc::new(Templates::new(100, HashKey::new([1, 2, 3])).unwrap()),
+            random: 0,
         };
         let mut bench = Self {
             director: Director::new(config, link).unwrap(),
@@ -410,7 +413,7 @@ fn what_no_service_has_is_the_kernels() {
 }
 
 #[test]
-fn fragments_to_a_service_are_dropped_and_others_punted() {
+fn first_fragments_are_forwarded_by_their_ports_and_others_punted() {
     let mut bench = Bench::new(1, 100);
     let fragment = |vip: [u8; 4]| {
         let mut header =
@@ -419,12 +422,15 @@ fn fragments_to_a_service_are_dropped_and_others_punted() {
         let mut bytes = Vec::new();
         PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
             .ip(etherparse::IpHeaders::Ipv4(header, Default::default()))
-            .write(&mut bytes, etherparse::IpNumber::UDP, &[0; 16])
+            .write(
+                &mut bytes,
+                etherparse::IpNumber::UDP,
+                &[0x13, 0x88, 0, 80, 0, 48, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
+            )
             .unwrap();
         bytes
     };
-    let (verdict, _) = bench.send(NOON, &fragment(VIP));
-    assert_eq!(verdict, Verdict::Drop(DropReason::FragmentTableFull));
+    assert_eq!(bench.server_of(NOON, &fragment(VIP)), 0);
     assert_eq!(bench.send(NOON, &fragment([192, 168, 1, 21])).0, Verdict::Punt);
 }
 
@@ -464,6 +470,7 @@ fn a_full_table_refuses_new_connections_and_keeps_the_old() {
     let mut bench = Bench::new(1, 3);
     for i in 0..3 {
         bench.server_of(NOON, &tcp4(5000 + i, "S"));
+        bench.server_of(NOON, &tcp4(5000 + i, "A"));
     }
     let (verdict, _) = bench.send(NOON, &tcp4(6000, "S"));
     assert_eq!(verdict, Verdict::Drop(DropReason::TableFull));
@@ -491,7 +498,7 @@ fn others_connections_are_handed_over_once() {
             continue;
         }
         handed += 1;
-        assert_eq!(verdicts[0], Verdict::Handoff { worker: 1 });
+        assert_eq!(verdicts[0], Verdict::Handoff { worker: 1, handed: Handed::default() });
         // The receiver takes it as its own, whatever it would compute.
         bench.director.process(NOON, Source::Handoff, &mut frames, &mut verdicts);
         assert_eq!(verdicts[0], Verdict::Send { port: 0 });
@@ -506,7 +513,10 @@ fn the_nics_hash_decides_ownership() {
     let len = buffer.len();
     let mut frames = [Frame::new(&mut buffer, 0, len, len, 0)];
     let mut verdicts = [Verdict::Punt];
-    for (hash, verdict) in [(3, Verdict::Handoff { worker: 1 }), (2, Verdict::Send { port: 0 })] {
+    for (hash, verdict) in [
+        (3, Verdict::Handoff { worker: 1, handed: Handed::default() }),
+        (2, Verdict::Send { port: 0 }),
+    ] {
         frames[0].rss_hash = Some(hash);
         bench.director.process(NOON, Source::Port, &mut frames, &mut verdicts);
         assert_eq!(verdicts[0], verdict);
@@ -564,7 +574,7 @@ fn a_listing_is_complete_and_stays_within_its_room() {
         assert_eq!(dump.rows.capacity(), capacity, "the worker must not allocate");
         for row in &dump.rows {
             let ConnectionKey::V4(key) = row.key else { panic!("an IPv4 row") };
-            assert!(seen.insert(key.cport), "twice: {}", key.cport);
+            assert!(seen.insert(key.tuple.src_port), "twice: {}", key.tuple.src_port);
             assert_eq!(row.state, State::SynRecv);
             assert_eq!(row.expiry, NOON.plus(60 * TICKS_PER_SECOND));
         }
@@ -614,6 +624,9 @@ fn before_the_first_configuration_all_is_the_kernels() {
         connections: 1,
         hash_key: HashKey::new([1, 2, 3]),
         punt_limits: PuntLimits::default(),
+        icmp_limits: IcmpLimits::default(),
+        templates: Arc::new(Templates::new(1, HashKey::new([1, 2, 3])).unwrap()),
+        random: 0,
     };
     let mut director = Director::new(config, link).unwrap();
     let mut buffer = tcp4(5000, "S");

@@ -122,7 +122,7 @@ impl KernelPath {
         let mut packets = 0;
         for ring in &mut self.rings.punted {
             for _ in 0..BURST {
-                let Ok(Parcel { mbuf, port }) = ring.pop() else { break };
+                let Ok(Parcel { mbuf, port, .. }) = ring.pop() else { break };
                 packets += 1;
                 let counter = match write(&self.taps[usize::from(port)].tap, &mbuf) {
                     Ok(()) => &self.counters.to_kernel,
@@ -149,7 +149,7 @@ impl KernelPath {
                     .alloc()
                     .and_then(|mut mbuf| mbuf.append(&buffer[..len]).then_some(mbuf));
                 let sent =
-                    mbuf.is_some_and(|mbuf| ring.push(Parcel { mbuf, port: index as u8 }).is_ok());
+                    mbuf.is_some_and(|mbuf| ring.push(Parcel::new(mbuf, index as u8)).is_ok());
                 let counter = if sent {
                     &self.counters.from_kernel
                 } else {

@@ -4,6 +4,7 @@
 //! counted drop of the sender's.
 
 use super::Mbuf;
+use crate::director::Handed;
 
 /// Packets that a ring holds. A worker that is scheduled out for a millisecond
 /// at a million packets a second misses none.
@@ -17,6 +18,16 @@ pub struct Parcel {
     pub mbuf: Mbuf,
     /// The port's index.
     pub port: u8,
+    /// What the worker that owns it is to know.
+    pub handed: Handed,
+}
+
+impl Parcel {
+    /// A packet that needs no explanation.
+    #[must_use]
+    pub fn new(mbuf: Mbuf, port: u8) -> Self {
+        Self { mbuf, port, handed: Handed::default() }
+    }
 }
 
 /// A ring's producing end.
@@ -34,6 +45,15 @@ pub struct WorkerRings {
     pub punt: Sender,
     /// From the kernel.
     pub inject: Receiver,
+}
+
+impl WorkerRings {
+    /// Gives a packet to another worker. False, and the packet freed, when its
+    /// ring is full.
+    pub fn hand_over(&mut self, worker: u8, parcel: Parcel) -> bool {
+        let ring = self.handoff.get_mut(usize::from(worker)).and_then(Option::as_mut);
+        ring.is_some_and(|ring| ring.push(parcel).is_ok())
+    }
 }
 
 /// The kernel path's ends.

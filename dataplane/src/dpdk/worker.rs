@@ -7,9 +7,10 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::rings::{Parcel, WorkerRings};
-use super::{BURST, Eal, EalError, IpChecksum, Mbuf, RxBurst, RxQueue, TxBuffer};
+use super::{BURST, Eal, EalError, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer};
 use crate::counters::{Counters, DropReason};
-use crate::director::{self, Director, Source, Verdict};
+use crate::director::{self, Director, Handed, Source, Verdict};
+use crate::outbox::To;
 use crate::packet::Frame;
 use crate::time::{Clock, Tick};
 
@@ -29,12 +30,22 @@ const SLEEP: (Duration, Duration) = (Duration::from_micros(10), Duration::from_m
 
 const _: () = assert!(BURST <= director::BURST, "the director takes a whole burst");
 
+/// Whence a burst came.
+enum From<'a> {
+    /// The port.
+    Port,
+    /// Another worker, which says this about each packet.
+    Worker(&'a [Handed]),
+}
+
 /// One worker's part of a port.
 pub struct WorkerPort {
     /// Its receive queue.
     pub rx: RxQueue,
     /// Its transmit queue.
     pub tx: TxBuffer,
+    /// The port's pool, for what the director itself sends.
+    pub pool: Pool,
     /// Whether the hashes that the NIC reports are the ownership hash.
     pub trust_rss: bool,
 }
@@ -85,10 +96,11 @@ impl Worker {
             self.director.counters_mut().rx += received as u64;
             packets += received;
             if received > 0 {
-                self.forward(now, burst, port as u8, Source::Port);
+                self.forward(now, burst, port as u8, From::Port);
             }
         }
         packets += self.take_over(now, burst);
+        self.send_own();
         packets += self.inject();
         self.flush();
         self.director.housekeeping(now);
@@ -96,12 +108,21 @@ impl Worker {
     }
 
     /// Has a burst of one port decided on, and does what was decided.
-    fn forward(&mut self, now: Tick, burst: &mut RxBurst, port: u8, source: Source) {
+    fn forward(&mut self, now: Tick, burst: &mut RxBurst, port: u8, from: From<'_>) {
         let trust_rss = self.ports[usize::from(port)].trust_rss;
         let mut verdicts = [Verdict::Punt; BURST];
         let mut ranges = [(0, 0); BURST];
         let mut frames: ArrayVec<Frame<'_>, BURST> =
             burst.iter_mut().map(|mbuf| view(mbuf, port, trust_rss)).collect();
+        let source = match from {
+            From::Port => Source::Port,
+            From::Worker(handed) => {
+                for (frame, handed) in frames.iter_mut().zip(handed) {
+                    frame.handed = *handed;
+                }
+                Source::Handoff
+            }
+        };
         self.director.process(now, source, &mut frames, &mut verdicts);
         for (range, frame) in ranges.iter_mut().zip(&frames) {
             // Both were u16 when they came, and only shrink or stay inside.
@@ -118,17 +139,14 @@ impl Worker {
             match verdict {
                 Verdict::Send { port } => self.ports[usize::from(port)].tx.push(mbuf),
                 Verdict::Punt => {
-                    let sent = self.rings.punt.push(Parcel { mbuf, port });
+                    let sent = self.rings.punt.push(Parcel::new(mbuf, port));
                     count(counters, sent.is_ok(), |c| &mut c.punted, DropReason::PuntFull);
                 }
-                Verdict::Handoff { worker } => {
-                    let ring = self.rings.handoff.get_mut(usize::from(worker));
-                    let sent = ring
-                        .and_then(Option::as_mut)
-                        .is_some_and(|ring| ring.push(Parcel { mbuf, port }).is_ok());
+                Verdict::Handoff { worker, handed } => {
+                    let sent = self.rings.hand_over(worker, Parcel { mbuf, port, handed });
                     count(counters, sent, |c| &mut c.handed_off, DropReason::HandoffFull);
                 }
-                Verdict::Drop(_) => {}
+                Verdict::Absorbed | Verdict::Drop(_) => {}
             }
         }
     }
@@ -140,24 +158,66 @@ impl Worker {
         for ring in 0..self.rings.taken_over.len() {
             let mut left = BURST;
             while left > 0 {
-                let Some(port) = fill(&mut self.rings.taken_over[ring], burst, left) else {
-                    break;
-                };
+                let mut handed = ArrayVec::new();
+                let ring = &mut self.rings.taken_over[ring];
+                let Some(port) = fill(ring, burst, &mut handed, left) else { break };
                 let taken = burst.len();
                 left -= taken;
                 packets += taken;
                 self.director.counters_mut().taken_over += taken as u64;
-                self.forward(now, burst, port, Source::Handoff);
+                self.forward(now, burst, port, From::Worker(&handed));
             }
         }
         packets
+    }
+
+    /// Sends what the director itself has to send.
+    fn send_own(&mut self) {
+        let Self { director, ports, rings, .. } = self;
+        if director.outbox().is_empty() {
+            return;
+        }
+        let mut dropped =
+            [(DropReason::TxFull, 0), (DropReason::PuntFull, 0), (DropReason::HandoffFull, 0)];
+        let (mut punted, mut handed_off) = (0, 0);
+        for (to, bytes) in director.outbox().frames() {
+            let (To::Port(port) | To::Kernel(port) | To::Worker { port, .. }) = to;
+            let port = &mut ports[usize::from(port)];
+            let Some(mbuf) =
+                port.pool.alloc().and_then(|mut mbuf| mbuf.append(bytes).then_some(mbuf))
+            else {
+                dropped[0].1 += 1;
+                continue;
+            };
+            match to {
+                To::Port(_) => port.tx.push(mbuf),
+                To::Kernel(port) => match rings.punt.push(Parcel::new(mbuf, port)) {
+                    Ok(()) => punted += 1,
+                    Err(_) => dropped[1].1 += 1,
+                },
+                To::Worker { worker, port, handed } => {
+                    if rings.hand_over(worker, Parcel { mbuf, port, handed }) {
+                        handed_off += 1;
+                    } else {
+                        dropped[2].1 += 1;
+                    }
+                }
+            }
+        }
+        director.outbox().clear();
+        let counters = director.counters_mut();
+        counters.punted += punted;
+        counters.handed_off += handed_off;
+        for (reason, count) in dropped {
+            counters.drop_many(reason, count);
+        }
     }
 
     /// Sends what the kernel has to send, at most a burst.
     fn inject(&mut self) -> usize {
         let mut packets = 0;
         while packets < BURST {
-            let Ok(Parcel { mbuf, port }) = self.rings.inject.pop() else { break };
+            let Ok(Parcel { mbuf, port, .. }) = self.rings.inject.pop() else { break };
             packets += 1;
             self.director.counters_mut().injected += 1;
             self.ports[usize::from(port)].tx.push(mbuf);
@@ -178,10 +238,16 @@ impl Worker {
 
 /// Moves the next packets of a ring that came by one port into an empty burst,
 /// at most `most`. The port, or `None` when there was no packet.
-fn fill(ring: &mut super::rings::Receiver, burst: &mut RxBurst, most: usize) -> Option<u8> {
+fn fill(
+    ring: &mut super::rings::Receiver,
+    burst: &mut RxBurst,
+    handed: &mut ArrayVec<Handed, BURST>,
+    most: usize,
+) -> Option<u8> {
     let port = ring.peek().ok()?.port;
     while burst.len() < most && ring.peek().is_ok_and(|parcel| parcel.port == port) {
         let Ok(parcel) = ring.pop() else { break };
+        handed.push(parcel.handed);
         // `most` is at most what a burst holds.
         let _ = burst.push(parcel.mbuf);
     }

@@ -3,23 +3,25 @@
 
 pub mod dr;
 pub mod mss;
-pub mod tun;
 pub mod nat;
-pub mod translate;
 pub mod proxy;
 pub mod toa;
+pub mod translate;
+pub mod tun;
+
+pub use translate::cut;
 
 use crate::counters::DropReason;
 use crate::packet::{Family, Frame, Headers, Protocol, checksum};
 use crate::service::PortHop;
 
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 
 /// Takes one from the TTL or hop limit, and fixes the IPv4 header checksum.
 ///
 /// # Errors
 /// [`DropReason::TtlExpired`] when nothing would be left.
-fn decrement_ttl(frame: &mut Frame<'_>, headers: &Headers) -> Result<(), DropReason> {
+pub(crate) fn decrement_ttl(frame: &mut Frame<'_>, headers: &Headers) -> Result<(), DropReason> {
     let ip = &mut frame.bytes_mut()[usize::from(headers.l3)..];
     let ttl = match headers.family() {
         Family::V4 => &mut ip[8],
@@ -38,7 +40,7 @@ fn decrement_ttl(frame: &mut Frame<'_>, headers: &Headers) -> Result<(), DropRea
 
 /// Gives the frame an untagged Ethernet header for its next hop, and cuts what
 /// follows the IP packet (padding of short frames), as the kernel does.
-fn set_ethernet(frame: &mut Frame<'_>, headers: &Headers, hop: &PortHop) {
+pub(crate) fn set_ethernet(frame: &mut Frame<'_>, headers: &Headers, hop: &PortHop) {
     let l3 = usize::from(headers.l3);
     // A priority tag goes: the header moves up to the IP packet.
     frame.strip_front(l3 - ETHERNET);

@@ -29,36 +29,7 @@ use bytemuck::Zeroable;
 
 use super::l4_mut;
 use crate::counters::DropReason;
-use crate::packet::{Frame, Headers, Protocol, checksum};
-
-/// Where an IPv4 packet is to come from and to go; numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable)]
-#[repr(C)]
-pub struct Rewrite4 {
-    /// Source address.
-    pub src: u32,
-    /// Destination address.
-    pub dst: u32,
-    /// Source port.
-    pub src_port: u16,
-    /// Destination port.
-    pub dst_port: u16,
-}
-
-/// Where an IPv6 packet is to come from and to go; addresses in wire order,
-/// ports as numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable)]
-#[repr(C)]
-pub struct Rewrite6 {
-    /// Source address.
-    pub src: [u8; 16],
-    /// Destination address.
-    pub dst: [u8; 16],
-    /// Source port.
-    pub src_port: u16,
-    /// Destination port.
-    pub dst_port: u16,
-}
+use crate::packet::{Frame, Headers, Protocol, Tuple4, Tuple6, checksum};
 
 /// What a rewrite changes of the sums, in one's complement. Those of the
 /// opposite direction are other ones.
@@ -71,28 +42,10 @@ pub struct Deltas {
     pub l4: u16,
 }
 
-impl Rewrite4 {
-    fn addresses(&self) -> [u8; 8] {
-        let mut bytes = [0; 8];
-        bytes[..4].copy_from_slice(&self.src.to_be_bytes());
-        bytes[4..].copy_from_slice(&self.dst.to_be_bytes());
-        bytes
-    }
-}
-
-impl Rewrite6 {
-    fn addresses(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&self.src);
-        bytes[16..].copy_from_slice(&self.dst);
-        bytes
-    }
-}
-
 /// The differences that packets need which come as `from` and leave as `to`.
 #[must_use]
-pub fn delta4(from: &Rewrite4, to: &Rewrite4) -> Deltas {
-    let ip = checksum::replace(0, &from.addresses(), &to.addresses());
+pub fn delta4(from: &Tuple4, to: &Tuple4) -> Deltas {
+    let ip = checksum::replace(0, &from.address_bytes(), &to.address_bytes());
     let old = ports(from.src_port, from.dst_port);
     let l4 = checksum::replace(ip, &old, &ports(to.src_port, to.dst_port));
     Deltas { ip: ip as u16, l4: l4 as u16 }
@@ -101,8 +54,8 @@ pub fn delta4(from: &Rewrite4, to: &Rewrite4) -> Deltas {
 /// The difference of the layer 4 checksum for packets that come as `from` and
 /// leave as `to`.
 #[must_use]
-pub fn delta6(from: &Rewrite6, to: &Rewrite6) -> u16 {
-    let addresses = checksum::replace(0, &from.addresses(), &to.addresses());
+pub fn delta6(from: &Tuple6, to: &Tuple6) -> u16 {
+    let addresses = checksum::replace(0, &from.address_bytes(), &to.address_bytes());
     let old = ports(from.src_port, from.dst_port);
     checksum::replace(addresses, &old, &ports(to.src_port, to.dst_port)) as u16
 }
@@ -118,7 +71,7 @@ pub fn delta6(from: &Rewrite6, to: &Rewrite6) -> u16 {
 pub fn rewrite4(
     frame: &mut Frame<'_>,
     headers: &Headers,
-    to: &Rewrite4,
+    to: &Tuple4,
     deltas: Deltas,
 ) -> Result<(), DropReason> {
     let sum = rewrite_l4(frame, headers, ports(to.src_port, to.dst_port), deltas.l4)?;
@@ -134,7 +87,7 @@ pub fn rewrite4(
 pub fn rewrite_later_fragment4(
     frame: &mut Frame<'_>,
     headers: &Headers,
-    to: &Rewrite4,
+    to: &Tuple4,
     deltas: Deltas,
 ) {
     let ip = &mut frame.bytes_mut()[usize::from(headers.l3)..];
@@ -153,7 +106,7 @@ pub fn rewrite_later_fragment4(
 pub fn rewrite6(
     frame: &mut Frame<'_>,
     headers: &Headers,
-    to: &Rewrite6,
+    to: &Tuple6,
     delta: u16,
 ) -> Result<(), DropReason> {
     let sum = rewrite_l4(frame, headers, ports(to.src_port, to.dst_port), delta)?;
@@ -166,7 +119,7 @@ pub fn rewrite6(
 
 /// Gives a fragment that is not its datagram's first one new addresses.
 #[inline]
-pub fn rewrite_later_fragment6(frame: &mut Frame<'_>, headers: &Headers, to: &Rewrite6) {
+pub fn rewrite_later_fragment6(frame: &mut Frame<'_>, headers: &Headers, to: &Tuple6) {
     let ip = &mut frame.bytes_mut()[usize::from(headers.l3)..];
     ip[8..24].copy_from_slice(&to.src);
     ip[24..40].copy_from_slice(&to.dst);

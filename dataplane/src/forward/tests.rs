@@ -53,15 +53,15 @@ proptest! {
             let tcp = headers.protocol == Protocol::Tcp;
             match (step, headers.family()) {
                 (0, Family::V4) => {
-                    let to = nat::Rewrite4 { src: 1, dst: 2, src_port: 3, dst_port: 4 };
+                    let to = crate::packet::Tuple4 { src: 1, dst: 2, src_port: 3, dst_port: 4 };
                     let _ = nat::rewrite4(&mut frame, &headers, &to, nat::delta4(&to, &to));
                 }
                 (0, Family::V6) => {
-                    let to = nat::Rewrite6 { src: [1; 16], dst: [2; 16], src_port: 3, dst_port: 4 };
+                    let to = crate::packet::Tuple6 { src: [1; 16], dst: [2; 16], src_port: 3, dst_port: 4 };
                     let _ = nat::rewrite6(&mut frame, &headers, &to, nat::delta6(&to, &to));
                 }
                 (1, Family::V4) => {
-                    let to = nat::Rewrite4 { src: 1, dst: 2, src_port: 3, dst_port: 4 };
+                    let to = crate::packet::Tuple4 { src: 1, dst: 2, src_port: 3, dst_port: 4 };
                     nat::rewrite_later_fragment4(&mut frame, &headers, &to, nat::delta4(&to, &to));
                 }
                 (2, _) if tcp => {

@@ -34,7 +34,7 @@ pub use pieces::cut;
 use crate::counters::DropReason;
 use crate::forward::ETHERNET;
 use crate::packet::headers::Addresses;
-use crate::packet::{Frame, Headers};
+use crate::packet::{Frame, Headers, Tuple4, Tuple6};
 use ip::{FragmentField, IP4_HEADER, IP6_HEADER, Packet};
 use layer4::Layer4;
 
@@ -43,50 +43,6 @@ const LOWEST_IP6_MTU: usize = 1280;
 /// The longest IPv4 packet that may be fragmented on its way (RFC 7915,
 /// section 5.1): what [`LOWEST_IP6_MTU`] becomes.
 const LONGEST_WITHOUT_DF: usize = LOWEST_IP6_MTU - (IP6_HEADER - IP4_HEADER);
-
-/// Addresses and ports that a packet gets, IPv4.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tuple4 {
-    /// Source address.
-    pub src: u32,
-    /// Destination address.
-    pub dst: u32,
-    /// Source port.
-    pub src_port: u16,
-    /// Destination port.
-    pub dst_port: u16,
-}
-
-/// Addresses and ports that a packet gets, IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tuple6 {
-    /// Source address, in wire order.
-    pub src: [u8; 16],
-    /// Destination address, in wire order.
-    pub dst: [u8; 16],
-    /// Source port.
-    pub src_port: u16,
-    /// Destination port.
-    pub dst_port: u16,
-}
-
-impl Tuple4 {
-    fn addresses(&self) -> [u8; 8] {
-        let mut bytes = [0; 8];
-        bytes[..4].copy_from_slice(&self.src.to_be_bytes());
-        bytes[4..].copy_from_slice(&self.dst.to_be_bytes());
-        bytes
-    }
-}
-
-impl Tuple6 {
-    fn addresses(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&self.src);
-        bytes[16..].copy_from_slice(&self.dst);
-        bytes
-    }
-}
 
 fn ports(src: u16, dst: u16) -> [u8; 4] {
     let ([a, b], [c, d]) = (src.to_be_bytes(), dst.to_be_bytes());
@@ -163,7 +119,7 @@ pub fn to_ip6(
         return Err(DropReason::TooBig.into());
     };
 
-    let new = to.addresses();
+    let new = to.address_bytes();
     let layer4 = Layer4 {
         packet: &packet,
         bytes: packet.payload(ip),
@@ -221,7 +177,7 @@ pub fn to_ip4(
     packet.df = packet.fragment.is_none() && len > LONGEST_WITHOUT_DF;
     packet.id = packet.fragment.map_or(id, |fragment| fragment.id as u16);
 
-    let new = to.addresses();
+    let new = to.address_bytes();
     let layer4 = Layer4 {
         packet: &packet,
         bytes: packet.payload(ip),

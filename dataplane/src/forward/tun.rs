@@ -30,6 +30,8 @@ use std::net::IpAddr;
 
 pub use quoted::quoted_inner;
 
+use crate::service::{Encapsulation, GueChecksum};
+
 use super::{ETHERNET, decrement_ttl, write_ethernet};
 use crate::counters::DropReason;
 use crate::outbox::Outbox;
@@ -55,42 +57,6 @@ const LEAST_MTU6: u16 = 1280;
 /// UDP source ports of GUE, from the first to before the last: those that a
 /// kernel director uses if its `ip_local_port_range` is the default.
 const FLOW_PORTS: (u16, u16) = (32_768, 60_999);
-
-/// What stands between the outer IP header and the client's packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encapsulation {
-    /// Nothing.
-    Ipip,
-    /// UDP and four bytes of GUE (draft-ietf-intarea-gue, variant 0), to the
-    /// server's `port`.
-    Gue {
-        /// UDP destination port.
-        port: u16,
-        /// What is summed.
-        checksum: GueChecksum,
-    },
-    /// GRE (RFC 2784), with its checksum or without.
-    Gre {
-        /// Whether there is a checksum (`--tun-csum`).
-        checksum: bool,
-    },
-}
-
-/// How the payload of GUE is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GueChecksum {
-    /// `--tun-nocsum`: the UDP checksum is 0, under IPv6 too (RFC 6935).
-    None,
-    /// `--tun-csum`: the UDP checksum.
-    Full,
-    /// `--tun-remcsum`: the UDP checksum, and the server's is the work of
-    /// summing the inner packet if the sender has not done it. The kernel
-    /// leaves that to the server for packets only whose checksum its own host
-    /// left to the NIC. A packet from a wire comes with its checksum, so on the
-    /// wire this is the same as [`Self::Full`], in the kernel and here: a plain
-    /// GUE header.
-    Remote,
-}
 
 /// A tunnel to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +167,8 @@ impl Ids {
         Self { next: start & !(step - 1) | worker as u32 & (step - 1), step }
     }
 
-    fn take(&mut self) -> u32 {
+    /// The next one.
+    pub fn take(&mut self) -> u32 {
         let id = self.next;
         self.next = id.wrapping_add(self.step);
         id

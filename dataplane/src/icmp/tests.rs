@@ -110,7 +110,7 @@ fn made(error: Error, quoted: &[u8], origin: &Origin<'_>) -> Option<Vec<u8>> {
     let mut out = Outbox::default();
     let said = make(error, quoted, origin, &mut out);
     let frame = out.frames().next().map(|(port, frame)| {
-        assert_eq!(port, HOP.port);
+        assert_eq!(port, crate::outbox::To::Port(HOP.port));
         frame.to_vec()
     });
     assert_eq!(said, frame.is_some());

@@ -1,5 +1,7 @@
 //! A received packet as a view of the buffer that holds it.
 
+use crate::director::Handed;
+
 /// A packet: a buffer with the packet's bytes somewhere inside, so that headers
 /// can grow at the front and padding can go at the end without copying.
 ///
@@ -18,6 +20,8 @@ pub struct Frame<'a> {
     pub rss_hash: Option<u32>,
     /// Whether the NIC verified the IPv4 header checksum.
     pub ip_checksum_good: bool,
+    /// What the worker said that handed it over, if one did.
+    pub handed: Handed,
 }
 
 impl<'a> Frame<'a> {
@@ -30,7 +34,16 @@ impl<'a> Frame<'a> {
         let start = start.min(buffer.len());
         let len = len.min(buffer.len() - start);
         let total_len = total_len.max(len);
-        Self { buffer, start, len, total_len, port, rss_hash: None, ip_checksum_good: false }
+        Self {
+            buffer,
+            start,
+            len,
+            total_len,
+            port,
+            rss_hash: None,
+            ip_checksum_good: false,
+            handed: Handed::default(),
+        }
     }
 
     /// The bytes at hand: the packet, or its first segment.

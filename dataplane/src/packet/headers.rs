@@ -7,7 +7,7 @@
 //! what IPVS reads): the UDP length and the TCP data offset are not validated.
 
 use crate::counters::DropReason;
-use crate::packet::{Frame, Mac, checksum};
+use crate::packet::{Frame, Mac, Tuple, checksum};
 use crate::punt::PuntKind;
 
 /// Address families.
@@ -95,11 +95,14 @@ pub struct Headers {
     pub src_port: u16,
     /// Destination port; 0 in a fragment.
     pub dst_port: u16,
-    /// The flag byte of TCP; 0 otherwise.
+    /// The flag byte of TCP; the type of the first chunk of SCTP; 0 otherwise.
     pub tcp_flags: u8,
     /// Whether this is a fragment. Ports are then not read, not even in the
     /// first one.
     pub fragment: bool,
+    /// Whether it is a fragment without a layer 4 header. Not for parsing to
+    /// know: who learns the ports says so.
+    pub later_fragment: bool,
     /// Offset of the IP header in the frame.
     pub l3: u16,
     /// Offset of the TCP or UDP header, or of a fragment's payload.
@@ -117,10 +120,34 @@ impl Headers {
         dst_port: 0,
         tcp_flags: 0,
         fragment: false,
+        later_fragment: false,
         l3: 0,
         l4: 0,
         ip_len: 0,
     };
+
+    /// Addresses and ports.
+    #[must_use]
+    pub const fn tuple(&self) -> Tuple {
+        Tuple::of(&self.addresses, self.src_port, self.dst_port)
+    }
+
+    /// The headers of a packet that is treated as one with this protocol and
+    /// tuple: an ICMP error as one of the connection that it is about.
+    #[must_use]
+    pub const fn treated_as(&self, protocol: Protocol, tuple: &Tuple) -> Self {
+        let (src_port, dst_port) = tuple.ports();
+        Self {
+            addresses: tuple.addresses(),
+            protocol,
+            src_port,
+            dst_port,
+            tcp_flags: 0,
+            fragment: false,
+            later_fragment: false,
+            ..*self
+        }
+    }
 
     /// Whether layer 4 follows right after the fixed part of the IP header.
     #[must_use]
@@ -464,6 +491,7 @@ fn skip_extensions(
 #[inline]
 fn parse_l4(bytes: &[u8], l4_len: usize, headers: &mut Headers) -> Result<Parsed, DropReason> {
     (headers.src_port, headers.dst_port, headers.tcp_flags) = (0, 0, 0);
+    headers.later_fragment = false;
     if headers.fragment {
         return Ok(Parsed::Flow);
     }
@@ -474,9 +502,12 @@ fn parse_l4(bytes: &[u8], l4_len: usize, headers: &mut Headers) -> Result<Parsed
     };
     headers.src_port = u16::from_be_bytes([header[0], header[1]]);
     headers.dst_port = u16::from_be_bytes([header[2], header[3]]);
-    if headers.protocol == Protocol::Tcp {
-        headers.tcp_flags = header[13];
-    }
+    headers.tcp_flags = match headers.protocol {
+        Protocol::Tcp => header[13],
+        Protocol::Udp => 0,
+        Protocol::Sctp if l4_len > needed => bytes.get(l4 + needed).copied().unwrap_or(0),
+        Protocol::Sctp => 0,
+    };
     Ok(Parsed::Flow)
 }
 

@@ -9,9 +9,11 @@ pub mod checksum;
 pub mod frame;
 pub mod headers;
 pub mod options;
+pub mod tuple;
 
 pub use frame::Frame;
 pub use headers::{Family, Headers, Parsed, Protocol};
+pub use tuple::{Tuple, Tuple4, Tuple6};
 
 /// A MAC address in wire order.
 pub type Mac = [u8; 6];

@@ -5,12 +5,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::conn::entry::{Body, Entry4, Entry6, Key4, Key6};
 use crate::conn::state::State;
-use crate::packet::Protocol;
+use crate::packet::{Protocol, Tuple4, Tuple6};
 
 const KEY: HashKey = HashKey::new([0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321, 42]);
 
 fn key(i: u32) -> Key4 {
-    Key4::new(Protocol::Tcp, 0x0a00_0000 + i / 1000, (i % 1000) as u16, 0xc0a8_0164, 80)
+    let (src, src_port) = (0x0a00_0000 + i / 1000, (i % 1000) as u16);
+    Key4::new(Protocol::Tcp, Tuple4 { src, dst: 0xc0a8_0164, src_port, dst_port: 80 })
 }
 
 fn entry(i: u32, now: Tick) -> Entry4 {
@@ -70,19 +71,22 @@ fn a_table_for_one_connection_works() {
 #[test]
 fn keys_that_differ_in_any_field_are_other_connections() {
     let mut table = Table::<Entry6>::new(100, KEY).unwrap();
-    let base = Key6::new(Protocol::Tcp, [1; 16], 5, [2; 16], 80);
+    let key6 = |protocol, src, src_port, dst, dst_port| {
+        Key6::new(protocol, Tuple6 { src, dst, src_port, dst_port })
+    };
+    let base = key6(Protocol::Tcp, [1; 16], 5, [2; 16], 80);
     let mut others = vec![
-        Key6::new(Protocol::Udp, [1; 16], 5, [2; 16], 80),
-        Key6::new(Protocol::Tcp, [1; 16], 6, [2; 16], 80),
-        Key6::new(Protocol::Tcp, [1; 16], 5, [2; 16], 81),
+        key6(Protocol::Udp, [1; 16], 5, [2; 16], 80),
+        key6(Protocol::Tcp, [1; 16], 6, [2; 16], 80),
+        key6(Protocol::Tcp, [1; 16], 5, [2; 16], 81),
     ];
     for i in 0..16 {
         let mut address = [1; 16];
         address[i] = 9;
-        others.push(Key6::new(Protocol::Tcp, address, 5, [2; 16], 80));
+        others.push(key6(Protocol::Tcp, address, 5, [2; 16], 80));
         let mut address = [2; 16];
         address[i] = 9;
-        others.push(Key6::new(Protocol::Tcp, [1; 16], 5, address, 80));
+        others.push(key6(Protocol::Tcp, [1; 16], 5, address, 80));
     }
     let hash = table.hash(&base);
     let body = Body::new(0, State::Udp, Tick(0));
@@ -96,12 +100,22 @@ fn keys_that_differ_in_any_field_are_other_connections() {
     assert!(table.find(hash, &base).is_some());
 }
 
-/// Sweeps a whole table, with an entry's own rule as the worker's.
-fn sweep_all(table: &mut Table<Entry4>, now: Tick, timeout: u32) {
-    table.sweep(now, table.group_count(), |entry| {
-        let expiry = entry.body().last().plus(timeout);
-        if expiry <= now { Fate::Remove } else { Fate::Keep(expiry) }
-    });
+/// Sweeps a whole table, with an entry's own rule as the worker's. How many
+/// entries were looked at.
+fn sweep_all(table: &mut Table<Entry4>, now: Tick, timeout: u32) -> usize {
+    let mut looked_at = 0;
+    for _ in 0..table.group_count() {
+        for slot in table.sweep(now) {
+            looked_at += 1;
+            let expiry = table.entry(slot).body().last().plus(timeout);
+            if expiry <= now {
+                table.remove(slot);
+            } else {
+                table.set_expiry(slot, now, expiry);
+            }
+        }
+    }
+    looked_at
 }
 
 #[test]
@@ -132,13 +146,8 @@ fn the_sweep_touches_no_entry_before_its_deadline() {
     for i in 0..1000 {
         insert(&mut table, i, Tick(0), Tick::from_secs(900)).unwrap();
     }
-    let mut touched = 0;
-    for second in 1..890 {
-        table.sweep(Tick::from_secs(second), table.group_count(), |_| {
-            touched += 1;
-            Fate::Keep(Tick::from_secs(900))
-        });
-    }
+    let touched: usize =
+        (1..890).map(|second| sweep_all(&mut table, Tick::from_secs(second), 7200)).sum();
     assert_eq!(touched, 0);
 }
 

@@ -13,27 +13,27 @@ const CIP6: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12];
 const VIP6: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 const RIP6: [u8; 16] = [0xfd, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x31];
 
-fn tuple4(src: ([u8; 4], u16), dst: ([u8; 4], u16)) -> Rewrite4 {
+fn tuple4(src: ([u8; 4], u16), dst: ([u8; 4], u16)) -> Tuple4 {
     let (src_port, dst_port) = (src.1, dst.1);
-    Rewrite4 { src: u32::from_be_bytes(src.0), dst: u32::from_be_bytes(dst.0), src_port, dst_port }
+    Tuple4 { src: u32::from_be_bytes(src.0), dst: u32::from_be_bytes(dst.0), src_port, dst_port }
 }
 
-fn tuple6(src: ([u8; 16], u16), dst: ([u8; 16], u16)) -> Rewrite6 {
-    Rewrite6 { src: src.0, dst: dst.0, src_port: src.1, dst_port: dst.1 }
+fn tuple6(src: ([u8; 16], u16), dst: ([u8; 16], u16)) -> Tuple6 {
+    Tuple6 { src: src.0, dst: dst.0, src_port: src.1, dst_port: dst.1 }
 }
 
-fn to4(bytes: &[u8], to: &Rewrite4) -> (Vec<u8>, Result<(), DropReason>) {
+fn to4(bytes: &[u8], to: &Tuple4) -> (Vec<u8>, Result<(), DropReason>) {
     edit(bytes, |frame, headers| {
         let Addresses::V4 { src, dst } = headers.addresses else { panic!("IPv6") };
-        let from = Rewrite4 { src, dst, src_port: headers.src_port, dst_port: headers.dst_port };
+        let from = Tuple4 { src, dst, src_port: headers.src_port, dst_port: headers.dst_port };
         rewrite4(frame, headers, to, delta4(&from, to))
     })
 }
 
-fn to6(bytes: &[u8], to: &Rewrite6) -> (Vec<u8>, Result<(), DropReason>) {
+fn to6(bytes: &[u8], to: &Tuple6) -> (Vec<u8>, Result<(), DropReason>) {
     edit(bytes, |frame, headers| {
         let Addresses::V6 { src, dst } = headers.addresses else { panic!("IPv4") };
-        let from = Rewrite6 { src, dst, src_port: headers.src_port, dst_port: headers.dst_port };
+        let from = Tuple6 { src, dst, src_port: headers.src_port, dst_port: headers.dst_port };
         rewrite6(frame, headers, to, delta6(&from, to))
     })
 }
@@ -297,8 +297,8 @@ fn address6() -> impl Strategy<Value = [u8; 16]> {
     })
 }
 
-fn tuple() -> impl Strategy<Value = Rewrite6> {
-    (address6(), address6(), word(), word()).prop_map(|(src, dst, src_port, dst_port)| Rewrite6 {
+fn tuple() -> impl Strategy<Value = Tuple6> {
+    (address6(), address6(), word(), word()).prop_map(|(src, dst, src_port, dst_port)| Tuple6 {
         src,
         dst,
         src_port,
@@ -307,17 +307,17 @@ fn tuple() -> impl Strategy<Value = Rewrite6> {
 }
 
 /// A tuple of IPv4 with as varied words.
-fn shorter(tuple: &Rewrite6) -> Rewrite4 {
+fn shorter(tuple: &Tuple6) -> Tuple4 {
     let address = |a: &[u8; 16]| u32::from_be_bytes([10, a[3], a[4], a[5]]);
-    let Rewrite6 { src, dst, src_port, dst_port } = tuple;
-    Rewrite4 { src: address(src), dst: address(dst), src_port: *src_port, dst_port: *dst_port }
+    let Tuple6 { src, dst, src_port, dst_port } = tuple;
+    Tuple4 { src: address(src), dst: address(dst), src_port: *src_port, dst_port: *dst_port }
 }
 
 /// A packet with these addresses and payload, and its checksum off by `error`.
 fn packet(
     family: Family,
     protocol: Protocol,
-    tuple: &Rewrite6,
+    tuple: &Tuple6,
     payload: &[u8],
     error: u16,
 ) -> Vec<u8> {
@@ -351,7 +351,7 @@ fn packet(
     bytes
 }
 
-fn rewritten(bytes: &[u8], to: &Rewrite6) -> Vec<u8> {
+fn rewritten(bytes: &[u8], to: &Tuple6) -> Vec<u8> {
     let (bytes, result) = match headers_of(bytes).family() {
         Family::V4 => to4(bytes, &shorter(to)),
         Family::V6 => to6(bytes, to),

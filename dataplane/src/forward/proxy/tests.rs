@@ -37,7 +37,13 @@ fn server_bound(bytes: &[u8], stream: &Stream, mtu: u16) -> Sent {
     });
     let len = told.ip_len;
     assert_eq!(headers_of(&bytes).ip_len, len);
-    let apart = outbox.frames().map(|(port, bytes)| (port, bytes.to_vec())).collect();
+    let apart = outbox
+        .frames()
+        .map(|(to, bytes)| match to {
+            crate::outbox::To::Port(port) => (port, bytes.to_vec()),
+            other => panic!("to {other:?}"),
+        })
+        .collect();
     Sent { bytes, result, apart }
 }
 

@@ -60,7 +60,7 @@ pub fn icmp4_to_6(
 ) -> Result<(), DropReason> {
     let error = Error::read_icmp4(frame, usize::from(headers.l3))?;
     let header = error.header6(u32::from(mtu)).ok_or(DropReason::NoTranslation)?;
-    let new = quoted.addresses();
+    let new = quoted.address_bytes();
     let edit = error.edit(&error.quote[12..20], &new, ports(quoted.src_port, quoted.dst_port));
 
     let quote_at = ETHERNET + IP6_HEADER + ICMP_HEADER;
@@ -104,7 +104,7 @@ pub fn icmp6_to_4(
 ) -> Result<(), DropReason> {
     let error = Error::read_icmp6(frame, usize::from(headers.l3))?;
     let header = error.header4(u32::from(mtu)).ok_or(DropReason::NoTranslation)?;
-    let new = quoted.addresses();
+    let new = quoted.address_bytes();
     let edit = error.edit(&error.quote[8..40], &new, ports(quoted.src_port, quoted.dst_port));
 
     let quote_at = ETHERNET + IP4_HEADER + ICMP_HEADER;

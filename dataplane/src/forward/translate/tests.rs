@@ -200,8 +200,8 @@ impl Ip4<'_> {
 
     fn tuple(&self, protocol: Protocol, tuple: &Tuple4, data: &[u8]) -> Vec<u8> {
         let ports = ports(tuple.src_port, tuple.dst_port);
-        let payload = layer4(protocol, &tuple.addresses(), ports, data);
-        self.packet(protocol as u8, &tuple.addresses(), &payload)
+        let payload = layer4(protocol, &tuple.address_bytes(), ports, data);
+        self.packet(protocol as u8, &tuple.address_bytes(), &payload)
     }
 }
 
@@ -217,8 +217,8 @@ fn ip6(class: u8, hop_limit: u8, next: u8, addresses: &[u8], payload: &[u8]) -> 
 
 fn ip6_tuple(class: u8, hop_limit: u8, protocol: Protocol, tuple: &Tuple6, data: &[u8]) -> Vec<u8> {
     let ports = ports(tuple.src_port, tuple.dst_port);
-    let payload = layer4(protocol, &tuple.addresses(), ports, data);
-    ip6(class, hop_limit, protocol as u8, &tuple.addresses(), &payload)
+    let payload = layer4(protocol, &tuple.address_bytes(), ports, data);
+    ip6(class, hop_limit, protocol as u8, &tuple.address_bytes(), &payload)
 }
 
 fn fragment_header(next: u8, offset: u16, more: bool, id: u32) -> Vec<u8> {
@@ -297,7 +297,7 @@ fn options_extensions_and_padding_are_left_out() {
 
     let payload = layer4(
         Protocol::Udp,
-        &FROM_CLIENT6.addresses(),
+        &FROM_CLIENT6.address_bytes(),
         ports(FROM_CLIENT6.src_port, FROM_CLIENT6.dst_port),
         b"data",
     );
@@ -305,12 +305,12 @@ fn options_extensions_and_padding_are_left_out() {
     let mut chain = vec![60, 0, 1, 4, 0, 0, 0, 0];
     chain.extend([43, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     chain.extend([17, 0, 4, 0, 0, 0, 0, 0]);
-    let bytes = ip6(0x48, 64, 0, &FROM_CLIENT6.addresses(), &[&chain[..], &payload].concat());
+    let bytes = ip6(0x48, 64, 0, &FROM_CLIENT6.address_bytes(), &[&chain[..], &payload].concat());
     let plain = Ip4 { field: 0, ttl: 63, ..IP4 }.tuple(Protocol::Udp, &TO_SERVER4, b"data");
     assert_eq!(to4(&bytes, &TO_SERVER4, 1500, 0x1234), Ok((Fit::Whole, plain)));
     // An atomic fragment keeps its identification.
     let atomic = [&fragment_header(17, 0, false, 0xabcd_1234)[..], &payload].concat();
-    let bytes = ip6(0x48, 64, 44, &FROM_CLIENT6.addresses(), &atomic);
+    let bytes = ip6(0x48, 64, 44, &FROM_CLIENT6.address_bytes(), &atomic);
     let plain = Ip4 { field: 0, ttl: 63, ..IP4 }.tuple(Protocol::Udp, &TO_SERVER4, b"data");
     assert_eq!(to4(&bytes, &TO_SERVER4, 1500, 7), Ok((Fit::Whole, plain)));
 }
@@ -336,7 +336,7 @@ fn what_cannot_be_translated_has_its_reason() {
         let bytes = tcp(Ip4 { options, ..IP4 });
         assert_eq!(to6(&bytes, &TO_SERVER6, 1500), drop(reason), "{options:?}");
     }
-    let payload = layer4(Protocol::Tcp, &FROM_CLIENT6.addresses(), [0, 1, 0, 2], b"data");
+    let payload = layer4(Protocol::Tcp, &FROM_CLIENT6.address_bytes(), [0, 1, 0, 2], b"data");
     let extensions: [(u8, &[u8]); 2] = [
         // Routing with a segment left; authentication.
         (43, &[6, 2, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -344,7 +344,7 @@ fn what_cannot_be_translated_has_its_reason() {
     ];
     for (next, extension) in extensions {
         let bytes = [extension, &payload].concat();
-        let bytes = ip6(0, 64, next, &FROM_CLIENT6.addresses(), &bytes);
+        let bytes = ip6(0, 64, next, &FROM_CLIENT6.address_bytes(), &bytes);
         let result = to4(&bytes, &TO_SERVER4, 1500, 1);
         assert_eq!(result, drop(DropReason::NoTranslation), "{next}");
     }
@@ -394,7 +394,7 @@ fn udp_checksums_go_all_the_way_round() {
         let bytes = IP4.tuple(Protocol::Udp, &FROM_CLIENT4, &word.to_be_bytes());
         let (_, six) = to6(&bytes, &TO_SERVER6, 1500).unwrap();
         assert_ne!(six[46..48], [0, 0]);
-        assert!(is_right(Protocol::Udp, &TO_SERVER6.addresses(), &six[40..]), "{word:#x}");
+        assert!(is_right(Protocol::Udp, &TO_SERVER6.address_bytes(), &six[40..]), "{word:#x}");
         let (_, four) = to4(&six, &FROM_CLIENT4, 1500, 1).unwrap();
         assert_eq!(four[20..], bytes[20..], "{word:#x}");
     }
@@ -481,15 +481,15 @@ proptest! {
         let at = 20 + match protocol { Protocol::Tcp => 16, Protocol::Udp => 6, Protocol::Sctp => 8 };
         let wrong = u16::from_be_bytes([bytes[at], bytes[at + 1]]) ^ error;
         bytes[at..at + 2].copy_from_slice(&wrong.to_be_bytes());
-        let good = is_right(protocol, &four.addresses(), &bytes[20..]);
+        let good = is_right(protocol, &four.address_bytes(), &bytes[20..]);
         let unchecked = protocol == Protocol::Udp && wrong == 0;
 
         let (_, there) = to6(&bytes, &six, 1500).unwrap();
         prop_assert_eq!(&there[..4], [0x60 | class >> 4, class << 4, 0, 0]);
         prop_assert_eq!(there[7], ttl - 1);
-        prop_assert_eq!(is_right(protocol, &six.addresses(), &there[40..]), good);
+        prop_assert_eq!(is_right(protocol, &six.address_bytes(), &there[40..]), good);
         let (_, back) = to4(&there, &four, 1500, 0x1234).unwrap();
-        prop_assert_eq!(is_right(protocol, &four.addresses(), &back[20..]), good);
+        prop_assert_eq!(is_right(protocol, &four.address_bytes(), &back[20..]), good);
         let expected = Ip4 { class, ttl: ttl - 2, field: 0, ..IP4 };
         let mut payload = bytes[20..].to_vec();
         if unchecked {
@@ -501,7 +501,7 @@ proptest! {
             prop_assert!(zero(&back[at..at + 2]) && zero(&bytes[at..at + 2]));
             payload[at - 20..at - 18].copy_from_slice(&back[at..at + 2]);
         }
-        prop_assert_eq!(back, expected.packet(protocol as u8, &four.addresses(), &payload));
+        prop_assert_eq!(back, expected.packet(protocol as u8, &four.address_bytes(), &payload));
     }
 
     /// The contract: no bytes make it panic, also with good beginnings, whether
@@ -521,7 +521,7 @@ proptest! {
         let mut bytes = [
             IP4.tuple(Protocol::Udp, &FROM_CLIENT4, b"data"),
             ip6_tuple(0, 9, Protocol::Sctp, &FROM_CLIENT6, b"data"),
-            ip6(0, 9, 44, &FROM_CLIENT6.addresses(), &fragment),
+            ip6(0, 9, 44, &FROM_CLIENT6.address_bytes(), &fragment),
             icmp::message4(3, 3, 0, &inner4),
             icmp::message6(1, 4, 0, &inner6),
         ][start].clone();

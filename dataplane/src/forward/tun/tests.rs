@@ -82,7 +82,7 @@ struct Outcome {
 
 impl Outcome {
     fn pieces(&self) -> Vec<Vec<u8>> {
-        assert!(self.outbox.frames().all(|(port, _)| port == HOP.port));
+        assert!(self.outbox.frames().all(|(to, _)| to == crate::outbox::To::Port(HOP.port)));
         self.outbox.frames().map(|(_, frame)| frame.to_vec()).collect()
     }
 }
@@ -414,7 +414,7 @@ fn fragments_are_all_sent_or_none() {
     let result = forward(&mut frame, &headers, &path, &mut Ids::new(0, 1, 0), &mut outbox);
     assert_eq!(result, Err(Refused::Drop(DropReason::TxFull)));
     assert_eq!(outbox.frames().count(), 254);
-    assert!(outbox.frames().all(|frame| frame == (0, &[7][..])));
+    assert!(outbox.frames().all(|frame| frame == (crate::outbox::To::Port(0), &[7][..])));
 }
 
 #[test]

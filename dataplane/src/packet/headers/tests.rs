@@ -61,6 +61,7 @@ fn tcp_over_ipv4() {
         dst_port: 80,
         tcp_flags: tcp::SYN,
         fragment: false,
+        later_fragment: false,
         l3: 14,
         l4: 34,
         ip_len: 47,

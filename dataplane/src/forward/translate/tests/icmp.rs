@@ -8,7 +8,7 @@ type Kind = (u8, u8, u32);
 
 /// An error of a router on the servers' side, to the director.
 pub(super) fn message4(kind: u8, code: u8, word: u32, quote: &[u8]) -> Vec<u8> {
-    let addresses = Tuple4 { src: ROUTER4, dst: DIP4, ..TO_SERVER4 }.addresses();
+    let addresses = Tuple4 { src: ROUTER4, dst: DIP4, ..TO_SERVER4 }.address_bytes();
     Ip4 { field: 0, ..IP4 }.packet(1, &addresses, &message(&[], kind, code, word, quote))
 }
 
@@ -169,7 +169,7 @@ fn types_and_codes_to_ipv4() {
     ];
     for ((kind, code, word), (kind4, code4, word4)) in translated {
         let packet = Ip4 { id: 0xbeef, field: 0, ttl: 63, ..IP4 };
-        let addresses = Tuple4 { src: VIP4, dst: CLIENT4, ..FROM_CLIENT4 }.addresses();
+        let addresses = Tuple4 { src: VIP4, dst: CLIENT4, ..FROM_CLIENT4 }.address_bytes();
         let expected = packet.packet(1, &addresses, &message(&[], *kind4, *code4, *word4, &quote4));
         let result = to_client4(&message6(*kind, *code, *word, &quote), 1500);
         assert_eq!(result, Ok(expected), "{kind} {code} {word:#x}");
@@ -243,7 +243,7 @@ fn long_quotes_are_cut_and_extensions_left_out() {
     let six = ip6_tuple(0x48, 64, Protocol::Udp, &TO_SERVER6, &[5; 1192]);
     let packet = Ip4 { id: 0xbeef, field: 0, ttl: 63, ..IP4 };
     let four = Ip4 { id: 0, ..IP4 }.tuple(Protocol::Udp, &FROM_CLIENT4, &[5; 1192]);
-    let addresses = Tuple4 { src: VIP4, dst: CLIENT4, ..FROM_CLIENT4 }.addresses();
+    let addresses = Tuple4 { src: VIP4, dst: CLIENT4, ..FROM_CLIENT4 }.address_bytes();
     let expected = packet.packet(1, &addresses, &message(&[], 3, 3, 0, &four[..576 - 28]));
     assert_eq!(to_client4(&message6(1, 4, 0, &six), 1500), Ok(expected));
 
@@ -254,14 +254,14 @@ fn long_quotes_are_cut_and_extensions_left_out() {
 
 #[test]
 fn quoted_fragments_stay_first_fragments() {
-    let addresses = TO_SERVER6.addresses();
+    let addresses = TO_SERVER6.address_bytes();
     let layer4 = layer4(Protocol::Udp, &addresses, [4, 1, 0x1f, 0x90], &[5; 56]);
     let header = fragment_header(17, 0, true, 0x1234);
     let six = ip6(0x48, 9, 44, &addresses, &[&header[..], &layer4[..40]].concat());
     let result = to_client4(&message6(1, 4, 0, &six), 1500).unwrap();
     let four = Ip4 { ttl: 9, field: MORE, ..IP4 };
     let udp = Ip4 { ..IP4 }.tuple(Protocol::Udp, &FROM_CLIENT4, &[5; 56]);
-    assert_eq!(result[28..], four.packet(17, &FROM_CLIENT4.addresses(), &udp[20..60]));
+    assert_eq!(result[28..], four.packet(17, &FROM_CLIENT4.address_bytes(), &udp[20..60]));
     // A later one has no ports to be somebody's.
     let header = fragment_header(17, 8, true, 0x1234);
     let six = ip6(0x48, 9, 44, &addresses, &[&header[..], &layer4[..40]].concat());
@@ -278,7 +278,7 @@ fn bad_errors_have_their_reason() {
     assert_eq!(to_client6(&wrong, 1500), Err(DropReason::IcmpBad));
     let short = Ip4 { field: 0, ..IP4 }.packet(1, &good[12..20], &good[20..27]);
     assert_eq!(to_client6(&short, 1500), Err(DropReason::IcmpBad));
-    let of_gre = IP4.packet(47, &TO_SERVER4.addresses(), &[0; 8]);
+    let of_gre = IP4.packet(47, &TO_SERVER4.address_bytes(), &[0; 8]);
     assert_eq!(to_client6(&message4(3, 3, 0, &of_gre), 1500), Err(DropReason::NoTranslation));
     let fragment = Ip4 { field: MORE, ..IP4 }.packet(1, &good[12..20], &good[20..]);
     assert_eq!(to_client6(&fragment, 1500), Err(DropReason::NoTranslation));
@@ -320,7 +320,7 @@ proptest! {
         let fragment = [&fragment_header(protocol as u8, 0, true, 1)[..], &[1; 60]].concat();
         for six in [
             quote(ip6_tuple(0, 64, protocol, &TO_SERVER6, &[1; 60])),
-            quote(ip6(0, 64, 44, &TO_SERVER6.addresses(), &fragment)),
+            quote(ip6(0, 64, 44, &TO_SERVER6.address_bytes(), &fragment)),
         ] {
             if let Ok(bytes) = to_client4(&message6(kind, code, word, &six), 1500) {
                 prop_assert!(bytes.len() <= 576);

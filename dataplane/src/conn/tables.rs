@@ -1,0 +1,289 @@
+//! The two tables of a worker, one an address family, and connections whose
+//! entries lie in either.
+
+use super::entry::{Body, Entry, Entry4, Entry6, Key4, Key6};
+use super::hash::HashKey;
+use super::table::{Slot, Table, TableFull};
+use crate::forward::nat::Deltas;
+use crate::packet::{Family, Protocol, Tuple};
+use crate::time::Tick;
+
+/// Where an entry is. Valid until the entry is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the IPv4 table.
+    V4(Slot),
+    /// In the IPv6 table.
+    V6(Slot),
+}
+
+impl Place {
+    /// The slot in its table.
+    #[must_use]
+    pub const fn slot(self) -> Slot {
+        match self {
+            Self::V4(slot) | Self::V6(slot) => slot,
+        }
+    }
+
+    /// The family of the table.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        match self {
+            Self::V4(_) => Family::V4,
+            Self::V6(_) => Family::V6,
+        }
+    }
+}
+
+/// A worker's connection tables.
+#[derive(Debug)]
+pub struct Tables {
+    /// Of IPv4 packets.
+    pub v4: Table<Entry4>,
+    /// Of IPv6 packets.
+    pub v6: Table<Entry6>,
+    /// Entries that are the second of their connection.
+    replies: usize,
+}
+
+/// An entry type's own table.
+pub trait Tabled: Entry {
+    /// The table.
+    fn table(tables: &Tables) -> &Table<Self>;
+    /// The table, for changing.
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self>;
+}
+
+impl Tabled for Entry4 {
+    #[inline]
+    fn table(tables: &Tables) -> &Table<Self> {
+        &tables.v4
+    }
+
+    #[inline]
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self> {
+        &mut tables.v4
+    }
+}
+
+impl Tabled for Entry6 {
+    #[inline]
+    fn table(tables: &Tables) -> &Table<Self> {
+        &tables.v6
+    }
+
+    #[inline]
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self> {
+        &mut tables.v6
+    }
+}
+
+impl Tables {
+    /// Tables for at most `limit` entries each.
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    pub fn new(limit: usize, hash_key: HashKey) -> std::io::Result<Self> {
+        Ok(Self { v4: Table::new(limit, hash_key)?, v6: Table::new(limit, hash_key)?, replies: 0 })
+    }
+
+    /// Connections, however many entries they have.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.v4.len() + self.v6.len() - self.replies
+    }
+
+    /// What does not depend on the family of an entry.
+    #[must_use]
+    pub fn body(&self, place: Place) -> &Body {
+        match place {
+            Place::V4(slot) => self.v4.entry(slot).body(),
+            Place::V6(slot) => self.v6.entry(slot).body(),
+        }
+    }
+
+    /// The same, for changing.
+    pub fn body_mut(&mut self, place: Place) -> &mut Body {
+        match place {
+            Place::V4(slot) => self.v4.entry_mut(slot).body_mut(),
+            Place::V6(slot) => self.v6.entry_mut(slot).body_mut(),
+        }
+    }
+
+    /// Addresses and ports of the packets that an entry is found by.
+    #[must_use]
+    pub fn tuple(&self, place: Place) -> Tuple {
+        match place {
+            Place::V4(slot) => Tuple::V4(self.v4.entry(slot).key().tuple),
+            Place::V6(slot) => Tuple::V6(self.v6.entry(slot).key().tuple),
+        }
+    }
+
+    /// The hash under which an entry is found.
+    #[must_use]
+    pub fn hash_of(&self, place: Place) -> u64 {
+        match place {
+            Place::V4(slot) => self.v4.hash(&self.v4.entry(slot).key()),
+            Place::V6(slot) => self.v6.hash(&self.v6.entry(slot).key()),
+        }
+    }
+
+    /// The hash of packets with these addresses and ports.
+    #[must_use]
+    pub fn hash(&self, protocol: Protocol, tuple: &Tuple) -> u64 {
+        match tuple {
+            Tuple::V4(tuple) => self.v4.hash(&Key4::new(protocol, *tuple)),
+            Tuple::V6(tuple) => self.v6.hash(&Key6::new(protocol, *tuple)),
+        }
+    }
+
+    /// What the rewrite of an entry's packets makes of their checksums.
+    #[must_use]
+    #[inline]
+    pub fn deltas(&self, place: Place) -> Deltas {
+        match place {
+            Place::V4(slot) => {
+                let entry = self.v4.entry(slot);
+                Deltas { ip: entry.ip_delta, l4: entry.body().l4_delta }
+            }
+            Place::V6(slot) => Deltas { ip: 0, l4: self.v6.entry(slot).body().l4_delta },
+        }
+    }
+
+    /// Finds the entry of packets with these addresses and ports.
+    #[must_use]
+    pub fn find(&self, protocol: Protocol, tuple: &Tuple) -> Option<Place> {
+        match tuple {
+            Tuple::V4(tuple) => {
+                let key = Key4::new(protocol, *tuple);
+                self.v4.find(self.v4.hash(&key), &key).map(Place::V4)
+            }
+            Tuple::V6(tuple) => {
+                let key = Key6::new(protocol, *tuple);
+                self.v6.find(self.v6.hash(&key), &key).map(Place::V6)
+            }
+        }
+    }
+
+    /// Adds an entry, to be looked at by the sweep once `expiry` has passed.
+    ///
+    /// # Errors
+    /// [`TableFull`].
+    pub fn insert(
+        &mut self,
+        protocol: Protocol,
+        tuple: &Tuple,
+        body: Body,
+        now: Tick,
+        expiry: Tick,
+    ) -> Result<Place, TableFull> {
+        let place = match tuple {
+            Tuple::V4(tuple) => {
+                let key = Key4::new(protocol, *tuple);
+                let hash = self.v4.hash(&key);
+                Place::V4(self.v4.insert(hash, Entry4::new(key, body), now, expiry)?)
+            }
+            Tuple::V6(tuple) => {
+                let key = Key6::new(protocol, *tuple);
+                let hash = self.v6.hash(&key);
+                Place::V6(self.v6.insert(hash, Entry6::new(key, body), now, expiry)?)
+            }
+        };
+        self.replies += usize::from(body.is_reply());
+        Ok(place)
+    }
+
+    /// Makes two entries one connection.
+    pub fn join(&mut self, client: Place, server: Place) {
+        self.body_mut(client).set_twin(client.family(), server);
+        self.body_mut(server).set_twin(server.family(), client);
+    }
+
+    /// The other direction's entry.
+    #[must_use]
+    pub fn twin(&self, place: Place) -> Option<Place> {
+        self.body(place).twin(place.family())
+    }
+
+    /// The client's entry of a connection, by either of its entries.
+    #[must_use]
+    pub fn client(&self, place: Place) -> Place {
+        match self.twin(place) {
+            Some(twin) if self.body(place).is_reply() => twin,
+            _ => place,
+        }
+    }
+
+    /// Notes when an entry is to be looked at by the sweep.
+    pub fn set_expiry(&mut self, place: Place, now: Tick, expiry: Tick) {
+        match place {
+            Place::V4(slot) => self.v4.set_expiry(slot, now, expiry),
+            Place::V6(slot) => self.v6.set_expiry(slot, now, expiry),
+        }
+    }
+
+    /// Removes a connection, by either of its entries.
+    pub fn remove(&mut self, place: Place) {
+        if let Some(twin) = self.twin(place) {
+            self.remove_entry(twin);
+        }
+        self.remove_entry(place);
+    }
+
+    fn remove_entry(&mut self, place: Place) {
+        self.replies -= usize::from(self.body(place).is_reply());
+        match place {
+            Place::V4(slot) => self.v4.remove(slot),
+            Place::V6(slot) => self.v6.remove(slot),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::State;
+    use crate::packet::{Tuple4, Tuple6};
+
+    const NOW: Tick = Tick(80);
+
+    fn four(n: u32) -> Tuple {
+        Tuple::V4(Tuple4 { src: n, dst: 1, src_port: 2, dst_port: 3 })
+    }
+
+    fn six(n: u8) -> Tuple {
+        Tuple::V6(Tuple6 { src: [n; 16], dst: [1; 16], src_port: 2, dst_port: 3 })
+    }
+
+    fn pair(tables: &mut Tables, client: &Tuple, server: &Tuple) -> (Place, Place) {
+        let body = Body::new(7, State::SynRecv, NOW);
+        let insert = |tables: &mut Tables, tuple, body| {
+            tables.insert(Protocol::Tcp, tuple, body, NOW, NOW.plus(8)).unwrap()
+        };
+        let one = insert(tables, client, body);
+        let other = insert(tables, server, body.for_replies());
+        tables.join(one, other);
+        (one, other)
+    }
+
+    #[test]
+    fn either_entry_of_a_connection_leads_to_the_other_and_removes_both() {
+        for (client, server) in
+            [(four(5), four(6)), (six(5), six(6)), (four(5), six(6)), (six(5), four(6))]
+        {
+            for by_server in [false, true] {
+                let mut tables = Tables::new(100, HashKey::new([1, 2, 3])).unwrap();
+                let (one, other) = pair(&mut tables, &client, &server);
+                assert_eq!((tables.twin(one), tables.twin(other)), (Some(other), Some(one)));
+                assert_eq!((tables.tuple(one), tables.tuple(other)), (client, server));
+                assert_eq!(tables.connections(), 1);
+                assert_eq!(tables.find(Protocol::Tcp, &server), Some(other));
+                tables.remove(if by_server { other } else { one });
+                assert_eq!(tables.connections(), 0);
+                assert_eq!(tables.v4.len() + tables.v6.len(), 0);
+                assert_eq!(tables.find(Protocol::Tcp, &client), None);
+            }
+        }
+    }
+}

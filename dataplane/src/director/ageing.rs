@@ -1,0 +1,147 @@
+//! The end of connections: those whose time has come, those that a packet
+//! shows to be over, those that make room.
+
+use super::{Context, Core, Director};
+use crate::conn::entry::Body;
+use crate::conn::persistence::{Change, TemplateSlot};
+use crate::conn::{Place, State, Tabled, Tables};
+use crate::counters::DropReason;
+use crate::time::Tick;
+
+impl Director {
+    /// Looks at the next groups of the tables, fragments and templates.
+    pub(super) fn age(&mut self, now: Tick) {
+        let Self { snapshot, tables, fragments, core, sweep, .. } = self;
+        let cx = Context { now, snapshot };
+        let groups = sweep.groups(now, tables.v4.group_count());
+        if groups == 0 {
+            return;
+        }
+        for _ in 0..tables.v4.sweep_step(groups) {
+            for slot in tables.v4.sweep(now) {
+                if tables.v4.is_used(slot) {
+                    core.judge(cx, tables, Place::V4(slot));
+                }
+            }
+        }
+        for _ in 0..tables.v6.sweep_step(groups) {
+            for slot in tables.v6.sweep(now) {
+                if tables.v6.is_used(slot) {
+                    core.judge(cx, tables, Place::V6(slot));
+                }
+            }
+        }
+        let lost = fragments.expire(now);
+        for (reason, count) in [
+            (DropReason::FragmentTimeout, lost.timed_out),
+            (DropReason::FragmentTableFull, lost.displaced),
+        ] {
+            // They were taken in, and leave now.
+            core.counters.generated += count;
+            core.counters.drop_many(reason, count);
+        }
+        // The tables are swept once a second, and all workers sweep templates.
+        let share = core.templates.bucket_count() / tables.v4.group_count() + 1;
+        core.templates.sweep(now, groups * share, |server, change| {
+            count_template(cx, server, change);
+        });
+    }
+}
+
+impl Core {
+    /// Removes a connection whose time has come, or notes when it will.
+    fn judge(&mut self, cx: Context<'_>, tables: &mut Tables, place: Place) {
+        let body = *tables.body(place);
+        let last = match tables.twin(place) {
+            Some(twin) => body.last().max(tables.body(twin).last()),
+            None => body.last(),
+        };
+        let expiry = cx.snapshot.timeouts.expiry(body.state(), last);
+        if expiry <= cx.now || self.has_lost_server(cx, &body) {
+            self.close(cx, tables, place);
+            self.counters.expired += 1;
+        } else {
+            tables.set_expiry(place, cx.now, expiry);
+        }
+    }
+
+    /// Whether the connection's server is deleted, and that ends it.
+    fn has_lost_server(&self, cx: Context<'_>, body: &Body) -> bool {
+        cx.snapshot.settings.expire_nodest_conn
+            && cx.snapshot.server(body.server).is_none_or(|server| server.deleted)
+    }
+
+    /// Whether a packet ends the connection that it belongs to, so that it is
+    /// treated as one without. `opens` says that it is a SYN.
+    #[cold]
+    pub(super) fn is_outlived(&self, cx: Context<'_>, body: &Body, opens: bool) -> bool {
+        let settings = &cx.snapshot.settings;
+        if body.is_reply() {
+            return false;
+        }
+        if self.has_lost_server(cx, body) {
+            return true;
+        }
+        if !opens {
+            return false;
+        }
+        // A drained server keeps its connections, but with expire_nodest_conn
+        // not its clients' new ones.
+        let drained = || cx.snapshot.server(body.server).is_some_and(|server| server.weight == 0);
+        (settings.conn_reuse_mode != 0 && body.state().is_reusable())
+            || (settings.expire_nodest_conn && drained())
+    }
+
+    /// Ends a connection, by either of its entries.
+    pub(super) fn close(&mut self, cx: Context<'_>, tables: &mut Tables, place: Place) {
+        let client = tables.client(place);
+        let body = *tables.body(client);
+        if let Some(server) = cx.snapshot.server(body.server) {
+            server.counts.connections.close(body.state().is_active());
+        }
+        if let Some(slot) = TemplateSlot::from_number(body.template()) {
+            self.templates.close(slot);
+        }
+        tables.remove(client);
+    }
+
+    /// Makes room in a full table for an entry with this hash: the oldest
+    /// half-open connection nearby goes. Whether there was one.
+    #[cold]
+    pub(super) fn recycle<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        hash: u64,
+    ) -> bool {
+        let rank = |entry: &E| {
+            let body = entry.body();
+            body.state().is_half_open().then(|| body.last().0)
+        };
+        let Some(slot) = E::table(tables).victim(hash, rank) else { return false };
+        self.close(cx, tables, E::place(slot));
+        self.counters.recycled += 1;
+        true
+    }
+
+    /// A connection through a template is established: the template is worth
+    /// keeping.
+    pub(super) fn assure(&self, tables: &Tables, place: Place, new: State) {
+        if new == State::Established {
+            let template = tables.body(tables.client(place)).template();
+            if let Some(slot) = TemplateSlot::from_number(template) {
+                self.templates.assure(slot);
+            }
+        }
+    }
+}
+
+/// Counts the templates of a server.
+pub(super) fn count_template(cx: Context<'_>, server: u32, change: Change) {
+    if let Some(server) = cx.snapshot.server(server) {
+        match change {
+            Change::Added => server.counts.connections.add_template(),
+            Change::Removed => server.counts.connections.remove_template(),
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! The last steps of a packet whose way is known: TTL, options, MTU, the
+//! rewrite of its forwarding method, the Ethernet header.
+
+use std::net::SocketAddr;
+
+use super::{Context, Core, Verdict, punt_kind};
+use crate::conn::{Place, Slot, Tabled, Tables};
+use crate::counters::DropReason;
+use crate::fib::Way;
+use crate::forward::nat::{self, Deltas};
+use crate::forward::proxy::{self, Stream};
+use crate::forward::translate::{self, Fit};
+use crate::forward::tun::{self, Path, Refused, Sent, Tunnel};
+use crate::forward::{self, cut, mss, set_ethernet, toa};
+use crate::icmp;
+use crate::packet::headers::Addresses;
+use crate::packet::options::{self, OptionError};
+use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
+use crate::service::{ClientAddress, Encapsulation, Hop, PortHop, Server};
+
+/// Which side of the director a packet came from: whom it is answered to, and
+/// by which address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// A client: errors come from the VIP.
+    Client,
+    /// A server: errors come from the director itself.
+    Server,
+}
+
+/// Why a packet does not leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    Drop(DropReason),
+    /// Longer than its sender may send.
+    TooBig {
+        mtu: u16,
+    },
+}
+
+impl From<DropReason> for Stop {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Drop(reason) => Self::Drop(reason),
+            Refused::TooBig { mtu } => Self::TooBig { mtu },
+        }
+    }
+}
+
+impl From<translate::Failure> for Stop {
+    fn from(failure: translate::Failure) -> Self {
+        match failure {
+            translate::Failure::Drop(reason) => Self::Drop(reason),
+            translate::Failure::TooBig { mtu } => Self::TooBig { mtu },
+        }
+    }
+}
+
+impl Core {
+    /// Direct routing: the packet as it is, to the server's MAC address.
+    #[inline]
+    pub(super) fn send_dr(
+        &mut self,
+        cx: Context<'_>,
+        server: &Server,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        let hop = match self.server_hop(cx, server, headers, frame) {
+            Ok(hop) => hop,
+            Err(verdict) => return verdict,
+        };
+        clamp(server, headers, frame);
+        let ready = self.pass(cx, &hop, headers, frame);
+        let sent = ready.and_then(|()| self.leave(&hop, headers, frame));
+        self.sent(cx, Side::Client, sent, headers, frame)
+    }
+
+    /// Tunnelling: the packet inside of another one.
+    pub(super) fn send_tun(
+        &mut self,
+        cx: Context<'_>,
+        server: &Server,
+        encapsulation: Encapsulation,
+        flow: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        let hop = match self.server_hop(cx, server, headers, frame) {
+            Ok(hop) => hop,
+            Err(verdict) => return verdict,
+        };
+        let source = cx.snapshot.port_address(hop.port, server.address.is_ipv4());
+        let tunnel =
+            source.and_then(|source| Tunnel::new(encapsulation, source, server.address.ip()));
+        let Some(tunnel) = tunnel else { return self.drop(DropReason::NoSource) };
+        clamp(server, headers, frame);
+        let mtu = server.counts.path_mtu(cx.now).map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
+        let pmtu_disc = cx.snapshot.settings.pmtu_disc;
+        let path = Path { tunnel: &tunnel, hop: &hop, mtu, pmtu_disc, flow: (flow >> 32) as u32 };
+        let sent = self.options(cx, &hop, headers, frame).map_err(Stop::from).and_then(|()| {
+            let before = self.outbox.len();
+            match tun::forward(frame, headers, &path, &mut self.ids, &mut self.outbox)? {
+                Sent::Whole => Ok(Verdict::Send { port: hop.port }),
+                Sent::Fragments => {
+                    self.counters.generated += (self.outbox.len() - before) as u64;
+                    self.counters.held += 1;
+                    Ok(Verdict::Absorbed)
+                }
+            }
+        });
+        self.sent(cx, Side::Client, sent, headers, frame)
+    }
+
+    /// NAT and FULLNAT, from the client to the server.
+    #[inline]
+    pub(super) fn send_nat<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+        server: &Server,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        let hop = match self.server_hop(cx, server, headers, frame) {
+            Ok(hop) => hop,
+            Err(verdict) => return verdict,
+        };
+        let Some(to) = self.target(cx, tables, E::place(slot), server) else {
+            return self.drop(DropReason::NoTranslation);
+        };
+        let deltas = tables.deltas(E::place(slot));
+        clamp(server, headers, frame);
+        let told = match server.client_address {
+            ClientAddress::None => None,
+            how => told(tables, E::place(slot)).map(|stream| (how, stream)),
+        };
+        let sent = self.rewrite(cx, &hop, &to, deltas, told.as_ref(), headers, frame);
+        self.sent(cx, Side::Client, sent, headers, frame)
+    }
+
+    /// NAT and FULLNAT, from the server to the client.
+    #[inline]
+    pub(super) fn send_reply<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+        server: &Server,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        let Some(to) = self.target(cx, tables, E::place(slot), server) else {
+            return self.drop(DropReason::NoTranslation);
+        };
+        let hop = match self.way(cx, &to) {
+            Ok(hop) => hop,
+            Err(reason) => {
+                if reason == DropReason::NoRoute {
+                    self.tell_server(cx, icmp::Error::HostUnreachable, headers, frame);
+                }
+                return self.drop(reason);
+            }
+        };
+        if server.client_address == ClientAddress::Proxy {
+            if let Some(stream) = told(tables, E::place(slot)) {
+                match proxy::to_client(frame, headers, &stream) {
+                    Ok(true) => tables.body_mut(E::place(slot)).set_proxy_acked(),
+                    Ok(false) => {}
+                    Err(reason) => return self.drop(reason),
+                }
+            }
+        }
+        let deltas = tables.deltas(E::place(slot));
+        clamp(server, headers, frame);
+        let sent = self.rewrite(cx, &hop, &to, deltas, None, headers, frame);
+        self.sent(cx, Side::Server, sent, headers, frame)
+    }
+
+    /// NAT of a packet that leaves no connection.
+    pub(super) fn send_once(
+        &mut self,
+        cx: Context<'_>,
+        server: &Server,
+        from: &Tuple,
+        to: &Tuple,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        let hop = match self.server_hop(cx, server, headers, frame) {
+            Ok(hop) => hop,
+            Err(verdict) => return verdict,
+        };
+        let deltas = match (from, to) {
+            (Tuple::V4(from), Tuple::V4(to)) => nat::delta4(from, to),
+            (Tuple::V6(from), Tuple::V6(to)) => Deltas { ip: 0, l4: nat::delta6(from, to) },
+            _ => return self.drop(DropReason::NoTranslation),
+        };
+        let sent = self.rewrite(cx, &hop, to, deltas, None, headers, frame);
+        self.sent(cx, Side::Client, sent, headers, frame)
+    }
+
+    /// What a packet of a connection becomes: addresses and ports.
+    #[inline]
+    pub(super) fn target(
+        &self,
+        cx: Context<'_>,
+        tables: &Tables,
+        place: Place,
+        server: &Server,
+    ) -> Option<Tuple> {
+        let body = tables.body(place);
+        let twin = body.twin(place.family())?;
+        if twin.family() == Family::V4 {
+            if let Place::V4(slot) = place {
+                return Some(Tuple::V4(tables.v4.entry(slot).to));
+            }
+        }
+        if body.is_reply() {
+            return Some(tables.tuple(twin).reversed());
+        }
+        let from = tables.tuple(place);
+        let local = match server.method {
+            crate::service::Method::Fullnat => {
+                let (port, number) = body.local();
+                Some((*cx.snapshot.locals.get(usize::from(number))?, port))
+            }
+            _ => None,
+        };
+        super::open::to_server(&from, local, server.address, from.destination().1)
+    }
+
+    /// Gives a packet its new addresses and ports, and readies it for its next
+    /// hop. `told` is what the server is to be told of the client.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "all of it is what the packet becomes")]
+    fn rewrite(
+        &mut self,
+        cx: Context<'_>,
+        hop: &PortHop,
+        to: &Tuple,
+        deltas: Deltas,
+        told: Option<&(ClientAddress, Stream)>,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<Verdict, Stop> {
+        match (headers.family(), to) {
+            (Family::V4, Tuple::V4(to)) => {
+                self.pass(cx, hop, headers, frame)?;
+                if headers.later_fragment {
+                    nat::rewrite_later_fragment4(frame, headers, to, deltas);
+                } else {
+                    nat::rewrite4(frame, headers, to, deltas)?;
+                }
+                self.tell_address(hop, told, headers, frame)?;
+                self.leave(hop, headers, frame)
+            }
+            (Family::V6, Tuple::V6(to)) => {
+                self.pass(cx, hop, headers, frame)?;
+                if headers.later_fragment {
+                    nat::rewrite_later_fragment6(frame, headers, to);
+                } else {
+                    nat::rewrite6(frame, headers, to, deltas.l4)?;
+                }
+                self.tell_address(hop, told, headers, frame)?;
+                self.leave(hop, headers, frame)
+            }
+            _ => self.translate(hop, to, told, headers, frame),
+        }
+    }
+
+    /// Gives a packet the header of the other address family.
+    #[cold]
+    fn translate(
+        &mut self,
+        hop: &PortHop,
+        to: &Tuple,
+        told: Option<&(ClientAddress, Stream)>,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<Verdict, Stop> {
+        let fit = match to {
+            Tuple::V4(to) => {
+                let id = self.ids.take() as u16;
+                translate::to_ip4(frame, headers, to, hop.mtu, id)?
+            }
+            Tuple::V6(to) => translate::to_ip6(frame, headers, to, hop.mtu)?,
+        };
+        if fit == Fit::Whole {
+            self.tell_address(hop, told, headers, frame)?;
+        }
+        set_ethernet(frame, headers, hop);
+        if fit == Fit::Pieces {
+            self.in_pieces(hop, headers, frame)?;
+        }
+        Ok(Verdict::Send { port: hop.port })
+    }
+
+    /// Tells the server the client's address, where it asked for it.
+    #[inline]
+    fn tell_address(
+        &mut self,
+        hop: &PortHop,
+        told: Option<&(ClientAddress, Stream)>,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let Some((how, stream)) = told.filter(|_| headers.protocol == Protocol::Tcp) else {
+            return Ok(());
+        };
+        match how {
+            ClientAddress::Toa => {
+                toa::insert(frame, headers, stream.isn, stream.client, hop.mtu)?;
+            }
+            ClientAddress::Proxy => {
+                let before = self.outbox.len();
+                proxy::to_server(frame, headers, stream, hop, &mut self.outbox)?;
+                self.counters.generated += (self.outbox.len() - before) as u64;
+            }
+            ClientAddress::None => {}
+        }
+        Ok(())
+    }
+
+    /// What every router does with a packet that it passes on: options, TTL, is
+    /// it too long.
+    #[inline]
+    fn pass(
+        &mut self,
+        cx: Context<'_>,
+        hop: &PortHop,
+        headers: &Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), Stop> {
+        self.options(cx, hop, headers, frame)?;
+        forward::decrement_ttl(frame, headers)?;
+        if headers.ip_len > hop.mtu && !may_be_cut(headers, frame) {
+            return Err(Stop::TooBig { mtu: hop.mtu });
+        }
+        Ok(())
+    }
+
+    /// The Ethernet header; and the fragments of what is too long.
+    #[inline]
+    fn leave(
+        &mut self,
+        hop: &PortHop,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<Verdict, Stop> {
+        set_ethernet(frame, headers, hop);
+        if headers.ip_len > hop.mtu {
+            self.in_pieces(hop, headers, frame)?;
+        }
+        Ok(Verdict::Send { port: hop.port })
+    }
+
+    #[cold]
+    fn in_pieces(
+        &mut self,
+        hop: &PortHop,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let before = self.outbox.len();
+        let moved = usize::from(headers.l3) - forward::ETHERNET;
+        headers.l3 -= moved as u16;
+        headers.l4 -= moved as u16;
+        cut(frame, headers, hop.mtu, hop.port, &mut self.outbox)?;
+        self.counters.generated += (self.outbox.len() - before) as u64;
+        Ok(())
+    }
+
+    /// Processes the options of an IPv4 packet, as every router on its way.
+    #[inline]
+    fn options(
+        &mut self,
+        cx: Context<'_>,
+        hop: &PortHop,
+        headers: &Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if headers.is_plain() || headers.family() == Family::V6 {
+            return Ok(());
+        }
+        self.process_options(cx, hop, headers, frame)
+    }
+
+    #[cold]
+    fn process_options(
+        &mut self,
+        cx: Context<'_>,
+        hop: &PortHop,
+        headers: &Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let address = cx.snapshot.ports.get(usize::from(hop.port)).and_then(|p| p.address4);
+        let header = usize::from(headers.l3)..usize::from(headers.l4);
+        let Some(header) = frame.bytes_mut().get_mut(header) else { return Ok(()) };
+        let midnight = cx.snapshot.milliseconds_of_day(cx.now);
+        match options::process(header, address.unwrap_or(0), midnight) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if let OptionError::Malformed { pointer } = error {
+                    let error = icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() };
+                    self.tell_client(cx, error, headers, frame);
+                }
+                Err(error.reason())
+            }
+        }
+    }
+
+    /// How a server's packets leave; or the verdict where they do not.
+    #[inline]
+    pub(super) fn server_hop(
+        &mut self,
+        cx: Context<'_>,
+        server: &Server,
+        headers: &Headers,
+        frame: &Frame<'_>,
+    ) -> Result<PortHop, Verdict> {
+        match server.hop {
+            Hop::Port(hop) => Ok(hop),
+            Hop::Unresolved => Err(self.drop(DropReason::NoNextHop)),
+            Hop::NoRoute => {
+                self.tell_client(cx, icmp::Error::HostUnreachable, headers, frame);
+                Err(self.drop(DropReason::NoRoute))
+            }
+            Hop::Local => Err(self.punt(cx.now, punt_kind(headers))),
+        }
+    }
+
+    /// How packets with these addresses leave.
+    #[inline]
+    pub(super) fn way(&mut self, cx: Context<'_>, to: &Tuple) -> Result<PortHop, DropReason> {
+        let way = match to {
+            Tuple::V4(to) => cx.snapshot.fib.lookup4(to.dst),
+            Tuple::V6(to) => cx.snapshot.fib.lookup6(&to.dst),
+        };
+        self.resolved(cx, way)
+    }
+
+    /// A way's port and neighbour; control hears of a neighbour that is missing.
+    pub(super) fn resolved(&mut self, cx: Context<'_>, way: Way) -> Result<PortHop, DropReason> {
+        match way {
+            Way::Port(hop) => Ok(hop),
+            Way::Unresolved { port, neighbour } => {
+                self.link.missing(cx.now, port, neighbour);
+                Err(DropReason::NoNextHop)
+            }
+            Way::NoRoute | Way::Local => Err(DropReason::NoRoute),
+        }
+    }
+
+    /// The verdict of a packet that was to be sent. Its sender is told what it
+    /// can do something about.
+    #[inline]
+    fn sent(
+        &mut self,
+        cx: Context<'_>,
+        side: Side,
+        sent: Result<Verdict, Stop>,
+        headers: &Headers,
+        frame: &Frame<'_>,
+    ) -> Verdict {
+        match sent {
+            Ok(verdict) => verdict,
+            Err(stop) => self.stopped(cx, side, stop, headers, frame),
+        }
+    }
+
+    #[cold]
+    fn stopped(
+        &mut self,
+        cx: Context<'_>,
+        side: Side,
+        stop: Stop,
+        headers: &Headers,
+        frame: &Frame<'_>,
+    ) -> Verdict {
+        let (reason, error) = match stop {
+            Stop::TooBig { mtu } => (DropReason::TooBig, Some(icmp::Error::TooBig { mtu })),
+            Stop::Drop(DropReason::TtlExpired) => {
+                (DropReason::TtlExpired, Some(icmp::Error::TimeExceeded))
+            }
+            Stop::Drop(reason) => (reason, None),
+        };
+        match (error, side) {
+            (Some(error), Side::Client) => self.tell_client(cx, error, headers, frame),
+            (Some(error), Side::Server) => self.tell_server(cx, error, headers, frame),
+            (None, _) => {}
+        }
+        self.drop(reason)
+    }
+}
+
+/// What the server of a FULLNAT connection is told, by either of its entries.
+#[cold]
+fn told(tables: &Tables, place: Place) -> Option<Stream> {
+    let client = tables.client(place);
+    let server = tables.body(tables.twin(client)?);
+    let tuple = tables.tuple(client);
+    let socket = |(address, port)| SocketAddr::new(address, port);
+    Some(Stream {
+        isn: server.initial_sequence(),
+        acked: server.proxy_acked(),
+        client: socket(tuple.source()),
+        vip: socket(tuple.destination()),
+    })
+}
+
+/// Lowers the MSS that a SYN announces, where the service asks for it.
+#[inline]
+fn clamp(server: &Server, headers: &Headers, frame: &mut Frame<'_>) {
+    if let Some(most) = server.mss {
+        mss::clamp(frame, headers, most);
+    }
+}
+
+/// Whether a packet may be sent in fragments: IPv4 without DF.
+fn may_be_cut(headers: &Headers, frame: &Frame<'_>) -> bool {
+    const DF: u8 = 0x40;
+    match headers.addresses {
+        Addresses::V4 { .. } => {
+            frame.bytes().get(usize::from(headers.l3) + 6).is_some_and(|byte| byte & DF == 0)
+        }
+        Addresses::V6 { .. } => false,
+    }
+}
