@@ -319,6 +319,7 @@ numbers = random.Random(1)
 for _ in range(100):
     sys.stdout.buffer.write(numbers.randbytes(1 << 20))
 ' >"$LAB_TMP/100M"
+    head -c 20K "$LAB_TMP/100M" >"$LAB_TMP/20K"
 }
 
 start_servers() { # NAME
