@@ -436,12 +436,23 @@ capture_stop() { # FILE...
     done
 }
 
-# Fields of a capture, one packet a line, separated by spaces.
+# Fields of a capture, one packet a line, separated by spaces: those of the outer
+# headers, where there are several.
 fields() { # FILE FILTER FIELD...
-    local args=() field
+    fields_of f "$@"
+}
+
+# Those of the inner headers: of tunnelled packets, of packets in ICMP errors.
+inner_fields() { # FILE FILTER FIELD...
+    fields_of l "$@"
+}
+
+fields_of() { # f|l FILE FILTER FIELD...
+    local which=$1 args=() field
+    shift
     for field in "${@:3}"; do args+=(-e "$field"); done
-    tshark -r "$1" -Y "$2" -o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE \
-        -T fields -E separator=/s -E occurrence=f "${args[@]}" 2>/dev/null
+    tshark -r "$1" -Y "$2" -o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE \
+        -T fields -E separator=/s -E occurrence="$which" "${args[@]}" 2>/dev/null
 }
 
 # ------------------------------------------------------------------- huge pages
