@@ -63,7 +63,10 @@ rvsadm -C
 local6_services "$VIP"
 local4_services "$VIP6"
 for vip in "${vips[@]}"; do
-    check_method "$vip"
+    check_answers "$vip"
+    check_download "$vip"
+    check_upload "$vip" 20M
+    check_echo "$vip"
 done
 
 say "the client's address in a TCP option (TOA)"
