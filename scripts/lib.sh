@@ -9,8 +9,8 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 RUST_MINIMUM=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 
 BUILD_PACKAGES=(build-essential pkg-config clang libclang-dev libdpdk-dev dpdk)
-LAB_PACKAGES=(iproute2 procps iputils-ping iputils-arping nginx-light curl python3 jq
-    tcpdump tshark apache2-utils socat)
+LAB_PACKAGES=(iproute2 procps iputils-ping iputils-arping iputils-tracepath nginx-light
+    curl python3 jq tcpdump tshark apache2-utils socat iperf3)
 
 say() { printf '== %s\n' "$*"; }
 

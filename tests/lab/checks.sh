@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what the tests that source this use
 # What several tests check. Sourced after lib.sh.
 
 # -------------------------------------------------------------------- counters
@@ -43,6 +43,19 @@ check_at_rest() { # MBUFS_BEFORE
     assert_no_match "connections left in -Lnc" "$(rvsadm -Lnc)" '(TCP|UDP) '
 }
 
+# After load through connections whose TIME_WAIT lasts longer than a test.
+check_mbufs() { # MBUFS_BEFORE
+    wait_for 15 "mbufs in use to fall back to $1 (now $(mbufs_in_use))" mbufs_are "$1"
+    wait_for 10 "rx = tx + punted + handed off + dropped on every worker: $(worker_counters | jq -c .)" packets_add_up
+}
+
+# A clean stop, with every mbuf accounted for.
+check_stop() {
+    director_stop TERM
+    assert_equal "rvsd's exit status" "$DIRECTOR_STATUS" 0
+    assert_match "the last line of the log" "$(tail -n 1 "$LAB_TMP/rvsd.log")" 'mbufs in use: 0'
+}
+
 # A column of a server's row in `rvsadm -Ln [--stats]`: 1 is connections with
 # --stats; 3 and 4 are ActiveConn and InActConn without.
 server_column() { # ADDRESS:PORT COLUMN [--stats]
@@ -53,7 +66,141 @@ server_has() { # ADDRESS:PORT COLUMN VALUE [--stats]
     [[ $(server_column "$1" "$2" "${@:4}") == "$3" ]]
 }
 
+# -------------------------------------------------------------------- services
+
+host_port() { # ADDRESS PORT
+    if [[ $1 == *:* ]]; then echo "[$1]:$2"; else echo "$1:$2"; fi
+}
+
+# Options of every -A and -a of `service`: the method and what belongs to it.
+SERVICE_OPTIONS=() SERVER_OPTIONS=()
+
+service() { # -t|-u VIP PORT SERVER...
+    local at server
+    at=$(host_port "$2" "$3")
+    rvsadm -A "$1" "$at" -s rr "${SERVICE_OPTIONS[@]}"
+    for server in "${@:4}"; do
+        rvsadm -a "$1" "$at" -r "$(host_port "$server" "$3")" "${SERVER_OPTIONS[@]}"
+    done
+}
+
+# What check_method needs. The two connections of iperf3 have to meet.
+services() { # VIP SERVER SERVER
+    service -t "$1" 80 "${@:2}"
+    service -t "$1" 5002 "${@:2}"
+    service -t "$1" 5201 "$2"
+    service -u "$1" 5000 "${@:2}"
+}
+
+# All servers have the method in their rows.
+check_rows() { # FORWARD
+    local methods
+    methods=$(rvsadm -Ln | awk '$1 == "->" && NR > 3 { print $3 }' | sort -u | xargs)
+    assert_equal "methods in -Ln" "$methods" "$1"
+}
+
+# ---------------------------------------------------------- what clients must get
+
+get() { # VIP [PATH [PORT]]
+    in_ns client curl -sS --max-time 5 "http://$(host_port "$1" "${3:-80}")/${2:-}"
+}
+
+check_answers() { # VIP
+    assert_equal "answers of $1 to two curls" "$( (get "$1" && get "$1") | sort | xargs)" "rs1 rs2"
+}
+
+# Twice, as there are two servers.
+check_download() { # VIP [FILE [PORT]]
+    local file=${2:-100M} url
+    url="http://$(host_port "$1" "${3:-80}")/$file"
+    for _ in 1 2; do
+        in_ns client curl -sS --max-time 60 -w "$url: %{size_download} B in %{time_total} s\n" -o "$LAB_TMP/got" "$url"
+        cmp "$LAB_TMP/got" "$LAB_TMP/$file" || fail "$url arrived damaged"
+    done
+}
+
+check_upload() { # VIP [FILE]
+    local file=${2:-100M} began sum at
+    at=$(host_port "$1" 5002)
+    for _ in 1 2; do
+        began=${EPOCHREALTIME/./}
+        sum=$(in_ns client timeout 60 socat -b 262144 -t 60 - "TCP:$at" <"$LAB_TMP/$file")
+        assert_equal "sha256 of $file sent to $at" "$sum" "$(sha256sum <"$LAB_TMP/$file")"
+        echo "$file to $at in $(((${EPOCHREALTIME/./} - began) / 1000)) ms"
+    done
+}
+
+echo_answer() { # VIP SOURCE_PORT
+    echo hello | in_ns client socat -t 0.3 - "UDP:$(host_port "$1" 5000),sourceport=$2"
+}
+
+# New ports alternate, one port stays with its server.
+check_echo() { # VIP
+    local answers
+    answers=$(for port in 4001 4002 4003 4004; do echo_answer "$1" "$port"; done)
+    assert_equal "UDP answers of $1 to four ports" "$(sort <<<"$answers" | xargs)" "rs1: hello rs1: hello rs2: hello rs2: hello"
+    answers=$(for _ in 1 2; do echo_answer "$1" 4005; done)
+    assert_equal "UDP servers of one port" "$(sort -u <<<"$answers" | wc -l)" 1
+}
+
+check_iperf() { # VIP
+    local direction out
+    for direction in '' -R; do
+        # shellcheck disable=SC2086 # no argument when empty
+        out=$(in_ns client timeout 20 iperf3 --client "$1" --time 1 --json $direction) || fail "iperf3 $direction: $(jq -r .error <<<"$out")"
+        jq -r --arg what "iperf3 $direction $1" '"\($what): \(.end.sum_received.bits_per_second / 1e6 | floor) Mbit/s"' <<<"$out"
+        jq -e '.end.sum_received.bytes > 1e6' <<<"$out" >/dev/null || fail "iperf3 $direction moved too little"
+    done
+}
+
+hops_of_tracepath() { # OUTPUT
+    awk '$2 ~ /[.:]/ { print $2 }' <<<"$1" | uniq | xargs
+}
+
+check_ping_and_tracepath() { # VIP HOPS
+    local out
+    in_ns client ping -n -q -c 2 -i 0.2 -W 2 "$1" >/dev/null || fail "no answer of $1 to ping"
+    out=$(in_ns client tracepath -n -m 5 "$1")
+    assert_equal "hops of tracepath to $1" "$(hops_of_tracepath "$out")" "$2"
+    assert_match "tracepath" "$out" 'Resume: pmtu 1500'
+}
+
+# All of it, with both servers.
+check_method() { # VIP
+    check_answers "$1"
+    check_download "$1"
+    check_upload "$1"
+    check_echo "$1"
+    check_iperf "$1"
+}
+
 # --------------------------------------------------------------------- packets
+
+# The packets that came are those that left, in the fields that must not change.
+same_packets() { # CAME FILTER LEFT FILTER FIELD...
+    local came left
+    came=$(fields "$1" "$2" "${@:5}" | sort)
+    left=$(fields "$3" "$4" "${@:5}" | sort)
+    [[ -n $came ]] || fail "no packets of '$2' in $1"
+    diff <(echo "$came") <(echo "$left") || fail "'$4' (>) differs from '$2' (<) in ${*:5}"
+}
+
+# All packets of a filter have these values, and there are some.
+every_packet() { # FILE FILTER VALUES FIELD...
+    assert_equal "${*:4} of '$2' in $1" "$(fields "$1" "$2" "${@:4}" | sort -u)" "$3"
+}
+
+# Of ICMP errors: IP and ICMP. The packets that they quote are cut off, and may
+# not have had their checksum yet.
+no_bad_checksums() { # FILE FILTER
+    local bad wrong_ip="ip.checksum.status == 0" wrong_l4="tcp.checksum.status == 0 || udp.checksum.status == 0"
+    local wrong_icmp="icmp.checksum.status == 0 || icmpv6.checksum.status == 0"
+    bad=$(fields "$1" "($2) && ($wrong_ip || $wrong_icmp || !(icmp || icmpv6) && ($wrong_l4))" frame.number frame.protocols)
+    [[ -z $bad ]] || fail "wrong checksums in $1: $bad"
+}
+
+# What NAT and FULLNAT leave alone in TCP and UDP packets.
+L4_FIELDS=(tcp.seq_raw tcp.ack_raw tcp.flags tcp.window_size_value tcp.payload udp.payload)
 
 # Only ARP and ICMP of the director itself may carry the VIP as source there.
 check_replies_bypass_director() { # FILE

@@ -1,14 +1,10 @@
 # shellcheck shell=bash disable=SC2034 # what the scripts that source this use
-# The lab: one network segment on one machine, out of network namespaces.
+# The lab: network segments on one machine, out of network namespaces; which
+# ones, says topology.sh.
 #
-#   rvs-client    192.168.1.12  00:50:00:00:03:00 ─┐
-#   rvs-director  192.168.1.21  00:50:00:00:04:00 ─┤ rvs-wire: the bridge br0
-#   rvs-rs1       192.168.1.31  00:50:00:00:01:00 ─┤
-#   rvs-rs2       192.168.1.32  00:50:00:00:02:00 ─┘
-#
-# The director's port is a DPDK net_tap device. Its kernel end, rvswire0, is a
-# port of the bridge: what rvsd sends appears on the segment there. rvsd's own
-# tap `lan` (the kernel path) stays in rvs-director.
+# The director's ports are DPDK net_tap devices. Their kernel ends, rvswire0 and
+# rvswire1, are ports of the bridges in rvs-wire: what rvsd sends appears on the
+# segments there. rvsd's own taps (the kernel path) stay in rvs-director.
 #
 # A script sources this file and calls lab_up, which also makes sure that
 # everything is gone when the script ends, however it ends; `tests/lab/lab down`
@@ -16,23 +12,19 @@
 
 LAB_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$LAB_DIR/../../scripts/lib.sh"
+. "$LAB_DIR/topology.sh"
 set -E
 
 # What the lab knows about itself: owner, pids, tmp, huge-pages. rvsd's own
 # files are in $LAB_STATE/rvsd.
 LAB_STATE=/run/rvs-lab
 LAB_LOCK=/run/lock/rvs-lab
-LAB_NAMES=(client director rs1 rs2 wire)
+LAB_NAMES=(client director rs1 rs2 router gate wire)
 
-CLIENT=192.168.1.12 CLIENT6=fd00:1::12 CLIENT_MAC=00:50:00:00:03:00
-DIRECTOR=192.168.1.21 DIRECTOR6=fd00:1::21 DIRECTOR_MAC=00:50:00:00:04:00
-RS1=192.168.1.31 RS1_6=fd00:1::31 RS1_MAC=00:50:00:00:01:00
-RS2=192.168.1.32 RS2_6=fd00:1::32 RS2_MAC=00:50:00:00:02:00
-VIP=192.168.1.100 VIP6=fd00:1::100
-# The kernel end of the director's port as the bridge sees it. It must differ
-# from the director's own MAC: a bridge takes frames for the address of one of
-# its ports as its own and does not pass them on.
-WIRE_MAC=02:50:00:00:04:ff
+# The kernel ends of the director's ports as the bridges see them, and a digit.
+# They must differ from the director's own MACs: a bridge takes frames for the
+# address of one of its ports as its own and does not pass them on.
+WIRE_MAC=02:50:00:00:04:f
 
 LAB_TMP=''
 LAB_OWNED=''
@@ -145,9 +137,10 @@ no_pids() { [[ -z $(lab_pids) ]]; }
 # Takes the lab for this process, clearing what a dead one left. A lab belongs
 # to a process (owner: "pid birth command") or was left up for the operator
 # (owner: "kept by command"). Tests started by `run` use the lab as its guests.
+# Who has it already begins anew, with another topology.
 lab_claim() {
     mkdir -p "$LAB_STATE" "$(dirname "$LAB_LOCK")"
-    if [[ -n ${RVS_LAB_OWNER:-} && $RVS_LAB_OWNER == "$(lab_owner)" ]]; then
+    if [[ -n $LAB_OWNED || -n ${RVS_LAB_OWNER:-} && $RVS_LAB_OWNER == "$(lab_owner)" ]]; then
         lab_sweep
         return
     fi
@@ -184,7 +177,8 @@ lab_keep() {
 
 # ------------------------------------------------------------------- up and down
 
-lab_up() {
+lab_up() { # [TOPOLOGY]
+    topology_set "${1:-one}"
     lab_claim
     LAB_UP=yes
     trap lab_exit EXIT
@@ -195,12 +189,8 @@ lab_up() {
     echo "$LAB_TMP" >"$LAB_STATE/tmp"
     mkdir -p "$LAB_STATE/rvsd"
 
-    local name
-    for name in "${LAB_NAMES[@]}"; do make_namespace "$name"; done
-    make_segment
-    make_host client "$CLIENT" "$CLIENT6" "$CLIENT_MAC"
-    make_host rs1 "$RS1" "$RS1_6" "$RS1_MAC"
-    make_host rs2 "$RS2" "$RS2_6" "$RS2_MAC"
+    echo "$TOPOLOGY" >"$LAB_STATE/topology"
+    topology_make
     make_files
     start_servers rs1
     start_servers rs2
@@ -210,6 +200,7 @@ lab_up() {
 lab_attach() {
     if ! ns_exists wire || [[ ! -e $LAB_STATE/tmp ]]; then fail "the lab is down: type 'tests/lab/lab up' first"; fi
     LAB_TMP=$(<"$LAB_STATE/tmp")
+    topology_set "$(<"$LAB_STATE/topology")"
     if [[ -e $LAB_STATE/director ]]; then read -r DIRECTOR_PID _ <"$LAB_STATE/director"; fi
 }
 
@@ -270,44 +261,8 @@ lab_sweep() {
         if [[ $type == hugetlbfs ]]; then rm -f "$mount"/rvs-labmap_*; fi
     done </proc/mounts
     huge_pages_restore
-    rm -rf /var/run/dpdk/rvs-lab "$LAB_STATE/rvsd" "$LAB_STATE/pids" "$LAB_STATE/tmp" "$LAB_STATE/director"
-}
-
-# Nothing of the machine's own settings may shine through: a new namespace
-# inherits many of them (a Docker host forwards, systemd filters reverse paths).
-make_namespace() { # NAME
-    ip netns add "rvs-$1"
-    ip -n "rvs-$1" link set lo up
-    in_ns "$1" sysctl -qw \
-        net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 \
-        net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
-        net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
-        net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 \
-        net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.accept_dad=0 \
-        net.ipv6.conf.default.dad_transmits=0 \
-        net.ipv4.ip_local_port_range='10000 65535'
-}
-
-# The bridge passes every frame as it is, also wrong ones: no multicast
-# snooping, and no br_netfilter, which drops bad IP headers (a Docker host has it).
-make_segment() {
-    local key
-    in_ns wire sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
-    for key in iptables ip6tables arptables; do
-        if [[ -e /proc/sys/net/bridge/bridge-nf-call-$key ]]; then
-            in_ns wire sysctl -qw "net.bridge.bridge-nf-call-$key=0"
-        fi
-    done
-    ip -n rvs-wire link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-    ip -n rvs-wire link set br0 up
-}
-
-make_host() { # NAME IPV4 IPV6 MAC
-    ip -n rvs-wire link add "$1" type veth peer name eth0 address "$4" netns "rvs-$1"
-    ip -n rvs-wire link set "$1" master br0 up
-    ip -n "rvs-$1" addr add "$2/24" dev eth0
-    ip -n "rvs-$1" addr add "$3/64" dev eth0 nodad
-    ip -n "rvs-$1" link set eth0 up
+    rm -rf /var/run/dpdk/rvs-lab "$LAB_STATE/rvsd" "$LAB_STATE/pids" "$LAB_STATE/tmp" \
+        "$LAB_STATE/topology" "$LAB_STATE/director"
 }
 
 # ----------------------------------------------------------------- real servers
@@ -319,6 +274,7 @@ numbers = random.Random(1)
 for _ in range(100):
     sys.stdout.buffer.write(numbers.randbytes(1 << 20))
 ' >"$LAB_TMP/100M"
+    head -c 20K "$LAB_TMP/100M" >"$LAB_TMP/20K"
 }
 
 start_servers() { # NAME
@@ -327,11 +283,28 @@ start_servers() { # NAME
     sed "s#@NAME@#$1#g; s#@DIR@#$dir#g; s#@TMP@#$LAB_TMP#g" "$LAB_DIR/nginx.conf" >"$dir/nginx.conf"
     spawn "$1" "$dir/nginx.out" nginx -p "$dir" -e "$dir/error.log" -c "$dir/nginx.conf"
     spawn "$1" "$dir/echo.out" python3 "$LAB_DIR/udp-echo.py" "$1" 5000
-    wait_for 10 "nginx and the UDP echo of $1 (see $dir)" servers_listen "$1"
+    spawn "$1" "$dir/upload.out" socat -b 262144 TCP6-LISTEN:5002,fork,reuseaddr,ipv6only=0 SYSTEM:sha256sum
+    spawn "$1" "$dir/iperf3.out" iperf3 --server
+    wait_for 10 "nginx, UDP echo, upload and iperf3 of $1 (see $dir)" servers_listen "$1"
 }
 
 servers_listen() { # NAME
-    [[ -n $(in_ns "$1" ss -Hltn 'sport = :80') && -n $(in_ns "$1" ss -Hlun 'sport = :5000') ]]
+    local port
+    for port in 80 81 5002 5201; do
+        [[ -n $(in_ns "$1" ss -Hltn "sport = :$port") ]] || return 1
+    done
+    [[ -n $(in_ns "$1" ss -Hlun 'sport = :5000') ]]
+}
+
+# Lets a server unpack tunnels: decap.py and its device tun0. What it has counted
+# is in $LAB_TMP/NAME/decap.json.
+start_decap() { # NAME
+    spawn "$1" "$LAB_TMP/$1/decap.out" python3 "$LAB_DIR/decap.py" tun0 "$LAB_TMP/$1/decap.json"
+    wait_for 10 "tun0 of $1 (see $LAB_TMP/$1/decap.out)" test -e "$LAB_TMP/$1/decap.json"
+}
+
+decapsulated() { # NAME KIND
+    jq --arg kind "$2" '.[$kind] // 0' "$LAB_TMP/$1/decap.json"
 }
 
 # Puts the VIPs on both servers as the LVS guides do.
@@ -342,12 +315,12 @@ real_servers() { # start|stop
 
 # --------------------------------------------------------------------- director
 
-# Writes rvsd's file: tests/lab/rvsd.toml with lines replaced by key, and files
+# Writes rvsd's file: that of the topology with lines replaced by key, and files
 # of tests/lab appended.
 director_config() { # 'KEY = VALUE'|+FILE...
     local change key
     local file=$LAB_TMP/rvsd.toml
-    cp "$LAB_DIR/rvsd.toml" "$file"
+    cp "$LAB_DIR/$CONFIG" "$file"
     if (($(nproc) < 2)); then sed -i 's/^cores = .*/cores = [0]/' "$file"; fi
     for change in "$@"; do
         if [[ $change == +* ]]; then
@@ -355,12 +328,12 @@ director_config() { # 'KEY = VALUE'|+FILE...
             continue
         fi
         key=${change%% = *}
-        grep -q "^$key = " "$file" || fail "tests/lab/rvsd.toml has no key '$key'"
+        grep -q "^$key = " "$file" || fail "tests/lab/$CONFIG has no key '$key'"
         sed -i "s#^$key = .*#$change#" "$file"
     done
 }
 
-# Starts rvsd and connects its port to the segment.
+# Starts rvsd and connects its ports to their segments.
 director_start() { # 'KEY = VALUE'|+FILE...
     [[ -x $RVSD ]] || skip "no rvsd at $RVSD: build it (cargo build --release) or set RVSD"
     director_config "$@"
@@ -385,19 +358,25 @@ director_runs() {
 
 director_gone() { ! director_runs; }
 
-# Moves the kernel end of the director's port to the segment. Only when the
-# port runs: the PMD opens its queues by the name of the interface, in its own
+# Moves the kernel ends of the director's ports to their segments. Only when the
+# ports run: the PMD opens its queues by the name of the interface, in its own
 # namespace, until then.
 director_wire() {
-    wait_for 10 "rvswire0 in rvs-director" ip -n rvs-director link show rvswire0 >/dev/null 2>&1
-    ip -n rvs-director link set rvswire0 netns rvs-wire
-    ip -n rvs-wire link set rvswire0 address "$WIRE_MAC"
-    ip -n rvs-wire link set rvswire0 master br0 up
-    wait_for 10 "the director's port of the bridge" wire_forwards
+    local i wire route
+    for i in "${!BRIDGES[@]}"; do
+        wire=rvswire$i
+        wait_for 10 "$wire in rvs-director" ip -n rvs-director link show "$wire" >/dev/null 2>&1
+        ip -n rvs-director link set "$wire" netns rvs-wire
+        ip -n rvs-wire link set "$wire" address "$WIRE_MAC$i"
+        ip -n rvs-wire link set "$wire" master "${BRIDGES[i]}" up
+        wait_for 10 "the director's port of ${BRIDGES[i]}" wire_forwards "$wire"
+    done
+    # shellcheck disable=SC2086 # a route is several words
+    for route in "${ROUTES[@]}"; do ip -n rvs-director route replace $route; done
 }
 
-wire_forwards() {
-    [[ $(in_ns wire cat /sys/class/net/rvswire0/brport/state) == 3 ]]
+wire_forwards() { # INTERFACE
+    [[ $(in_ns wire cat "/sys/class/net/$1/brport/state") == 3 ]]
 }
 
 # Stops rvsd; DIRECTOR_STATUS is its exit status. By pid, never by name.
@@ -457,12 +436,23 @@ capture_stop() { # FILE...
     done
 }
 
-# Fields of a capture, one packet a line, separated by spaces.
+# Fields of a capture, one packet a line, separated by spaces: those of the outer
+# headers, where there are several.
 fields() { # FILE FILTER FIELD...
-    local args=() field
+    fields_of f "$@"
+}
+
+# Those of the inner headers: of tunnelled packets, of packets in ICMP errors.
+inner_fields() { # FILE FILTER FIELD...
+    fields_of l "$@"
+}
+
+fields_of() { # f|l FILE FILTER FIELD...
+    local which=$1 args=() field
+    shift
     for field in "${@:3}"; do args+=(-e "$field"); done
-    tshark -r "$1" -Y "$2" -o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE \
-        -T fields -E separator=/s -E occurrence=f "${args[@]}" 2>/dev/null
+    tshark -r "$1" -Y "$2" -o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE \
+        -T fields -E separator=/s -E occurrence="$which" "${args[@]}" 2>/dev/null
 }
 
 # ------------------------------------------------------------------- huge pages
@@ -501,7 +491,7 @@ lab_obstacle() {
     if ((EUID != 0)); then echo "needs root"; return; fi
     if [[ ! -c /dev/net/tun ]]; then echo "needs /dev/net/tun (modprobe tun)"; return; fi
     if ! unshare -n true 2>/dev/null; then echo "needs the right to make network namespaces"; return; fi
-    for tool in ip nginx curl python3 tcpdump tshark jq ab socat arping; do
+    for tool in ip nginx curl python3 tcpdump tshark jq ab socat arping iperf3 tracepath; do
         if ! command -v "$tool" >/dev/null; then echo "needs $tool"; return; fi
     done
 }
