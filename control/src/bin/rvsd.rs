@@ -159,7 +159,8 @@ fn from_file(config: &Config) -> Services {
         .services
         .iter()
         .map(|service| Service { spec: service.spec.clone(), servers: service.servers.clone() });
-    Services { timeouts: config.timeouts, services: services.collect() }
+    let settings = control::api::Settings::default();
+    Services { timeouts: config.timeouts, settings, services: services.collect() }
 }
 
 /// Each client of the control socket takes a descriptor.

@@ -27,6 +27,9 @@ pub(super) fn services(root: &Table<'_>, owned: &Unique<IpAddr>) -> Result<Vec<S
             scheduler_flags: scheduler_flags(table, scheduler)?,
             persistence: None,
             one_packet: false,
+            local_addresses: Vec::new(),
+            client_address: crate::api::ClientAddress::None,
+            mss: None,
         };
         services.push(Service { spec, servers: servers(table, address, owned)? });
     }

@@ -351,7 +351,12 @@ impl Line {
         let persistence =
             persistent.then_some(Persistence { timeout: self.persistence, prefix, engine });
         let scheduler = self.scheduler.clone().unwrap_or_else(|| "wlc".to_owned());
-        Ok(ServiceSpec { id, scheduler, scheduler_flags, persistence, one_packet })
+        Ok(ServiceSpec {
+            scheduler_flags,
+            persistence,
+            one_packet,
+            ..ServiceSpec::new(id, scheduler)
+        })
     }
 
     /// The length of `-M`: a mask in dots for IPv4, a length for IPv6.
