@@ -3,6 +3,7 @@
 //! registry; nothing in it waits for a client, the kernel or a worker.
 
 mod answers;
+pub mod begin;
 mod listing;
 mod lock;
 mod network;
