@@ -7,7 +7,7 @@ use super::ageing::count_template;
 use super::{Context, Core, Verdict, punt_kind};
 use crate::conn::entry::Body;
 use crate::conn::persistence::{Refused, TemplateKey, TemplateSlot};
-use crate::conn::{Entry, Place, Slot, State, TableFull, Tabled, Tables};
+use crate::conn::{Entry, Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::forward::nat;
 use crate::icmp;
@@ -182,7 +182,7 @@ impl Core {
         let protocol = headers.protocol;
         let place = match server.method {
             Method::Dr | Method::Tun(_) => {
-                self.insert_entry::<E>(cx, tables, protocol, &client, body)?
+                self.insert_entry::<E>(cx, tables, protocol, &client, body, None)?
             }
             Method::Nat | Method::Fullnat => {
                 let local = match server.method {
@@ -231,14 +231,17 @@ impl Core {
             }
             self.close(cx, tables, old);
         }
-        let client = self.insert_entry::<E>(cx, tables, protocol, from, body)?;
+        let client = self.insert_entry::<E>(cx, tables, protocol, from, body, None)?;
+        // Nothing counts the connection yet: the second entry must not take
+        // the first one's place.
+        let keep = Some(client);
         let other = body.for_replies();
         let server = match reply.family() {
             Family::V4 => {
-                self.insert_entry::<crate::conn::Entry4>(cx, tables, protocol, &reply, other)
+                self.insert_entry::<Entry4>(cx, tables, protocol, &reply, other, keep)
             }
             Family::V6 => {
-                self.insert_entry::<crate::conn::Entry6>(cx, tables, protocol, &reply, other)
+                self.insert_entry::<Entry6>(cx, tables, protocol, &reply, other, keep)
             }
         };
         let server = match server {
@@ -254,7 +257,8 @@ impl Core {
         Ok(client)
     }
 
-    /// Adds an entry, if need be in the place of a half-open connection.
+    /// Adds an entry, if need be in the place of a half-open connection other
+    /// than the one at `keep`.
     fn insert_entry<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -262,13 +266,14 @@ impl Core {
         protocol: Protocol,
         tuple: &Tuple,
         body: Body,
+        keep: Option<Place>,
     ) -> Result<Place, DropReason> {
         let expiry = cx.snapshot.timeouts.expiry(body.state(), cx.now);
         match tables.insert(protocol, tuple, body, cx.now, expiry) {
             Ok(place) => Ok(place),
             Err(TableFull) => {
                 let hash = tables.hash(protocol, tuple);
-                if !self.recycle::<E>(cx, tables, hash) {
+                if !self.recycle::<E>(cx, tables, hash, keep) {
                     return Err(DropReason::TableFull);
                 }
                 tables
