@@ -186,9 +186,11 @@ impl Body {
         self.detail
     }
 
-    /// Notes the client's initial sequence number.
+    /// Notes the client's initial sequence number, of a stream whose PROXY
+    /// header is still to be acknowledged.
     pub const fn set_initial_sequence(&mut self, sequence: u32) {
         self.detail = sequence;
+        self.flags &= !PROXY_ACKED;
     }
 
     /// Whether the server has acknowledged the PROXY header.

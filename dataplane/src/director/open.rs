@@ -377,7 +377,7 @@ pub(super) fn to_server(
 }
 
 /// The sequence number of a TCP packet.
-fn sequence_of(headers: &Headers, frame: &Frame<'_>) -> u32 {
+pub(super) fn sequence_of(headers: &Headers, frame: &Frame<'_>) -> u32 {
     let bytes = frame.bytes().get(usize::from(headers.l4) + 4..);
     bytes.and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }

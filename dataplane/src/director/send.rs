@@ -3,8 +3,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::open::sequence_of;
 use super::{Context, Core, Verdict, punt_kind};
-use crate::conn::{Place, Slot, Tabled, Tables};
+use crate::conn::{Place, Slot, State, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::fib::Way;
 use crate::forward::nat::{self, Deltas};
@@ -13,7 +14,7 @@ use crate::forward::translate::{self, Fit};
 use crate::forward::tun::{self, Path, Refused, Sent, Tunnel};
 use crate::forward::{self, cut, mss, set_ethernet, toa};
 use crate::icmp;
-use crate::packet::headers::Addresses;
+use crate::packet::headers::{Addresses, tcp};
 use crate::packet::options::{self, OptionError};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::service::{ClientAddress, Encapsulation, Hop, PortHop, Server};
@@ -140,7 +141,10 @@ impl Core {
         clamp(server, headers, frame);
         let told = match server.client_address {
             ClientAddress::None => None,
-            how => told(tables, E::place(slot)).map(|stream| (how, stream)),
+            how => {
+                restart(tables, E::place(slot), headers, frame);
+                told(tables, E::place(slot)).map(|stream| (how, stream))
+            }
         };
         let sent = self.rewrite(cx, &hop, &to, deltas, told.as_ref(), headers, frame);
         self.sent(cx, Side::Client, sent, headers, frame)
@@ -164,7 +168,7 @@ impl Core {
             self.tell_server(cx, icmp::Error::HostUnreachable, headers, frame);
             return self.drop(DropReason::NoRoute);
         };
-        if server.client_address == ClientAddress::Proxy {
+        if server.client_address == ClientAddress::Proxy && has_tcp_header(headers) {
             if let Some(stream) = told(tables, E::place(slot)) {
                 match proxy::to_client(frame, headers, &stream) {
                     Ok(true) => tables.body_mut(E::place(slot)).set_proxy_acked(),
@@ -289,9 +293,7 @@ impl Core {
             }
             Tuple::V6(to) => translate::to_ip6(frame, headers, to, hop.mtu)?,
         };
-        if fit == Fit::Whole {
-            self.tell_address(hop, told, headers, frame)?;
-        }
+        self.tell_address(hop, told, headers, frame)?;
         set_ethernet(frame, headers, hop);
         if fit == Fit::Pieces {
             self.in_pieces(hop, headers, frame)?;
@@ -308,7 +310,7 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        let Some((how, stream)) = told.filter(|_| headers.protocol == Protocol::Tcp) else {
+        let Some((how, stream)) = told.filter(|_| has_tcp_header(headers)) else {
             return Ok(());
         };
         match how {
@@ -531,6 +533,13 @@ impl Core {
     }
 }
 
+/// Whether there is a TCP header in the packet: a later fragment has bytes of
+/// its user's in that place.
+#[inline]
+fn has_tcp_header(headers: &Headers) -> bool {
+    headers.protocol == Protocol::Tcp && !headers.later_fragment
+}
+
 /// What the server of a FULLNAT connection is told, by either of its entries.
 #[cold]
 fn told(tables: &Tables, place: Place) -> Option<Stream> {
@@ -544,6 +553,24 @@ fn told(tables: &Tables, place: Place) -> Option<Stream> {
         client: socket(tuple.source()),
         vip: socket(tuple.destination()),
     })
+}
+
+/// Notes the initial sequence number of a client's SYN that begins a handshake
+/// on a connection that was there before: another attempt, or a port that is
+/// used again.
+#[cold]
+fn restart(tables: &mut Tables, place: Place, headers: &Headers, frame: &Frame<'_>) {
+    let opens = has_tcp_header(headers) && headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN;
+    if !opens || tables.body(place).state() != State::SynRecv {
+        return;
+    }
+    if let Some(twin) = tables.twin(place) {
+        let sequence = sequence_of(headers, frame);
+        let server = tables.body_mut(twin);
+        if server.initial_sequence() != sequence {
+            server.set_initial_sequence(sequence);
+        }
+    }
 }
 
 /// Lowers the MSS that a SYN announces, where the service asks for it.

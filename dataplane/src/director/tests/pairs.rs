@@ -46,3 +46,82 @@ fn a_new_pair_does_not_take_its_own_place() {
     assert_eq!(bench.director.counters_mut().recycled, 0);
     assert!(bench.is_empty_after(NOON, 902));
 }
+
+/// A client's segment; what leaves of it.
+fn segment(bench: &mut Bench, cport: u16, flags: &str, seq: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let tcp = PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
+        .ipv4(CIP, VIP, 64)
+        .tcp(cport, 80, seq, 1000);
+    let tcp = if flags.contains('S') { tcp.syn() } else { tcp };
+    let tcp = if flags.contains('A') { tcp.ack(77) } else { tcp };
+    let tcp = if flags.contains('F') { tcp.fin() } else { tcp };
+    tcp.write(&mut bytes, data).unwrap();
+    let (verdict, sent) = bench.send(NOON, &bytes);
+    assert_eq!(verdict, Verdict::Send { port: 0 });
+    sent
+}
+
+fn sequence(frame: &[u8]) -> u32 {
+    u32::from_be_bytes([frame[38], frame[39], frame[40], frame[41]])
+}
+
+/// Of a fragmented TCP segment only the first fragment has a TCP header. The
+/// others are the user's bytes, whatever they look like.
+#[test]
+fn later_fragments_of_a_told_stream_keep_their_bytes() {
+    for client_address in [ClientAddress::Toa, ClientAddress::Proxy] {
+        let mut bench = Bench::new(1, 100);
+        bench.use_method(Method::Fullnat, client_address);
+        segment(&mut bench, 5000, "S", 1, b"");
+        segment(&mut bench, 5000, "A", 2, b"GET /");
+        // As a TCP header: sequence number 7, length 32, ACK, options of TOA.
+        let mut payload = [0; 40];
+        payload[7] = 7;
+        payload[12..14].copy_from_slice(&[0x80, tcp::ACK]);
+        payload[20..28].copy_from_slice(&[254, 8, 0, 80, 10, 0, 0, 1]);
+        let mut later = tcp4(5000, "A")[..34].to_vec();
+        later.extend(payload);
+        let mut first = tcp4(5000, "A");
+        first[38..42].copy_from_slice(&7u32.to_be_bytes());
+        first.extend([0; 20]);
+        for (bytes, flags) in [(&mut first, 0x2000_u16), (&mut later, 5)] {
+            let len = (bytes.len() - 14) as u16;
+            bytes[16..18].copy_from_slice(&len.to_be_bytes());
+            bytes[20..22].copy_from_slice(&flags.to_be_bytes());
+            bytes[24..26].fill(0);
+            let sum = !crate::packet::checksum::fold(
+                crate::packet::checksum::add(0, &bytes[14..34]).into(),
+            );
+            bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
+        let (verdict, _) = bench.send(NOON, &first);
+        assert_eq!(verdict, Verdict::Send { port: 0 }, "{client_address:?}");
+        let (verdict, sent) = bench.send(NOON, &later);
+        assert_eq!(verdict, Verdict::Send { port: 0 }, "{client_address:?}");
+        assert_eq!(sent[30..34], RIP[0]);
+        assert_eq!(sent[34..], payload, "{client_address:?}");
+    }
+}
+
+/// A client tries again with another initial sequence number, or uses its port
+/// again, while the first handshake's connection is still there.
+#[test]
+fn a_second_handshake_begins_a_stream_of_its_own() {
+    const PROXY_HEADER: usize = 28;
+    for before in [&[][..], &["A", "AF"]] {
+        let mut bench = Bench::new(1, 100);
+        bench.use_method(Method::Fullnat, ClientAddress::Proxy);
+        segment(&mut bench, 5000, "S", 1_000, b"");
+        for flags in before {
+            segment(&mut bench, 5000, flags, 1_001, b"");
+        }
+        for isn in [500_u32, 9_000] {
+            segment(&mut bench, 5000, "S", isn, b"");
+            let sent = segment(&mut bench, 5000, "A", isn + 1, b"GET /");
+            assert_eq!((sequence(&sent), sent.len()), (isn + 1, 54 + PROXY_HEADER + 5));
+            let sent = segment(&mut bench, 5000, "AF", isn + 6, b"rest");
+            assert_eq!((sequence(&sent), sent.len()), (isn + 6 + PROXY_HEADER as u32, 58));
+        }
+    }
+}
