@@ -143,6 +143,9 @@ struct Core {
     ids: Ids,
     /// Where the search for a local port goes on.
     next_local: u32,
+    /// Until when there may be TCP connections that found the table full and
+    /// have no entry.
+    stateless_until: Tick,
     link: WorkerEnd,
 }
 
@@ -200,6 +203,7 @@ impl Director {
                 pending: Pending::default(),
                 templates: config.templates,
                 next_local: config.random,
+                stateless_until: Tick(0),
                 link,
             },
             staged: Box::new([Staged::NONE; BURST]),

@@ -82,14 +82,13 @@ impl Core {
         if self.has_lost_server(cx, body) {
             return true;
         }
-        if !opens {
+        if !opens || settings.conn_reuse_mode == 0 {
             return false;
         }
         // A drained server keeps its connections, but with expire_nodest_conn
         // not its clients' new ones.
         let drained = || cx.snapshot.server(body.server).is_some_and(|server| server.weight == 0);
-        (settings.conn_reuse_mode != 0 && body.state().is_reusable())
-            || (settings.expire_nodest_conn && drained())
+        body.state().is_reusable() || (settings.expire_nodest_conn && drained())
     }
 
     /// Ends a connection, by either of its entries.

@@ -52,7 +52,7 @@ impl Core {
         let Some(service) = cx.snapshot.services.find(headers, frame.port) else {
             return Err(self.unserved(cx, headers, frame));
         };
-        self.may_open(cx, headers)?;
+        let opens = self.may_open(cx, service, headers)?;
         let (number, template) = match self.choose(cx, service, headers) {
             Ok(chosen) => chosen,
             Err(reason) => {
@@ -69,6 +69,19 @@ impl Core {
         if service.one_packet && headers.protocol != Protocol::Tcp {
             return Err(self.forward_once(cx, &opening, hash, headers, frame));
         }
+        if !opens {
+            return Err(match server.method {
+                Method::Dr | Method::Tun(_) => {
+                    self.forward_stateless(cx, &opening, hash, headers, frame)
+                }
+                Method::Nat | Method::Fullnat => {
+                    if let Some(template) = template {
+                        self.templates.close(template);
+                    }
+                    self.punt(cx.now, PuntKind::Tcp)
+                }
+            });
+        }
         match self.insert::<E>(cx, tables, key, &opening, headers, frame) {
             Ok(slot) => Ok(slot),
             // A consistent hash finds the server again without an entry.
@@ -76,8 +89,7 @@ impl Core {
                 if matches!(service.scheduler, Scheduler::Mh(_))
                     && matches!(server.method, Method::Dr | Method::Tun(_)) =>
             {
-                self.counters.stateless += 1;
-                Err(self.forward_once(cx, &opening, hash, headers, frame))
+                Err(self.forward_stateless(cx, &opening, hash, headers, frame))
             }
             Err(reason) => {
                 if let Some(template) = template {
@@ -103,10 +115,19 @@ impl Core {
         self.punt(cx.now, punt_kind(headers))
     }
 
-    /// Whether a packet may open a connection, by its protocol.
-    fn may_open(&mut self, cx: Context<'_>, headers: &Headers) -> Result<(), Verdict> {
+    /// Whether a packet may open a connection, by its protocol. `Ok(false)`: it
+    /// does not, but may be of one that has no entry.
+    fn may_open(
+        &mut self,
+        cx: Context<'_>,
+        service: &Service,
+        headers: &Headers,
+    ) -> Result<bool, Verdict> {
         let settings = &cx.snapshot.settings;
         match headers.protocol {
+            Protocol::Tcp if self.may_be_stateless(cx, service) => {
+                Ok(headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN)
+            }
             Protocol::Tcp if headers.tcp_flags & tcp::RST != 0 => {
                 Err(self.drop(DropReason::TcpRstNoConnection))
             }
@@ -117,8 +138,14 @@ impl Core {
             Protocol::Sctp if headers.tcp_flags != SCTP_INIT && !settings.sloppy_sctp => {
                 Err(self.punt(cx.now, PuntKind::Other))
             }
-            _ => Ok(()),
+            _ => Ok(true),
         }
+    }
+
+    /// Whether packets without a connection may belong to one that was opened
+    /// while the table was full, and that the scheduler finds again.
+    fn may_be_stateless(&self, cx: Context<'_>, service: &Service) -> bool {
+        matches!(service.scheduler, Scheduler::Mh(_)) && cx.now < self.stateless_until
     }
 
     /// Chooses a server, by the client's template where the service has those.
@@ -323,6 +350,20 @@ impl Core {
             }
         }
         None
+    }
+
+    /// Forwards a packet of a connection for which the table had no room.
+    fn forward_stateless(
+        &mut self,
+        cx: Context<'_>,
+        opening: &Opening<'_>,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        self.counters.stateless += 1;
+        self.stateless_until = cx.snapshot.timeouts.expiry(State::Established, cx.now);
+        self.forward_once(cx, opening, hash, headers, frame)
     }
 
     /// Forwards a packet that leaves no connection.

@@ -125,3 +125,75 @@ fn a_second_handshake_begins_a_stream_of_its_own() {
         }
     }
 }
+
+/// What a server sends is asked for at each worker once, however many services
+/// it is of; last at the one that owns it by its own hash.
+#[test]
+fn no_packet_goes_round_longer_than_there_are_workers() {
+    const WORKERS: usize = 4;
+    let mut bench = Bench::new(WORKERS, 100);
+    bench.use_method(Method::Nat, ClientAddress::None);
+    let mut sources = crate::service::NatSources::new();
+    for vport in 1..=300 {
+        let source = crate::service::NatSource::Of(VIP.into(), vport);
+        sources.add(Protocol::Tcp, SocketAddr::from((RIP[0], 80)), source);
+    }
+    bench.snapshot.nat_sources = Arc::new(sources);
+    bench.publish();
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(SERVER_MAC[0], PORT_MAC)
+        .ipv4(RIP[0], CIP, 64)
+        .tcp(80, 5000, 1, 1000)
+        .ack(1)
+        .write(&mut bytes, b"")
+        .unwrap();
+    let core = &mut bench.director.core;
+    let mut headers = Headers::NONE;
+    let len = bytes.len();
+    parse(&Frame::new(&mut bytes, 0, len, len, 0), PORT_MAC, &mut headers).unwrap();
+    core.worker = core.owner(&bench.snapshot, &headers, None);
+    let mut asked = vec![core.worker];
+    let mut handed = Handed::default();
+    while let Some(verdict) = core.elsewhere(&bench.snapshot, &headers, handed) {
+        let Verdict::Handoff { worker, handed: next } = verdict else { panic!("{verdict:?}") };
+        (core.worker, handed) = (worker.into(), next);
+        asked.push(core.worker);
+    }
+    assert_eq!(core.worker, core.natural_owner(&headers.tuple()));
+    assert!(asked.len() <= WORKERS + 1, "{asked:?}");
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked, [0, 1, 2, 3]);
+}
+
+/// A connection without an entry lives as long as the hash finds its server.
+#[test]
+fn mh_serves_whole_tcp_connections_in_a_full_table() {
+    let mut bench = Bench::new(1, 1);
+    let scheduler = Scheduler::Mh(scheduler::HashFlags::default());
+    let mut mh = (*service(Protocol::Tcp, VIP.into(), [1, 1])).clone();
+    (mh.scheduler, mh.candidates) = (scheduler, mh.candidates.followed_by(scheduler, list()));
+    bench.snapshot.services = Services::new([Arc::new(mh)], Arc::default());
+    bench.publish();
+    assert_eq!(bench.send(NOON, &tcp4(5001, "A")).0, Verdict::Punt, "no connection had to");
+    bench.send(NOON, &tcp4(5000, "S"));
+    bench.send(NOON, &tcp4(5000, "A"));
+    let server = bench.server_of(NOON, &tcp4(5001, "S"));
+    for flags in ["A", "FA", "A", "RA"] {
+        assert_eq!(bench.server_of(NOON, &tcp4(5001, flags)), server, "{flags}");
+    }
+    assert_eq!(bench.director.counters_mut().stateless, 5);
+    let later = NOON.plus(901 * TICKS_PER_SECOND);
+    assert_eq!(bench.send(later, &tcp4(5001, "A")).0, Verdict::Punt, "long over");
+}
+
+fn list() -> Vec<Candidate> {
+    let candidate = |server: u32| Candidate {
+        server,
+        address: SocketAddr::from((RIP[server as usize], 80)),
+        weight: 1,
+        fresh: false,
+        counts: Arc::new(ServerCounts::new(2)),
+    };
+    (0..2).map(candidate).collect()
+}
