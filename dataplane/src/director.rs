@@ -398,19 +398,18 @@ impl Core {
             return self.drop(DropReason::ServerDeleted);
         }
         let old = body.state();
-        let new = match server.method {
-            Method::Dr | Method::Tun(_) => old.after_client_packet(false, headers),
-            Method::Nat | Method::Fullnat => old.after_client_packet(true, headers),
-        };
+        // The connection's own method: the server may have been given another.
+        let is_pair = body.twin(E::FAMILY).is_some();
+        let new = old.after_client_packet(is_pair, headers);
         self.touch::<E>(cx, tables, slot, server, old, new);
         server.counts.packet(self.worker, u64::from(headers.ip_len));
         match server.method {
-            Method::Dr => self.send_dr(cx, server, headers, frame),
-            Method::Nat | Method::Fullnat => {
-                self.send_nat::<E>(cx, tables, slot, server, headers, frame)
-            }
+            _ if is_pair => self.send_nat::<E>(cx, tables, slot, server, headers, frame),
             Method::Tun(encapsulation) => {
                 self.send_tun(cx, server, encapsulation, hash, headers, frame)
+            }
+            Method::Dr | Method::Nat | Method::Fullnat => {
+                self.send_dr(cx, server, headers, frame)
             }
         }
     }

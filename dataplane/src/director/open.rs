@@ -222,6 +222,7 @@ impl Core {
                     }
                     _ => None,
                 };
+                body.set_client_address(server.client_address);
                 let to = to_server(&client, local, server.address, headers.dst_port)
                     .ok_or(DropReason::NoTranslation)?;
                 let place = self.insert_pair::<E>(cx, tables, protocol, (&client, &to), body)?;

@@ -37,6 +37,10 @@ pub(super) enum Stop {
     TooBig {
         mtu: u16,
     },
+    /// An IPv4 option makes no sense, at this place in the packet.
+    BadOption {
+        pointer: u8,
+    },
 }
 
 impl From<DropReason> for Stop {
@@ -105,7 +109,7 @@ impl Core {
         let mtu = server.counts.path_mtu(cx.now).map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
         let pmtu_disc = cx.snapshot.settings.pmtu_disc;
         let path = Path { tunnel: &tunnel, hop: &hop, mtu, pmtu_disc, flow: (flow >> 32) as u32 };
-        let sent = self.options(cx, &hop, headers, frame).map_err(Stop::from).and_then(|()| {
+        let sent = self.options(cx, &hop, headers, frame).and_then(|()| {
             let before = self.outbox.len();
             match tun::forward(frame, headers, &path, &mut self.ids, &mut self.outbox)? {
                 Sent::Whole => Ok(Verdict::Send { port: hop.port }),
@@ -139,7 +143,7 @@ impl Core {
         };
         let deltas = tables.deltas(E::place(slot));
         clamp(server, headers, frame);
-        let told = match server.client_address {
+        let told = match tables.body(E::place(slot)).client_address() {
             ClientAddress::None => None,
             how => {
                 restart(tables, E::place(slot), headers, frame);
@@ -168,7 +172,8 @@ impl Core {
             self.tell_server(cx, icmp::Error::HostUnreachable, headers, frame);
             return self.drop(DropReason::NoRoute);
         };
-        if server.client_address == ClientAddress::Proxy && has_tcp_header(headers) {
+        let how = tables.body(E::place(slot)).client_address();
+        if how == ClientAddress::Proxy && has_tcp_header(headers) {
             if let Some(stream) = told(tables, E::place(slot)) {
                 match proxy::to_client(frame, headers, &stream) {
                     Ok(true) => tables.body_mut(E::place(slot)).set_proxy_acked(),
@@ -227,12 +232,10 @@ impl Core {
             return Some(tables.tuple(twin).reversed());
         }
         let from = tables.tuple(place);
-        let local = match server.method {
-            crate::service::Method::Fullnat => {
-                let (port, number) = body.local();
-                Some((*cx.snapshot.locals.get(usize::from(number))?, port))
-            }
-            _ => None,
+        let local = match body.local() {
+            // NAT, which has no local port.
+            (0, _) => None,
+            (port, number) => Some((*cx.snapshot.locals.get(usize::from(number))?, port)),
         };
         super::open::to_server(&from, local, server.address, from.destination().1)
     }
@@ -379,12 +382,12 @@ impl Core {
     /// Processes the options of an IPv4 packet, as every router on its way.
     #[inline]
     fn options(
-        &mut self,
+        &self,
         cx: Context<'_>,
         hop: &PortHop,
         headers: &Headers,
         frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Stop> {
         if headers.is_plain() || headers.family() == Family::V6 {
             return Ok(());
         }
@@ -393,25 +396,20 @@ impl Core {
 
     #[cold]
     fn process_options(
-        &mut self,
+        &self,
         cx: Context<'_>,
         hop: &PortHop,
         headers: &Headers,
         frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Stop> {
         let address = cx.snapshot.ports.get(usize::from(hop.port)).and_then(|p| p.address4);
         let header = usize::from(headers.l3)..usize::from(headers.l4);
         let Some(header) = frame.bytes_mut().get_mut(header) else { return Ok(()) };
         let midnight = cx.snapshot.milliseconds_of_day(cx.now);
         match options::process(header, address.unwrap_or(0), midnight) {
             Ok(()) => Ok(()),
-            Err(error) => {
-                if let OptionError::Malformed { pointer } = error {
-                    let error = icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() };
-                    self.tell_client(cx, error, headers, frame);
-                }
-                Err(error.reason())
-            }
+            Err(OptionError::Malformed { pointer }) => Err(Stop::BadOption { pointer }),
+            Err(error) => Err(error.reason().into()),
         }
     }
 
@@ -519,6 +517,10 @@ impl Core {
     ) -> Verdict {
         let (reason, error) = match stop {
             Stop::TooBig { mtu } => (DropReason::TooBig, Some(icmp::Error::TooBig { mtu })),
+            Stop::BadOption { pointer } => {
+                let error = icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() };
+                (DropReason::Ip4BadOptions, Some(error))
+            }
             Stop::Drop(DropReason::TtlExpired) => {
                 (DropReason::TtlExpired, Some(icmp::Error::TimeExceeded))
             }

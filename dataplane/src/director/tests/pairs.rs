@@ -1,6 +1,7 @@
 //! Connections with an entry for each direction.
 
 use super::*;
+use crate::fib::{Fib, NextHop, RoutesBuilder};
 
 use crate::service::Local;
 
@@ -196,4 +197,62 @@ fn list() -> Vec<Candidate> {
         counts: Arc::new(ServerCounts::new(2)),
     };
     (0..2).map(candidate).collect()
+}
+
+/// As in the kernel, a new method or way of telling the client's address is for
+/// new connections; those that exist go on as they began.
+#[test]
+fn a_connection_keeps_the_method_that_it_began_with() {
+    use ClientAddress::{None, Proxy};
+    let methods =
+        [(Method::Dr, None), (Method::Nat, None), (Method::Fullnat, None), (Method::Fullnat, Proxy)];
+    for (before, after) in methods.iter().flat_map(|b| methods.map(|a| (*b, a))) {
+        let mut bench = Bench::new(1, 100);
+        bench.use_method(before.0, before.1);
+        segment(&mut bench, 5000, "S", 1, b"");
+        let sent = segment(&mut bench, 5000, "A", 2, b"");
+        bench.use_method(after.0, after.1);
+        assert_eq!(segment(&mut bench, 5000, "A", 2, b""), sent, "{before:?} to {after:?}");
+    }
+}
+
+/// A server that sends options that make no sense hears of it from the
+/// director, not from its client.
+#[test]
+fn a_malformed_option_is_answered_in_the_right_name() {
+    const DIRECTOR: [u8; 4] = [192, 168, 1, 21];
+    let mut bench = Bench::new(1, 100);
+    bench.use_method(Method::Nat, ClientAddress::None);
+    let mut routes = RoutesBuilder::default();
+    routes.add4(0, NextHop::Port { port: 0, src_mac: PORT_MAC, gateway: None, mtu: 1500 });
+    let hosts = [(CIP, CLIENT_MAC), (RIP[0], SERVER_MAC[0])];
+    let neighbours = hosts.map(|(ip, mac)| ((0, IpAddr::from(ip)), mac)).into_iter().collect();
+    bench.snapshot.fib = Arc::new(Fib::new(Arc::new(routes.build()), Arc::new(neighbours)));
+    bench.snapshot.ports[0].address4 = Some(u32::from_be_bytes(DIRECTOR));
+    bench.publish();
+    bench.send(NOON, &tcp4(5000, "S"));
+    let packet = |src: [u8; 4], dst: [u8; 4], ports: (u16, u16)| {
+        let mut ip =
+            etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::TCP, src, dst).unwrap();
+        // Record route that is shorter than its pointer.
+        ip.options = [7, 2, 0, 0].into();
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
+            .ip(etherparse::IpHeaders::Ipv4(ip, Default::default()))
+            .tcp(ports.0, ports.1, 1, 1000)
+            .write(&mut bytes, b"")
+            .unwrap();
+        bytes
+    };
+    for (bytes, from, to) in [
+        (packet(CIP, VIP, (5000, 80)), VIP, CIP),
+        (packet(RIP[0], CIP, (80, 5000)), DIRECTOR, RIP[0]),
+    ] {
+        let (verdict, _) = bench.send(NOON, &bytes);
+        assert_eq!(verdict, Verdict::Drop(DropReason::Ip4BadOptions));
+        let answers: Vec<_> = bench.director.outbox().frames().map(|(_, f)| f.to_vec()).collect();
+        let [answer] = &answers[..] else { panic!("{} answers", answers.len()) };
+        assert_eq!((&answer[26..30], &answer[30..34], answer[34]), (&from[..], &to[..], 12));
+        bench.director.outbox().clear();
+    }
 }
