@@ -288,15 +288,17 @@ impl Director {
         while let Some(update) = self.core.link.receive() {
             self.take(update);
         }
-        if !self.core.pending.is_empty() {
-            self.core.send_pending(Context { now, snapshot: &self.snapshot });
-        }
         self.age(now);
         if let Some((dump, rounds)) = self.dump.take() {
             self.go_on_with(dump, rounds + 1);
         }
         self.core.counters.connections = self.tables.connections() as u64;
         self.core.link.shared().counters.publish(&self.core.counters);
+        // Last: what this puts into the outbox leaves in the next loop, and is
+        // not to be published as generated before.
+        if !self.core.pending.is_empty() {
+            self.core.send_pending(Context { now, snapshot: &self.snapshot });
+        }
     }
 
     /// The counters, for the parts that only the caller sees: what came in, and
@@ -408,9 +410,7 @@ impl Core {
             Method::Tun(encapsulation) => {
                 self.send_tun(cx, server, encapsulation, hash, headers, frame)
             }
-            Method::Dr | Method::Nat | Method::Fullnat => {
-                self.send_dr(cx, server, headers, frame)
-            }
+            Method::Dr | Method::Nat | Method::Fullnat => self.send_dr(cx, server, headers, frame),
         }
     }
 

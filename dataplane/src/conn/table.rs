@@ -372,11 +372,7 @@ impl<E: Entry> Table<E> {
     /// The entry that `rank` gives the lowest number, among those near the home
     /// of `hash`: one that can make room for it.
     #[must_use]
-    pub fn victim(
-        &self,
-        hash: u64,
-        mut rank: impl FnMut(Slot, &E) -> Option<u32>,
-    ) -> Option<Slot> {
+    pub fn victim(&self, hash: u64, mut rank: impl FnMut(Slot, &E) -> Option<u32>) -> Option<Slot> {
         let mut best: Option<(u32, Slot)> = None;
         let mut group = self.home(hash);
         for _ in 0..VICTIM_GROUPS {

@@ -173,7 +173,7 @@ impl Core {
         let still_ok = |number| {
             cx.snapshot
                 .server(number)
-                .is_some_and(|server| !server.deleted && !(quiescent && server.weight == 0))
+                .is_some_and(|server| !(server.deleted || (quiescent && server.weight == 0)))
         };
         let counted = |server, change| count_template(cx, server, change);
         let opened =
@@ -265,12 +265,8 @@ impl Core {
         let keep = Some(client);
         let other = body.for_replies();
         let server = match reply.family() {
-            Family::V4 => {
-                self.insert_entry::<Entry4>(cx, tables, protocol, &reply, other, keep)
-            }
-            Family::V6 => {
-                self.insert_entry::<Entry6>(cx, tables, protocol, &reply, other, keep)
-            }
+            Family::V4 => self.insert_entry::<Entry4>(cx, tables, protocol, &reply, other, keep),
+            Family::V6 => self.insert_entry::<Entry6>(cx, tables, protocol, &reply, other, keep),
         };
         let server = match server {
             Ok(server) => server,

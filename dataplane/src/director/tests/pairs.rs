@@ -3,7 +3,8 @@
 use super::*;
 use crate::fib::{Fib, NextHop, RoutesBuilder};
 
-use crate::service::Local;
+use crate::packet::checksum;
+use crate::service::{Local, NatSource, NatSources};
 
 const LOCAL: [u8; 4] = [192, 168, 1, 21];
 const RIP: [[u8; 4]; 2] = [[192, 168, 1, 31], [192, 168, 1, 32]];
@@ -26,7 +27,7 @@ impl Bench {
         }
     }
 
-    /// What the director's own drops, connections and entries say.
+    /// Whether nothing is left of any connection after so long.
     fn is_empty_after(&mut self, now: Tick, seconds: u32) -> bool {
         self.pass_time(now, seconds);
         (0..2).all(|n| self.connections(n) == (0, 0))
@@ -51,9 +52,8 @@ fn a_new_pair_does_not_take_its_own_place() {
 /// A client's segment; what leaves of it.
 fn segment(bench: &mut Bench, cport: u16, flags: &str, seq: u32, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let tcp = PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
-        .ipv4(CIP, VIP, 64)
-        .tcp(cport, 80, seq, 1000);
+    let tcp =
+        PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC).ipv4(CIP, VIP, 64).tcp(cport, 80, seq, 1000);
     let tcp = if flags.contains('S') { tcp.syn() } else { tcp };
     let tcp = if flags.contains('A') { tcp.ack(77) } else { tcp };
     let tcp = if flags.contains('F') { tcp.fin() } else { tcp };
@@ -91,10 +91,8 @@ fn later_fragments_of_a_told_stream_keep_their_bytes() {
             bytes[16..18].copy_from_slice(&len.to_be_bytes());
             bytes[20..22].copy_from_slice(&flags.to_be_bytes());
             bytes[24..26].fill(0);
-            let sum = !crate::packet::checksum::fold(
-                crate::packet::checksum::add(0, &bytes[14..34]).into(),
-            );
-            bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+            let sum = checksum::fold(checksum::add(0, &bytes[14..34]).into());
+            bytes[24..26].copy_from_slice(&(!sum).to_be_bytes());
         }
         let (verdict, _) = bench.send(NOON, &first);
         assert_eq!(verdict, Verdict::Send { port: 0 }, "{client_address:?}");
@@ -134,9 +132,9 @@ fn no_packet_goes_round_longer_than_there_are_workers() {
     const WORKERS: usize = 4;
     let mut bench = Bench::new(WORKERS, 100);
     bench.use_method(Method::Nat, ClientAddress::None);
-    let mut sources = crate::service::NatSources::new();
+    let mut sources = NatSources::new();
     for vport in 1..=300 {
-        let source = crate::service::NatSource::Of(VIP.into(), vport);
+        let source = NatSource::Of(VIP.into(), vport);
         sources.add(Protocol::Tcp, SocketAddr::from((RIP[0], 80)), source);
     }
     bench.snapshot.nat_sources = Arc::new(sources);
@@ -204,8 +202,12 @@ fn list() -> Vec<Candidate> {
 #[test]
 fn a_connection_keeps_the_method_that_it_began_with() {
     use ClientAddress::{None, Proxy};
-    let methods =
-        [(Method::Dr, None), (Method::Nat, None), (Method::Fullnat, None), (Method::Fullnat, Proxy)];
+    let methods = [
+        (Method::Dr, None),
+        (Method::Nat, None),
+        (Method::Fullnat, None),
+        (Method::Fullnat, Proxy),
+    ];
     for (before, after) in methods.iter().flat_map(|b| methods.map(|a| (*b, a))) {
         let mut bench = Bench::new(1, 100);
         bench.use_method(before.0, before.1);
@@ -255,4 +257,33 @@ fn a_malformed_option_is_answered_in_the_right_name() {
         assert_eq!((&answer[26..30], &answer[30..34], answer[34]), (&from[..], &to[..], 12));
         bench.director.outbox().clear();
     }
+}
+
+/// A segment that leaves in pieces has the server's numbers, too.
+#[test]
+fn a_translated_segment_in_pieces_is_renumbered() {
+    const PROXY_HEADER: u32 = 28;
+    let mut bench = Bench::new(1, 100);
+    bench.use_method(Method::Fullnat, ClientAddress::Proxy);
+    let local: IpAddr = "fd00::21".parse().unwrap();
+    let mut service = (*service(Protocol::Tcp, VIP.into(), [1, 1])).clone();
+    service.locals = [Local { number: 0, address: local }].into();
+    bench.snapshot.services = Services::new([Arc::new(service)], Arc::default());
+    bench.snapshot.locals = [local].into();
+    bench.change_server(0, |server| server.address = "[fd00::31]:80".parse().unwrap());
+    segment(&mut bench, 5000, "S", 1, b"");
+    segment(&mut bench, 5000, "A", 2, b"GET /");
+    let mut bytes = tcp4(5000, "A");
+    bytes[38..42].copy_from_slice(&7u32.to_be_bytes());
+    bytes.extend([0; 1460]);
+    bytes[16..18].copy_from_slice(&1500_u16.to_be_bytes());
+    bytes[20] = 0;
+    bytes[24..26].fill(0);
+    let sum = checksum::fold(checksum::add(0, &bytes[14..34]).into());
+    bytes[24..26].copy_from_slice(&(!sum).to_be_bytes());
+    let (verdict, sent) = bench.send(NOON, &bytes);
+    assert_eq!((verdict, bench.director.outbox().len()), (Verdict::Send { port: 0 }, 1));
+    // IPv6 and fragment header are in front of it.
+    let sequence = u32::from_be_bytes([sent[66], sent[67], sent[68], sent[69]]);
+    assert_eq!((sent[20], sequence), (44, 7 + PROXY_HEADER));
 }
