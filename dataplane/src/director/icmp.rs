@@ -224,6 +224,10 @@ impl Core {
         match (headers.family(), embedded) {
             (Family::V4, Tuple::V4(_)) | (Family::V6, Tuple::V6(_)) => {
                 decrement_ttl(frame, headers)?;
+                // No error has a reason to be so long; nobody is told of it.
+                if headers.ip_len > hop.mtu {
+                    return Err(DropReason::TooBig);
+                }
                 let outer = Tuple::new(source, 0, to.destination().0, 0)
                     .ok_or(DropReason::NoTranslation)?
                     .addresses();
