@@ -202,7 +202,10 @@ impl Core {
         // An error from the servers' side comes from the VIP, whoever sent it.
         let vip = if body.is_reply() { Some(tables.tuple(twin).destination().0) } else { None };
         match self.rewrite_error(&hop, message, vip, &to, headers, frame) {
-            Ok(()) => self.unless_missing(cx, missing, Verdict::Send { port: hop.port }, frame),
+            Ok(()) => {
+                let before = self.outbox.len();
+                self.unless_missing(cx, missing, before, Verdict::Send { port: hop.port }, frame)
+            }
             Err(reason) => self.drop(reason),
         }
     }

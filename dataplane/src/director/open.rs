@@ -22,6 +22,9 @@ use crate::snapshot::LocalPorts;
 /// looks for a free one: some microseconds.
 const PORT_PROBES: usize = 128;
 
+/// From one local port that is tried to the next; a prime.
+const STRIDE: u64 = 4_294_967_291;
+
 /// The chunk that opens an SCTP association (RFC 9260, section 3.3.2).
 pub(super) const SCTP_INIT: u8 = 1;
 
@@ -323,17 +326,16 @@ impl Core {
     ) -> Option<(Local, u16)> {
         let LocalPorts(first, last) = cx.snapshot.local_ports;
         let ports = u32::from(last.saturating_sub(first)) + 1;
-        let of_family = |local: &&Local| local.address.is_ipv4() == server.is_ipv4();
-        let count = service.locals.iter().filter(of_family).count() as u32;
-        if count == 0 {
-            return None;
-        }
+        let locals = service.locals_of(server.is_ipv4());
+        let count = u32::try_from(locals.len()).ok().filter(|&count| count > 0)?;
         let all = ports.saturating_mul(count);
         let mut probes = 0;
         for _ in 0..all.min(PORT_PROBES as u32 * self.shard.workers() as u32 * 2) {
-            let index = self.next_local % all;
+            // A prime beyond `all` visits each once: ports that follow one
+            // another may all have one owner, these do not.
+            let index = (u64::from(self.next_local) * STRIDE % u64::from(all)) as u32;
             self.next_local = self.next_local.wrapping_add(1);
-            let local = *service.locals.iter().filter(of_family).nth((index % count) as usize)?;
+            let local = *locals.get((index % count) as usize)?;
             let port = first + (index / count) as u16;
             let reply = reply_tuple(server, local.address, port)?;
             if self.shard.workers() > 1 && self.natural_owner(&reply) != self.worker {

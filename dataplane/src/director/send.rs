@@ -184,9 +184,10 @@ impl Core {
         }
         let deltas = tables.deltas(E::place(slot));
         clamp(server, headers, frame);
+        let before = self.outbox.len();
         let sent = self.rewrite(cx, &hop, &to, deltas, None, headers, frame);
         let verdict = self.sent(cx, Side::Server, sent, headers, frame);
-        self.unless_missing(cx, missing, verdict, frame)
+        self.unless_missing(cx, missing, before, verdict, frame)
     }
 
     /// NAT of a packet that leaves no connection.
@@ -454,18 +455,26 @@ impl Core {
         }
     }
 
-    /// Has a packet that is ready to be sent wait for a missing neighbour.
+    /// Has a packet that is ready to be sent wait for a missing neighbour, and
+    /// its further pieces, which are in the outbox since it had `before` frames.
     #[inline]
     pub(super) fn unless_missing(
         &mut self,
         cx: Context<'_>,
         missing: Option<IpAddr>,
+        before: usize,
         verdict: Verdict,
         frame: &Frame<'_>,
     ) -> Verdict {
         let (Some(neighbour), Verdict::Send { port }) = (missing, verdict) else {
             return verdict;
         };
+        for piece in self.outbox.since(before) {
+            // They count when they leave.
+            let _ = self.pending.keep(cx.now, port, neighbour, piece);
+            self.counters.generated -= 1;
+        }
+        self.outbox.truncate(before);
         let whole = frame.len() == frame.total_len();
         if whole && self.pending.keep(cx.now, port, neighbour, frame.bytes()) {
             self.counters.held += 1;
