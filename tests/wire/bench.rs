@@ -351,6 +351,12 @@ impl Row {
         self.comes(port, frame)
     }
 
+    /// A packet comes by a port from a router there.
+    pub(crate) fn from_far(self, port: u8, packet: Packet) -> Self {
+        let frame = packet.frame(PORT_MACS[usize::from(port)], ROUTER_MAC);
+        self.comes(port, frame)
+    }
+
     /// A frame comes in by a port.
     pub(crate) fn frame(self, port: u8, digits: &str) -> Self {
         self.comes(port, hex(digits))

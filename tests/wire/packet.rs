@@ -249,9 +249,15 @@ impl Packet {
         self
     }
 
-    pub(crate) fn right_sum(mut self) -> Self {
-        self.layer4.sum = Sum::Right;
-        self
+    /// Its checksum field holds what `other`'s does, be it right here or not.
+    pub(crate) fn with_sum_of(self, other: &Self) -> Self {
+        let at = match other.layer4.kind {
+            Kind::Tcp { .. } => 16,
+            Kind::Udp => 6,
+            _ => return self,
+        };
+        let layer4 = other.layer4();
+        self.sum(u16::from_be_bytes([layer4[at], layer4[at + 1]]))
     }
 
     /// Chooses the last two bytes of the payload so that the checksum comes out
