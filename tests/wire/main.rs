@@ -9,6 +9,7 @@
 
 mod bench;
 mod every;
+mod fragments;
 mod icmp;
 mod method;
 mod network;
@@ -17,7 +18,7 @@ mod packet;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let tables = [("every", every::rows()), ("icmp", icmp::rows())];
+    let tables = [("every", every::rows()), ("icmp", icmp::rows()), ("fragments", fragments::rows())];
     let trials = tables.into_iter().flat_map(|(table, rows)| {
         rows.into_iter().map(move |row| {
             let name = format!("{table}: {}", row.name);

@@ -284,6 +284,13 @@ impl Packet {
         Self { tag: Some(tag), ..self }
     }
 
+    /// The first fragment of a datagram of which this is not all.
+    pub(crate) fn with_more(mut self, id: u32) -> Self {
+        let len = self.layer4.payload.len();
+        self.layer4.payload.push(0);
+        Self { piece: Some((0..len, id)), df: false, ..self }
+    }
+
     /// The packet in fragments whose payloads have these lengths, and one with
     /// the rest.
     pub(crate) fn fragments(&self, lengths: &[usize], id: u32) -> Vec<Self> {
