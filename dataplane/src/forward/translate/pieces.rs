@@ -17,9 +17,8 @@ struct Piece {
 
 /// Cuts a packet that [`to_ip6`](super::to_ip6) or [`to_ip4`](super::to_ip4)
 /// found to go in pieces, or an IPv4 packet without DF, after it has its
-/// Ethernet header. The frame becomes
-/// the first piece; the others go to the outbox, in order, for `port`. `mtu` is
-/// the one given there.
+/// Ethernet header. The frame becomes the first piece; the others go to the
+/// outbox, in order, for `port`. `mtu` is that of the next hop.
 ///
 /// # Errors
 /// [`DropReason::TooBig`] when the packet is not all at hand, or is the part of
