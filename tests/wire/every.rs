@@ -2,7 +2,7 @@
 //! is the method's.
 
 use dataplane::counters::DropReason;
-use dataplane::service::{Hop, PortHop};
+use dataplane::service::{Encapsulation, Hop, PortHop};
 
 use crate::bench::Row;
 use crate::method::{Case, cases, header};
@@ -12,12 +12,15 @@ use crate::packet::{NO_HOST, NO_PORT, Packet, TOO_BIG, TTL_OVER, sctp, tcp, told
 pub(crate) fn rows() -> Vec<Row> {
     let of_case = |case: &Case| {
         let mut rows = flows(case);
-        rows.extend(frames(case));
+        // What happens before the method counts is the same for all tunnels.
+        if case.tunnel().is_none_or(|tunnel| tunnel == Encapsulation::Ipip) {
+            rows.extend(frames(case));
+            rows.extend(openings(case));
+        }
         rows.extend(ttl(case));
         rows.extend(checksums(case));
         rows.extend(lengths(case));
         rows.extend(ways(case));
-        rows.extend(openings(case));
         if case.is_two_sided() {
             rows.extend(replies(case));
             rows.extend(replies_that_do_not_leave(case));
@@ -66,12 +69,13 @@ fn flows(case: &Case) -> Vec<Row> {
         to_server(row(case, "tos"), vec![datagram(case).tos(0xba)]),
     ]
     .into_iter()
-    .chain([row(case, "tos, congestion experienced")
-        .client(datagram(case).tos(0xbb))
-        .server_gets(1, {
+    .chain([row(case, "tos, congestion experienced").client(datagram(case).tos(0xbb)).server_gets(
+        1,
+        {
             let packet = case.forward(datagram(case).tos(0xbb), 0);
             if case.tunnel().is_some() { packet.tos(0xba) } else { packet }
-        })])
+        },
+    )])
     .collect()
 }
 
@@ -137,9 +141,7 @@ fn ttl(case: &Case) -> Vec<Row> {
             .server_gets(1, case.forward(syn(case).ttl(2), 0)),
     ];
     for (name, ttl) in [("ttl 1", 1), ("ttl 0", 0)] {
-        for (kind, packet) in
-            [("tcp", syn(case)), ("udp", datagram(case)), ("sctp", init(case))]
-        {
+        for (kind, packet) in [("tcp", syn(case)), ("udp", datagram(case)), ("sctp", init(case))] {
             let packet = packet.ttl(ttl);
             rows.push(
                 row(case, &format!("{name}, {kind}: time exceeded from the VIP"))
@@ -284,15 +286,17 @@ fn ways(case: &Case) -> Vec<Row> {
             .server_gets(9, case.forward(syn(case), 0)),
     );
     let one_server_at_once = |s: &mut crate::bench::Setup| s.targets[0].thresholds = (1, 0);
-    rows.push(refused(
-        set("over the threshold: port unreachable", one_server_at_once)
-            .client(syn(case))
-            .server_gets(1, case.forward(syn(case), 0)),
-        syn(case).from(port(client(case.setup.family), 40_001)),
-        DropReason::NoServer,
-        NO_PORT,
-    )
-    .connections(1, 1, 0));
+    rows.push(
+        refused(
+            set("over the threshold: port unreachable", one_server_at_once)
+                .client(syn(case))
+                .server_gets(1, case.forward(syn(case), 0)),
+            syn(case).from(port(client(case.setup.family), 40_001)),
+            DropReason::NoServer,
+            NO_PORT,
+        )
+        .connections(1, 1, 0),
+    );
     rows
 }
 
@@ -418,19 +422,29 @@ fn replies_that_do_not_leave(case: &Case) -> Vec<Row> {
         let row = start(row(case, "reply: one more than the MTU, without DF"), datagram(case));
         rows.push(pieces.into_iter().fold(row.server(1, long), Row::client_gets));
     }
-    let no_route = case.setup.clone().with(|s| s.to_client = Some(dataplane::fib::NextHop::NoRoute));
+    let no_route =
+        case.setup.clone().with(|s| s.to_client = Some(dataplane::fib::NextHop::NoRoute));
     rows.push(
-        start(Row::new(format!("{}: reply: no route: host unreachable", case.name), no_route), syn(case))
-            .server(1, syn_ack.clone())
-            .dropped(DropReason::NoRoute)
-            .server_gets(1, error(NO_HOST, 0, &syn_ack)),
+        start(
+            Row::new(format!("{}: reply: no route: host unreachable", case.name), no_route),
+            syn(case),
+        )
+        .server(1, syn_ack.clone())
+        .dropped(DropReason::NoRoute)
+        .server_gets(1, error(NO_HOST, 0, &syn_ack)),
     );
     let unknown = case.setup.clone().with(|s| s.router_known = false);
     rows.push(
-        start(Row::new(format!("{}: reply: the way to the client does not resolve", case.name), unknown), syn(case))
-            .differs("neighbour not resolved")
-            .server(1, syn_ack)
-            .dropped(DropReason::NoNextHop),
+        start(
+            Row::new(
+                format!("{}: reply: the way to the client does not resolve", case.name),
+                unknown,
+            ),
+            syn(case),
+        )
+        .differs("neighbour not resolved")
+        .server(1, syn_ack)
+        .dropped(DropReason::NoNextHop),
     );
     rows
 }

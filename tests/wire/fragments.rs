@@ -124,9 +124,7 @@ fn others(case: &Case) -> Vec<Row> {
         row(case, "a first fragment without all of the UDP header")
             .client(udp(c, v).raw(17, &[0; 4]).with_more(ID))
             .dropped(DropReason::L4Truncated),
-        row(case, "ack without a connection")
-            .client(pieces(&tcp(c, v, "A"))[0].clone())
-            .punted(),
+        row(case, "ack without a connection").client(pieces(&tcp(c, v, "A"))[0].clone()).punted(),
     ];
     let sctp = pieces(&sctp(c, v, 1));
     // The CRC is over the whole: a part cannot have other ports.
@@ -136,9 +134,7 @@ fn others(case: &Case) -> Vec<Row> {
     let setup = case.setup.clone().with(|s| s.settings.sloppy_sctp = true);
     let row = Row::new(format!("{}: sctp", case.name), setup);
     rows.push(if other_ports {
-        row.differs("fragments of SCTP")
-            .client(sctp[0].clone())
-            .dropped(DropReason::NoTranslation)
+        row.differs("fragments of SCTP").client(sctp[0].clone()).dropped(DropReason::NoTranslation)
     } else {
         let step = case.ids_of(&sctp[0]);
         row.differs("fragments of SCTP")

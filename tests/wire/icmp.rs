@@ -30,7 +30,10 @@ fn errors(family: Family) -> [Translation; 3] {
 pub(crate) fn rows() -> Vec<Row> {
     // Tunnels wrap errors as they wrap everything.
     let cases = cases().into_iter().filter(|case| {
-        !matches!(case.setup.method, Method::Tun(Encapsulation::Gue { .. } | Encapsulation::Gre { checksum: false }))
+        !matches!(
+            case.setup.method,
+            Method::Tun(Encapsulation::Gue { .. } | Encapsulation::Gre { checksum: false })
+        )
     });
     cases
         .flat_map(|case| {
@@ -47,11 +50,8 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 type Make = fn(SocketAddr, SocketAddr) -> Packet;
-const FLOWS: [(&str, Make); 3] = [
-    ("tcp", |src, dst| tcp(src, dst, "S")),
-    ("udp", udp),
-    ("sctp", |src, dst| sctp(src, dst, 1)),
-];
+const FLOWS: [(&str, Make); 3] =
+    [("tcp", |src, dst| tcp(src, dst, "S")), ("udp", udp), ("sctp", |src, dst| sctp(src, dst, 1))];
 
 fn row(case: &Case, name: &str) -> Row {
     Row::new(format!("{}: {name}", case.name), case.setup.clone())
@@ -92,7 +92,13 @@ struct Passed {
 }
 
 impl Passed {
-    fn frames(self, translates: bool, error: Translation, quote: Quote, ids: u16) -> (Packet, Packet) {
+    fn frames(
+        self,
+        translates: bool,
+        error: Translation,
+        quote: Quote,
+        ids: u16,
+    ) -> (Packet, Packet) {
         let (kind, word, new_kind, new_word) = error;
         let came = icmp(self.outer, kind, word, &quote.of(&self.quoted)).df(false);
         if !translates {
@@ -128,17 +134,19 @@ fn from_client(case: &Case, by: IpAddr, make: Make) -> Passed {
 fn from_clients(case: &Case) -> Vec<Row> {
     let f = case.setup.family;
     let mut rows = Vec::new();
-    let mut add = |by: IpAddr, (kind, make): (&str, Make), error: Translation, quote, text: &str| {
-        let (code, sub) = error.0;
-        let name = format!("{kind}: {code}/{sub} from {by}, {text}");
-        let (row, ids) = opened(case, &name, make);
-        let (came, passed) = from_client(case, by, make).frames(case.translates(), error, quote, ids);
-        let passed = match case.setup.method {
-            Method::Tun(_) => case.forward(came.clone(), ids),
-            _ => passed,
+    let mut add =
+        |by: IpAddr, (kind, make): (&str, Make), error: Translation, quote, text: &str| {
+            let (code, sub) = error.0;
+            let name = format!("{kind}: {code}/{sub} from {by}, {text}");
+            let (row, ids) = opened(case, &name, make);
+            let (came, passed) =
+                from_client(case, by, make).frames(case.translates(), error, quote, ids);
+            let passed = match case.setup.method {
+                Method::Tun(_) => case.forward(came.clone(), ids),
+                _ => passed,
+            };
+            rows.push(row.client(came).server_gets(1, passed));
         };
-        rows.push(row.client(came).server_gets(1, passed));
-    };
     for error in errors(f) {
         for flow in FLOWS {
             add(client(f).ip(), flow, error, Quote::Bytes(8), "8 bytes quoted");
@@ -201,13 +209,18 @@ fn that_are_not_passed_on(case: &Case) -> Vec<Row> {
             .dropped(DropReason::IcmpBad),
         after_syn("an error with ttl 1", message(error.0, &quoted.quote(8)).ttl(1))
             .dropped(DropReason::TtlExpired),
-        after_syn("3 bytes quoted", message(error.0, &quoted.quote(3))).dropped(DropReason::IcmpBad),
+        after_syn("3 bytes quoted", message(error.0, &quoted.quote(3)))
+            .dropped(DropReason::IcmpBad),
         after_syn("half an IP header quoted", message(error.0, &quoted.ip()[..10]))
             .dropped(DropReason::IcmpBad),
     ];
     let (echo, answer) = if f == V4 { ((8, 0), (0, 0)) } else { ((128, 0), (129, 0)) };
-    rows.push(row(case, "echo to the VIP is the kernel's").client(message(echo, b"12345")).punted());
-    rows.push(row(case, "an echo reply is the kernel's").client(message(answer, b"12345")).punted());
+    rows.push(
+        row(case, "echo to the VIP is the kernel's").client(message(echo, b"12345")).punted(),
+    );
+    rows.push(
+        row(case, "an echo reply is the kernel's").client(message(answer, b"12345")).punted(),
+    );
     let not_relayed: &[(u8, u8)] = if f == V4 { &[(12, 0), (5, 1)] } else { &[(137, 0)] };
     for &kind in not_relayed {
         let name = format!("{}/{} is the kernel's", kind.0, kind.1);
@@ -229,8 +242,12 @@ fn of_no_connection(case: &Case) -> Vec<Row> {
     for error in errors(f) {
         for (kind, make) in FLOWS {
             let name = |what: &str| format!("{kind}: {:?} of no connection{what}", error.0);
-            let (came, passed) =
-                from_client(case, c.ip(), make).frames(case.translates(), error, Quote::Bytes(8), 0);
+            let (came, passed) = from_client(case, c.ip(), make).frames(
+                case.translates(),
+                error,
+                Quote::Bytes(8),
+                0,
+            );
             let passed = match case.setup.method {
                 Method::Tun(_) => case.forward(came.clone(), 0),
                 _ => passed,
@@ -302,7 +319,12 @@ fn about_tunnel(case: &Case) -> Vec<Row> {
     let told_later = {
         let mut quote = needs_telling.clone().hop().ip();
         quote.truncate(if f == V4 { 548 } else { 1232 });
-        let told = icmp((v.ip(), c.ip()), if f == V4 { (3, 4) } else { (2, 0) }, inner.max(if f == V6 { 1280 } else { 0 }), &quote);
+        let told = icmp(
+            (v.ip(), c.ip()),
+            if f == V4 { (3, 4) } else { (2, 0) },
+            inner.max(if f == V6 { 1280 } else { 0 }),
+            &quote,
+        );
         let told = if f == V4 { told.tos(0xc0) } else { told.tos(0) };
         told.df(false).label(0).id(1001 + ids)
     };
@@ -319,14 +341,18 @@ fn about_tunnel(case: &Case) -> Vec<Row> {
                 .dropped(DropReason::TooBig)
                 .client_gets(told_later)
                 .client(fits.clone())
-                .server_gets(1, case.forward(fits, ids + u16::from(f == V4) * 2 + u16::from(f == V6 && s == V4) * 2))
+                .server_gets(
+                    1,
+                    case.forward(
+                        fits,
+                        ids + u16::from(f == V4) * 2 + u16::from(f == V6 && s == V4) * 2,
+                    ),
+                )
         } else {
             row
         };
         rows.push(row);
-        for (kind, tells) in
-            [(kinds[0].0, ((3, 1), (1, 3))), (kinds[2].0, ((11, 0), (3, 0)))]
-        {
+        for (kind, tells) in [(kinds[0].0, ((3, 1), (1, 3))), (kinds[2].0, ((11, 0), (3, 0)))] {
             let error = icmp(
                 (far_router(s, 1), source),
                 kind,

@@ -13,12 +13,20 @@ mod fragments;
 mod icmp;
 mod method;
 mod network;
+mod options;
 mod packet;
+mod policy;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let tables = [("every", every::rows()), ("icmp", icmp::rows()), ("fragments", fragments::rows())];
+    let tables = [
+        ("every", every::rows()),
+        ("fragments", fragments::rows()),
+        ("icmp", icmp::rows()),
+        ("options", options::rows()),
+        ("policy", policy::rows()),
+    ];
     let trials = tables.into_iter().flat_map(|(table, rows)| {
         rows.into_iter().map(move |row| {
             let name = format!("{table}: {}", row.name);

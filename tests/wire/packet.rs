@@ -54,10 +54,17 @@ pub(crate) struct Layer4 {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Tcp { seq: u32, ack: u32, flags: u8, options: Vec<u8> },
+    Tcp {
+        seq: u32,
+        ack: u32,
+        flags: u8,
+        options: Vec<u8>,
+    },
     Udp,
     Sctp,
-    Icmp { header: [u8; 8] },
+    Icmp {
+        header: [u8; 8],
+    },
     /// GUE, whose source port is any of the range that flows get.
     Gue,
     Raw(u8),
@@ -126,7 +133,12 @@ pub(crate) fn udp(src: SocketAddr, dst: SocketAddr) -> Packet {
 
 /// An SCTP packet with one chunk of this type.
 pub(crate) fn sctp(src: SocketAddr, dst: SocketAddr, chunk: u8) -> Packet {
-    between(src, dst, Kind::Sctp, &[chunk, 0, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6])
+    between(
+        src,
+        dst,
+        Kind::Sctp,
+        &[chunk, 0, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6],
+    )
 }
 
 /// An ICMP message: type and code of its family, the second word, the body.
@@ -152,6 +164,11 @@ impl Packet {
     pub(crate) fn to(mut self, dst: SocketAddr) -> Self {
         (self.dst, self.layer4.dst_port) = (dst.ip(), dst.port());
         self
+    }
+
+    /// Another destination, layer 4 as it is.
+    pub(crate) fn to_address(self, dst: IpAddr) -> Self {
+        Self { dst, ..self }
     }
 
     pub(crate) fn ttl(self, ttl: u8) -> Self {
@@ -342,8 +359,7 @@ impl Packet {
     pub(crate) fn in_gue(&self, src: IpAddr, dst: SocketAddr, with_sum: bool) -> Self {
         let payload = [&[0, self.number(), 0, 0][..], &self.ip()].concat();
         let sum = if with_sum { Sum::Right } else { Sum::Literal(0) };
-        let layer4 =
-            Layer4 { kind: Kind::Gue, src_port: 0, dst_port: dst.port(), payload, sum };
+        let layer4 = Layer4 { kind: Kind::Gue, src_port: 0, dst_port: dst.port(), payload, sum };
         self.inside(src, dst.ip(), layer4)
     }
 
