@@ -12,10 +12,12 @@ mod every;
 mod fragments;
 mod icmp;
 mod method;
+mod nat;
 mod network;
 mod options;
 mod packet;
 mod policy;
+mod tun;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -24,8 +26,10 @@ fn main() {
         ("every", every::rows()),
         ("fragments", fragments::rows()),
         ("icmp", icmp::rows()),
+        ("nat", nat::rows()),
         ("options", options::rows()),
         ("policy", policy::rows()),
+        ("tun", tun::rows()),
     ];
     let trials = tables.into_iter().flat_map(|(table, rows)| {
         rows.into_iter().map(move |row| {
