@@ -504,12 +504,10 @@ impl Bench {
                 self.frame(port, &frame, fate, out, flow_port)
             }
             Step::After(seconds) => {
-                let end = self.now.plus(seconds * TICKS_PER_SECOND);
-                while self.now < end {
-                    self.now = self.now.plus(1);
-                    // A worker comes by far more often; twice does for small
-                    // tables.
-                    self.director.housekeeping(self.now);
+                // A worker keeps house far more often; once a second does for
+                // tables as small as these.
+                for _ in 0..seconds {
+                    self.now = self.now.plus(TICKS_PER_SECOND);
                     self.director.housekeeping(self.now);
                 }
                 Ok(())

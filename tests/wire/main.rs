@@ -10,6 +10,7 @@
 mod bench;
 mod every;
 mod fragments;
+mod fullnat;
 mod icmp;
 mod method;
 mod nat;
@@ -25,6 +26,7 @@ fn main() {
     let tables = [
         ("every", every::rows()),
         ("fragments", fragments::rows()),
+        ("fullnat", fullnat::rows()),
         ("icmp", icmp::rows()),
         ("nat", nat::rows()),
         ("options", options::rows()),
