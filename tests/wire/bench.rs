@@ -620,6 +620,13 @@ pub(crate) fn client_of(worker: usize, family: Family) -> SocketAddr {
     SocketAddr::new(client(family).ip(), port)
 }
 
+/// Whether fragments between two addresses belong to a worker of two.
+pub(crate) fn owns_addresses(worker: usize, src: IpAddr, dst: IpAddr) -> bool {
+    let tuple = dataplane::packet::Tuple::new(src, 0, dst, 0).unwrap();
+    let shard = shard(2);
+    shard.owner(shard.hash(&tuple.addresses(), 0, 0)) == worker
+}
+
 fn hex(digits: &str) -> Vec<u8> {
     let digits: String = digits.split_whitespace().collect();
     let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");

@@ -8,10 +8,12 @@
 //! add up.
 
 mod bench;
+mod dr;
 mod every;
 mod fragments;
 mod fullnat;
 mod icmp;
+mod literal;
 mod method;
 mod nat;
 mod network;
@@ -24,10 +26,12 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let tables = [
+        ("dr", dr::rows()),
         ("every", every::rows()),
         ("fragments", fragments::rows()),
         ("fullnat", fullnat::rows()),
         ("icmp", icmp::rows()),
+        ("literal", literal::rows()),
         ("nat", nat::rows()),
         ("options", options::rows()),
         ("policy", policy::rows()),
