@@ -108,11 +108,6 @@ impl Setup {
         self
     }
 
-    /// Servers 2 and 1, in the order in which connections get them.
-    pub(crate) fn two_servers(self) -> Self {
-        self.with(|s| s.targets = vec![Target::new(2), Target::new(1)])
-    }
-
     fn server_port(&self) -> u8 {
         u8::from(!self.one_arm)
     }
@@ -291,7 +286,7 @@ enum Fate {
 /// A packet of a row: built, or a frame in hexadecimal digits.
 #[derive(Clone)]
 pub(crate) enum Shape {
-    Built(Packet, [[u8; 6]; 2]),
+    Built(Box<Packet>, [[u8; 6]; 2]),
     Literal(Vec<u8>),
 }
 
@@ -354,7 +349,7 @@ impl Row {
     }
 
     /// A packet comes by a port from a router there.
-    pub(crate) fn from_far(self, port: u8, packet: Packet) -> Self {
+    pub(crate) fn router(self, port: u8, packet: Packet) -> Self {
         let frame = packet.frame(PORT_MACS[usize::from(port)], ROUTER_MAC);
         self.comes(port, frame)
     }
@@ -382,12 +377,12 @@ impl Row {
     pub(crate) fn server_gets(self, number: u8, packet: Packet) -> Self {
         let port = self.setup.server_port();
         let macs = [server_mac(number), PORT_MACS[usize::from(port)]];
-        self.out(port, Shape::Built(packet, macs))
+        self.out(port, Shape::Built(Box::new(packet), macs))
     }
 
     /// A packet goes to the router at port 0.
     pub(crate) fn client_gets(self, packet: Packet) -> Self {
-        self.out(0, Shape::Built(packet, [ROUTER_MAC, PORT_MACS[0]]))
+        self.out(0, Shape::Built(Box::new(packet), [ROUTER_MAC, PORT_MACS[0]]))
     }
 
     /// A frame goes out by a port.

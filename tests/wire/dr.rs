@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
+use dataplane::counters::DropReason;
 use dataplane::director::Handed;
 use dataplane::packet::Family;
 use dataplane::service::Method;
 
 use crate::bench::{Row, Setup, client_of};
 use crate::network::{FAMILIES, V4, client, vip};
-use crate::packet::{Packet, icmp, sctp, tcp, udp};
+use crate::packet::{NO_PORT, Packet, icmp, sctp, tcp, told, udp};
 
 pub(crate) fn rows() -> Vec<Row> {
     FAMILIES
@@ -57,6 +58,25 @@ fn unchanged(f: Family) -> Vec<Row> {
         Row::new(format!("{f:?}: one arm"), setup(f).with(|s| s.one_arm = true))
             .client(tcp(c, v, "S"))
             .server_gets(1, tcp(c, v, "S").hop()),
+    );
+    // What a tick of the limit of 1,000 a second brings; the kernel's burst is
+    // 50.
+    let empty = setup(f).with(|s| s.targets.clear());
+    let limited = Row::new(format!("{f:?}: of errors, 125 are sent at once"), empty)
+        .differs("ICMP errors at once");
+    let refused = |row: Row, _| row.client(udp(c, v)).dropped(DropReason::NoServer);
+    let answered = |row: Row, nth: u16| {
+        refused(row, nth).client_gets(told(v.ip(), NO_PORT, 0, &udp(c, v)).id(1000 + nth))
+    };
+    rows.push(refused((0..125).fold(limited, answered), 125));
+    rows.push(
+        Row::new(format!("{f:?}: ARP is the kernel's"), setup(f))
+            .frame(
+                0,
+                "ffff ffff ffff 0200 0000 0011 0806 0001 0800 0604 0001 0200 0000 0011
+                       c000 02fe 0000 0000 0000 c000 0264",
+            )
+            .punted(),
     );
     let clamped = setup(f).with(|s| s.mss = Some(1000));
     let syn = |mss: u16| {

@@ -343,6 +343,12 @@ fn openings(case: &Case) -> Vec<Row> {
                 .punted(),
         );
     }
+    for chunk in [0, 10] {
+        let packet = sctp(c, v, chunk);
+        let setup = case.setup.clone().with(|s| s.settings.sloppy_sctp = true);
+        let row = Row::new(format!("{}: sloppy_sctp: chunk {chunk} opens", case.name), setup);
+        rows.push(row.client(packet.clone()).server_gets(1, case.forward(packet, 0)));
+    }
     rows
 }
 

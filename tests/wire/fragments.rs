@@ -4,10 +4,10 @@
 use dataplane::counters::DropReason;
 use dataplane::service::Method;
 
-use crate::bench::Row;
+use crate::bench::{Row, Setup};
 use crate::method::{Case, cases};
 use crate::network::{V6, client, vip};
-use crate::packet::{Packet, TTL_OVER, sctp, tcp, told, udp};
+use crate::packet::{NO_PORT, Packet, TTL_OVER, sctp, tcp, told, udp};
 
 const IN_TUNNELS: &str = "fragments in tunnels";
 const ID: u32 = 0x7777;
@@ -26,6 +26,10 @@ fn row(case: &Case, name: &str) -> Row {
     let row = Row::new(format!("{}: {name}", case.name), case.setup.clone());
     // The kernel puts them together and fragments the outer packet.
     if case.tunnel().is_some() { row.differs(IN_TUNNELS) } else { row }
+}
+
+fn set(case: &Case, name: &str, change: fn(&mut Setup)) -> Row {
+    Row::new(format!("{}: {name}", case.name), case.setup.clone().with(change))
 }
 
 /// A fragment as the server gets it; `nth` as in [`Case::forward`].
@@ -124,6 +128,12 @@ fn others(case: &Case) -> Vec<Row> {
         row(case, "a first fragment without all of the UDP header")
             .client(udp(c, v).raw(17, &[0; 4]).with_more(ID))
             .dropped(DropReason::L4Truncated),
+        set(case, "no server: port unreachable, once", |s| s.targets.clear())
+            .client(p[0].clone())
+            .dropped(DropReason::NoServer)
+            .client_gets(told(v.ip(), NO_PORT, 0, &p[0]))
+            .client(p[1].clone())
+            .dropped(DropReason::NoServer),
         row(case, "ack without a connection").client(pieces(&tcp(c, v, "A"))[0].clone()).punted(),
     ];
     let sctp = pieces(&sctp(c, v, 1));

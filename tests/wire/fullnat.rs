@@ -18,7 +18,8 @@ pub(crate) fn rows() -> Vec<Row> {
     for family in FAMILIES {
         for servers in FAMILIES {
             let setup = Setup::new(Method::Fullnat, family).with(|s| s.servers = servers);
-            let case = Case { name: format!("{family:?}->{servers:?}"), setup, overhead: 0 };
+            let overhead = if (family, servers) == (V4, V6) { 20 } else { 0 };
+            let case = Case { name: format!("{family:?}->{servers:?}"), setup, overhead };
             rows.extend(toa(&case));
             rows.extend(proxy(&case));
             rows.extend(both_ways(&case));
@@ -71,7 +72,21 @@ fn toa(case: &Case) -> Vec<Row> {
     let full = [1; 40];
     let (server, peer) = (case.server(), case.peer());
     let reply = tcp(server, peer, "SA").ack(1001).tcp_options(&mss);
+    let (room, longer) = (case.room() - option.len(), case.room() - option.len() + 1);
+    let first = |options: &[u8], payload: &[u8]| data(options).payload(payload);
+    let exact = data(&[]).ip_len(room).take_payload();
+    let beyond = data(&[]).ip_len(longer).take_payload();
     vec![
+        talk(
+            case,
+            row("as long as the MTU with it"),
+            vec![(syn(&mss), syn(&with(&mss))), (first(&[], &exact), first(&option, &exact))],
+        ),
+        talk(
+            case,
+            row("not where it would be longer than the MTU"),
+            vec![(syn(&mss), syn(&with(&mss))), (first(&[], &beyond), first(&[], &beyond))],
+        ),
         talk(
             case,
             row("in the handshake and the first data"),
@@ -157,6 +172,23 @@ fn proxy(case: &Case) -> Vec<Row> {
         row("data in a SYN is cut off")
             .client(syn().payload(b"early"))
             .server_gets(1, case.forward(syn(), 0)),
+        {
+            let long = at(1001, b"").ip_len(case.room()).take_payload();
+            row("first data as long as the MTU: the header goes by itself")
+                .client(syn())
+                .server_gets(1, case.forward(syn(), 0))
+                .client(at(1001, &long))
+                .server_gets(1, case.forward(at(1001 + len, &long), one))
+                .server_gets(1, {
+                    let apart = case.forward(with_header(b""), one);
+                    // It takes DF from the segment that it precedes.
+                    if case.translates() && case.setup.servers == V4 {
+                        apart.df(true)
+                    } else {
+                        apart
+                    }
+                })
+        },
         row("RST has none")
             .client(syn())
             .server_gets(1, case.forward(syn(), 0))
@@ -221,7 +253,7 @@ fn translation(case: &Case) -> Vec<Row> {
         set(case, "sctp without a CRC stays without", |_| ())
             .client(sctp(c, v, 1).sum(0))
             .server_gets(1, case.forward(sctp(c, v, 1).sum(0), 0)),
-        set(case, "no local address of the servers' family", |s| {
+        set(case, "nat to a server of the other family", |s| {
             s.method = Method::Nat;
         })
         .client(datagram())

@@ -226,6 +226,17 @@ fn that_are_not_passed_on(case: &Case) -> Vec<Row> {
         let name = format!("{}/{} is the kernel's", kind.0, kind.1);
         rows.push(after_syn(&name, message(kind, &quoted.quote(8))).punted());
     }
+    if f == V4 {
+        let quench = message((4, 0), &quoted.quote(8));
+        rows.push(after_syn("source quench", quench).differs("ICMP source quench").punted());
+        let long = message(error.0, &quoted.clone().ip_len(200).ip());
+        let pieces = long.fragments(&[64], 5);
+        rows.push(
+            after_syn("an error in fragments is the kernel's", pieces[0].clone())
+                .differs("ICMP errors in fragments")
+                .punted(),
+        );
+    }
     if case.translates() {
         rows.push(
             after_syn("4 bytes quoted", message(error.0, &quoted.quote(4)))
@@ -333,7 +344,7 @@ fn about_tunnel(case: &Case) -> Vec<Row> {
     if !is_gue {
         let told_mtu = if f == V6 { inner.max(1280) } else { inner };
         let row = start("a smaller MTU behind the next hop is learnt")
-            .from_far(1, too_big.clone())
+            .router(1, too_big.clone())
             .absorbed()
             .client_gets(client_is_told(((3, 4), (2, 0)), told_mtu));
         let row = if inner >= 1280 || f == V4 {
@@ -361,7 +372,7 @@ fn about_tunnel(case: &Case) -> Vec<Row> {
             );
             rows.push(
                 start(&format!("{kind:?} about the tunnel is told to the client"))
-                    .from_far(1, error)
+                    .router(1, error)
                     .absorbed()
                     .client_gets(client_is_told(tells, 0)),
             );
@@ -372,7 +383,7 @@ fn about_tunnel(case: &Case) -> Vec<Row> {
     quote.truncate(crate::method::header(s) + 8);
     let error = icmp((rip(s, 1).ip(), source), kinds[0].0, 0, &quote);
     let row = start("an error about the tunnel that does not quote the inner packet");
-    rows.push(row.from_far(1, error).punted());
+    rows.push(row.router(1, error).punted());
     rows
 }
 

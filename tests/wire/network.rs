@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use dataplane::packet::{Family, Mac};
 
 /// Both families, for rows that exist in both.
-pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+pub(crate) const FAMILIES: [Family; 2] = [V4, V6];
 pub(crate) use Family::{V4, V6};
 
 pub(crate) const PORT_MACS: [Mac; 2] = [[2, 0, 0, 0, 0, 0x10], [2, 0, 0, 0, 0, 0x20]];
@@ -25,8 +25,8 @@ pub(crate) const fn server_mac(number: u8) -> Mac {
 
 fn address(family: Family, v4: [u8; 4], v6: [u16; 8]) -> IpAddr {
     match family {
-        Family::V4 => v4.into(),
-        Family::V6 => v6.into(),
+        V4 => v4.into(),
+        V6 => v6.into(),
     }
 }
 

@@ -167,7 +167,7 @@ impl Packet {
     }
 
     /// Another destination, layer 4 as it is.
-    pub(crate) fn to_address(self, dst: IpAddr) -> Self {
+    pub(crate) fn at_address(self, dst: IpAddr) -> Self {
         Self { dst, ..self }
     }
 
@@ -232,6 +232,10 @@ impl Packet {
         let count = len - self.ip().len();
         self.layer4.payload = (0..count).map(|i| i as u8).collect();
         self
+    }
+
+    pub(crate) fn take_payload(self) -> Vec<u8> {
+        self.layer4.payload
     }
 
     pub(crate) fn seq(mut self, number: u32) -> Self {
@@ -487,7 +491,7 @@ impl Packet {
     fn header4(&self, payload: usize) -> Vec<u8> {
         let len = 20 + self.options.len();
         let (offset, more) = self.place();
-        let place = offset / 8 | u16::from(more) << 13 | u16::from(self.df) << 14;
+        let place = (offset / 8) | (u16::from(more) << 13) | (u16::from(self.df) << 14);
         let mut bytes = vec![0x40 + (len / 4) as u8, self.tos];
         bytes.extend(((len + payload) as u16).to_be_bytes());
         bytes.extend(self.id.to_be_bytes());
@@ -518,7 +522,7 @@ impl Packet {
             bytes[0] = *next;
         }
         let chain: Vec<u8> = chain.into_iter().flat_map(|(_, bytes)| bytes).collect();
-        let first = 6 << 28 | u32::from(self.tos) << 20 | self.flow_label;
+        let first = (6 << 28) | (u32::from(self.tos) << 20) | self.flow_label;
         let mut bytes = first.to_be_bytes().to_vec();
         bytes.extend(((chain.len() + payload) as u16).to_be_bytes());
         bytes.extend([numbers[0], self.ttl]);
@@ -612,7 +616,7 @@ fn add(sum: u16, bytes: &[u8]) -> u16 {
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc: u32, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ 0x82f6_3b78 }
+            if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0x82f6_3b78 }
         })
     })
 }

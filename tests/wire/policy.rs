@@ -64,7 +64,7 @@ fn forward(case: &Case, packet: Packet, number: u8, connection: u16, nth: u16) -
     let server = SocketAddr::new(rip(s, number).ip(), case.server().port());
     match case.setup.method {
         Method::Dr => sent,
-        Method::Tun(_) => sent.to_address(server.ip()),
+        Method::Tun(_) => sent.at_address(server.ip()),
         Method::Nat => sent.to(server),
         Method::Fullnat => {
             let peer = SocketAddr::new(case.peer().ip(), case.peer().port() + connection);
@@ -120,6 +120,15 @@ fn deleted_servers(case: &Case) -> Vec<Row> {
             .change(returned)
     })
     .to(2, 0, segment(case, "A", 0));
+    let closed = Talk::new(
+        case,
+        set(case, "deleted server: a SYN on a closed connection goes elsewhere", two),
+    )
+    .to(2, 0, first())
+    .to(2, 0, segment(case, "A", 0))
+    .to(2, 0, segment(case, "R", 0))
+    .then(|row| row.change(deleted).client(segment(case, "A", 0)).dropped(gone))
+    .to(1, 1, first());
     let expire = |name: &str| {
         set(case, name, |s| {
             two(s);
@@ -140,7 +149,7 @@ fn deleted_servers(case: &Case) -> Vec<Row> {
     let swept = Talk::new(case, expire("expire_nodest_conn: connections go without a packet"))
         .to(2, 0, first())
         .then(|row| row.change(deleted).after(2).connections(2, 0, 0));
-    let mut rows = vec![kept.row, unknown.row, anew.row, swept.row];
+    let mut rows = vec![kept.row, closed.row, unknown.row, anew.row, swept.row];
     if case.is_two_sided() {
         let (server, peer) = (case.server(), case.peer());
         let reply = tcp(server, peer, "SA").ack(1001);

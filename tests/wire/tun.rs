@@ -150,7 +150,7 @@ fn learnt(case: &Case) -> Vec<Row> {
     let inner = least(1300 - case.overhead);
     let mut rows = vec![
         start("a path MTU is forgotten after ten minutes")
-            .from_far(1, says(1300))
+            .router(1, says(1300))
             .absorbed()
             .client_gets(is_told(inner, &big, quoted, after))
             .client(big.clone())
@@ -161,13 +161,13 @@ fn learnt(case: &Case) -> Vec<Row> {
             .server_gets(1, case.forward(big.clone(), ids + 2)),
     ];
     let believed = if s == V4 { 552 } else { 1280 };
-    let row = start("a path MTU that is too small to believe").from_far(1, says(68)).absorbed();
+    let row = start("a path MTU that is too small to believe").router(1, says(68)).absorbed();
     let inner = least(believed - case.overhead);
     rows.push(row.client_gets(is_told(inner, &big, quoted, after)));
     if f == V4 {
         let may = datagram(case).df(false).ip_len(1400);
         let row = start("without DF, outer packets are cut to the path MTU")
-            .from_far(1, says(1300))
+            .router(1, says(1300))
             .absorbed()
             .client_gets(is_told(1300 - case.overhead, &big, quoted, after))
             .client(may.clone())
