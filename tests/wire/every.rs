@@ -233,7 +233,7 @@ fn ways(case: &Case) -> Vec<Row> {
         src_mac: PORT_MACS[1],
         mtu: 1500,
     };
-    let set = |name: &str, change: fn(&mut crate::bench::Setup)| {
+    let set = |name: &str, change: fn(&mut crate::setup::Setup)| {
         Row::new(format!("{}: {name}", case.name), case.setup.clone().with(change))
     };
     let hop = |name: &str, hop| {
@@ -285,7 +285,7 @@ fn ways(case: &Case) -> Vec<Row> {
             .client(syn(case))
             .server_gets(9, case.forward(syn(case), 0)),
     );
-    let one_server_at_once = |s: &mut crate::bench::Setup| s.targets[0].thresholds = (1, 0);
+    let one_server_at_once = |s: &mut crate::setup::Setup| s.targets[0].thresholds = (1, 0);
     rows.push(
         refused(
             set("over the threshold: port unreachable", one_server_at_once)

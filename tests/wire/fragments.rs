@@ -4,10 +4,11 @@
 use dataplane::counters::DropReason;
 use dataplane::service::Method;
 
-use crate::bench::{Row, Setup};
+use crate::bench::Row;
 use crate::method::{Case, cases};
 use crate::network::{V6, client, vip};
 use crate::packet::{NO_PORT, Packet, TTL_OVER, sctp, tcp, told, udp};
+use crate::setup::Setup;
 
 const IN_TUNNELS: &str = "fragments in tunnels";
 const ID: u32 = 0x7777;

@@ -8,10 +8,11 @@ use dataplane::counters::DropReason;
 use dataplane::packet::Family;
 use dataplane::service::{ClientAddress, Method};
 
-use crate::bench::{Row, Setup};
+use crate::bench::Row;
 use crate::method::Case;
 use crate::network::{FAMILIES, V4, V6, client, own, vip};
 use crate::packet::{Packet, TOO_BIG, octets, sctp, tcp, told, udp};
+use crate::setup::Setup;
 
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();

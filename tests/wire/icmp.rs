@@ -8,7 +8,7 @@ use dataplane::packet::Family;
 use dataplane::service::{Encapsulation, Method};
 
 use crate::bench::Row;
-use crate::method::{Case, cases};
+use crate::method::{Case, cases, header};
 use crate::network::{V4, V6, client, far_router, own, rip, vip};
 use crate::packet::{Packet, icmp, sctp, tcp, udp};
 
@@ -283,8 +283,8 @@ fn of_no_connection(case: &Case) -> Vec<Row> {
     rows
 }
 
-/// Errors about the director's own tunnel packets: what is learnt, and what the
-/// client is told.
+/// Errors about the director's own tunnel packets, and what the client is told.
+/// What is learnt of path MTUs is in `tun`.
 fn about_tunnels() -> Vec<Row> {
     let tunnels = cases().into_iter().filter(|case| case.tunnel().is_some());
     tunnels.flat_map(|case| about_tunnel(&case)).collect()
@@ -295,97 +295,38 @@ fn about_tunnel(case: &Case) -> Vec<Row> {
     let (c, v) = (client(f), vip(f));
     let source = own(s, 1);
     let data = udp(c, v).ip_len(1400);
-    let ids = case.ids_of(&data);
-    let kinds = errors(s);
     let start = |name: &str| {
         row(case, name).client(data.clone()).server_gets(1, case.forward(data.clone(), 0))
     };
-    // As much of the outer packet as routers quote: the client is told as much
-    // of its own.
-    let outer_quote = |packet: &Packet| {
-        let mut quote = packet.ip();
-        quote.truncate(400);
-        quote
-    };
-    let inner_len = 400 - case.overhead;
-    let client_is_told = |kind: Family4or6, word: u32| {
-        let mut quote = data.clone().hop().ip();
-        quote.truncate(inner_len);
-        let (v4, v6) = kind;
-        let told = icmp((v.ip(), c.ip()), if f == V4 { v4 } else { v6 }, word, &quote);
-        let told = if f == V4 { told.tos(0xc0) } else { told.tos(0) };
-        told.df(false).label(0).id(1000 + ids)
+    let about = |kind, by: IpAddr, quote: usize| {
+        let mut outer = case.forward(data.clone(), 0).ip();
+        outer.truncate(quote);
+        icmp((by, source), kind, 0, &outer)
     };
     let mut rows = Vec::new();
-    let learnt = 1380;
-    let inner = (learnt - case.overhead) as u32;
-    let too_big = icmp(
-        (far_router(s, 1), source),
-        kinds[1].0,
-        learnt as u32,
-        &outer_quote(&case.forward(data.clone(), 0)),
-    );
-    let needs_telling = data.clone().ip_len(inner as usize + 1);
-    let fits = data.clone().ip_len(inner as usize);
-    let told_later = {
-        let mut quote = needs_telling.clone().hop().ip();
-        quote.truncate(if f == V4 { 548 } else { 1232 });
-        let told = icmp(
-            (v.ip(), c.ip()),
-            if f == V4 { (3, 4) } else { (2, 0) },
-            inner.max(if f == V6 { 1280 } else { 0 }),
-            &quote,
-        );
-        let told = if f == V4 { told.tos(0xc0) } else { told.tos(0) };
-        told.df(false).label(0).id(1001 + ids)
-    };
-    // GUE's source port is not known here.
-    let is_gue = matches!(case.tunnel(), Some(Encapsulation::Gue { .. }));
-    if !is_gue {
-        let told_mtu = if f == V6 { inner.max(1280) } else { inner };
-        let row = start("a smaller MTU behind the next hop is learnt")
-            .router(1, too_big.clone())
-            .absorbed()
-            .client_gets(client_is_told(((3, 4), (2, 0)), told_mtu));
-        let row = if inner >= 1280 || f == V4 {
-            row.client(needs_telling)
-                .dropped(DropReason::TooBig)
-                .client_gets(told_later)
-                .client(fits.clone())
-                .server_gets(
-                    1,
-                    case.forward(
-                        fits,
-                        ids + u16::from(f == V4) * 2 + u16::from(f == V6 && s == V4) * 2,
-                    ),
-                )
-        } else {
-            row
-        };
-        rows.push(row);
-        for (kind, tells) in [(kinds[0].0, ((3, 1), (1, 3))), (kinds[2].0, ((11, 0), (3, 0)))] {
-            let error = icmp(
-                (far_router(s, 1), source),
-                kind,
-                0,
-                &outer_quote(&case.forward(data.clone(), 0)),
-            );
-            rows.push(
-                start(&format!("{kind:?} about the tunnel is told to the client"))
-                    .router(1, error)
-                    .absorbed()
-                    .client_gets(client_is_told(tells, 0)),
-            );
-        }
-    }
     // Of the inner packet too little to say whose it is.
-    let mut quote = case.forward(data.clone(), 0).ip();
-    quote.truncate(crate::method::header(s) + 8);
-    let error = icmp((rip(s, 1).ip(), source), kinds[0].0, 0, &quote);
-    let row = start("an error about the tunnel that does not quote the inner packet");
-    rows.push(row.router(1, error).punted());
+    let little = about(errors(s)[0].0, rip(s, 1).ip(), header(s) + 8);
+    let name = "an error about the tunnel that does not quote the inner packet";
+    rows.push(start(name).router(1, little).punted());
+    if matches!(case.tunnel(), Some(Encapsulation::Gue { .. })) {
+        // The source port of the outer packet is not known here.
+        return rows;
+    }
+    let quoted = 400;
+    for (kind, (v4, v6)) in
+        [(errors(s)[0].0, ((3, 1), (1, 3))), (errors(s)[2].0, ((11, 0), (3, 0)))]
+    {
+        let mut quote = data.clone().hop().ip();
+        quote.truncate(quoted - case.overhead);
+        let (code, tos) = if f == V4 { (v4, 0xc0) } else { (v6, 0) };
+        let told = icmp((v.ip(), c.ip()), code, 0, &quote).tos(tos);
+        let told = told.df(false).label(0).id(1000 + case.ids_of(&data));
+        rows.push(
+            start(&format!("{kind:?} about the tunnel is told to the client"))
+                .router(1, about(kind, far_router(s, 1), quoted))
+                .absorbed()
+                .client_gets(told),
+        );
+    }
     rows
 }
-
-/// Type and code in IPv4 and IPv6.
-type Family4or6 = ((u8, u8), (u8, u8));

@@ -4,8 +4,9 @@
 use dataplane::counters::DropReason;
 use dataplane::service::{Encapsulation, Method};
 
-use crate::bench::{Row, Setup};
+use crate::bench::Row;
 use crate::network::{V4, V6};
+use crate::setup::Setup;
 
 /// A client's SYN, padded.
 const SYN_PADDED: &str = "0200 0000 0010 0200 0000 0011 0800

@@ -20,6 +20,7 @@ mod network;
 mod options;
 mod packet;
 mod policy;
+mod setup;
 mod tun;
 
 use libtest_mimic::{Arguments, Trial};

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use dataplane::packet::Family;
 use dataplane::service::{Encapsulation, GueChecksum, Method};
 
-use crate::bench::Setup;
 use crate::network::{FAMILIES, V4, V6, client, local, own, rip, vip};
 use crate::packet::Packet;
+use crate::setup::Setup;
 
 /// The GUE port.
 pub(crate) const GUE: u16 = 6080;

@@ -7,9 +7,10 @@ use dataplane::director::Handed;
 use dataplane::packet::Family;
 use dataplane::service::Method;
 
-use crate::bench::{Row, Setup, client_of};
+use crate::bench::{Row, client_of};
 use crate::network::{FAMILIES, V4, client, rip, vip};
 use crate::packet::{Packet, sctp, tcp, udp};
+use crate::setup::Setup;
 
 pub(crate) fn rows() -> Vec<Row> {
     FAMILIES

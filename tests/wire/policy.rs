@@ -8,10 +8,11 @@ use dataplane::scheduler::{HashFlags, Scheduler};
 use dataplane::service::{Encapsulation, MarkRule, Method, Persistence};
 use dataplane::snapshot::LocalPorts;
 
-use crate::bench::{Row, Setup, Target};
+use crate::bench::Row;
 use crate::method::{Case, cases};
 use crate::network::{V4, client, own, rip, vip};
 use crate::packet::{NO_PORT, Packet, sctp, tcp, told, udp};
+use crate::setup::{Setup, Target};
 
 pub(crate) fn rows() -> Vec<Row> {
     let cases = cases()

@@ -3,10 +3,11 @@
 use dataplane::counters::DropReason;
 use dataplane::service::{Encapsulation, GueChecksum};
 
-use crate::bench::{Row, Setup};
+use crate::bench::Row;
 use crate::method::{Case, cases, header};
 use crate::network::{V4, V6, client, far_router, own, vip};
 use crate::packet::{Packet, TOO_BIG, icmp, tcp, told, udp};
+use crate::setup::Setup;
 
 pub(crate) fn rows() -> Vec<Row> {
     let tunnels = cases().into_iter().filter(|case| case.tunnel().is_some());
@@ -160,6 +161,20 @@ fn learnt(case: &Case) -> Vec<Row> {
             .client(big.clone())
             .server_gets(1, case.forward(big.clone(), ids + 2)),
     ];
+    if inner == 1300 - case.overhead {
+        let (fits, beyond) = (datagram(case).ip_len(inner), datagram(case).ip_len(inner + 1));
+        rows.push(
+            start("a path MTU is kept to, to the byte")
+                .router(1, says(1300))
+                .absorbed()
+                .client_gets(is_told(inner, &big, quoted, after))
+                .client(fits.clone())
+                .server_gets(1, case.forward(fits, ids + 1))
+                .client(beyond.clone())
+                .dropped(DropReason::TooBig)
+                .client_gets(is_told(inner, &beyond, most, after + 1)),
+        );
+    }
     let believed = if s == V4 { 552 } else { 1280 };
     let row = start("a path MTU that is too small to believe").router(1, says(68)).absorbed();
     let inner = least(believed - case.overhead);
