@@ -71,7 +71,7 @@ impl Core {
             return Err(self.drop(DropReason::NoServer));
         };
         let opening = Opening { service, number, server, template };
-        if service.one_packet && headers.protocol != Protocol::Tcp {
+        if service.one_packet && headers.protocol == Protocol::Udp {
             return Err(self.forward_once(cx, &opening, hash, headers, frame));
         }
         if !opens {
@@ -108,7 +108,7 @@ impl Core {
     /// A packet that no service has: the host's, or one that it routes; or, of
     /// a NAT server, one whose connection is gone.
     fn unserved(&mut self, cx: Context<'_>, headers: &Headers, frame: &mut Frame<'_>) -> Verdict {
-        if cx.snapshot.settings.nat_icmp_send {
+        if cx.snapshot.settings.nat_icmp_send && !is_reset(headers) {
             let (src, _) = endpoints(&headers.addresses);
             let mut of = cx.snapshot.nat_sources.of(headers.protocol, src, headers.src_port);
             let is_reply = of.next().is_some();
@@ -395,6 +395,17 @@ impl Core {
                 }
             }
         }
+    }
+}
+
+/// Whether a packet only says that there is no connection: nobody need be told
+/// so. TCP's RST, and ABORT of SCTP (RFC 9260, section 3.3.7).
+const fn is_reset(headers: &Headers) -> bool {
+    const ABORT: u8 = 6;
+    match headers.protocol {
+        Protocol::Tcp => headers.tcp_flags & tcp::RST != 0,
+        Protocol::Sctp => headers.tcp_flags == ABORT,
+        Protocol::Udp => false,
     }
 }
 
