@@ -35,7 +35,7 @@ use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
 use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
-use crate::packet::headers::{Addresses, Parsed, parse, tcp};
+use crate::packet::headers::{Addresses, Parsed, parse, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Method, Server};
@@ -370,10 +370,10 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let slot = match self.find::<E>(cx, tables, hash, key, headers) {
-            Some(slot) => slot,
+        let (slot, opened) = match self.find::<E>(cx, tables, hash, key, headers) {
+            Some(slot) => (slot, false),
             None => match self.open::<E>(cx, tables, key, hash, headers, frame) {
-                Ok(slot) => slot,
+                Ok(slot) => (slot, true),
                 Err(verdict) => return verdict,
             },
         };
@@ -387,12 +387,11 @@ impl Core {
         if server.deleted {
             return self.drop(DropReason::ServerDeleted);
         }
-        let old = body.state();
-        let new = match server.method {
-            Method::Dr | Method::Tun(_) => old.after_client_packet(false, headers),
-            Method::Nat | Method::Fullnat => old.after_client_packet(true, headers),
-        };
-        self.touch::<E>(cx, tables, slot, server, old, new);
+        if !opened {
+            let old = body.state();
+            let new = old.after_client_packet(server.method.is_two_sided(), headers);
+            self.touch::<E>(cx, tables, slot, server, old, new);
+        }
         server.counts.packet(self.worker, u64::from(headers.ip_len));
         match server.method {
             Method::Dr => self.send_dr(cx, server, headers, frame),
@@ -469,7 +468,11 @@ impl Core {
         headers: &Headers,
     ) -> Option<Slot> {
         let slot = E::table(tables).find(hash, key)?;
-        let opens = headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN;
+        let opens = match headers.protocol {
+            Protocol::Tcp => headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN,
+            Protocol::Udp => false,
+            Protocol::Sctp => headers.tcp_flags == sctp::INIT,
+        };
         if opens || cx.snapshot.settings.expire_nodest_conn {
             let body = *E::table(tables).entry(slot).body();
             if self.is_outlived(cx, &body, opens) {

@@ -72,7 +72,7 @@ impl Core {
     }
 
     /// Whether a packet ends the connection that it belongs to, so that it is
-    /// treated as one without. `opens` says that it is a SYN.
+    /// treated as one without. `opens` says that it is a SYN or INIT.
     #[cold]
     pub(super) fn is_outlived(&self, cx: Context<'_>, body: &Body, opens: bool) -> bool {
         let settings = &cx.snapshot.settings;
@@ -127,7 +127,7 @@ impl Core {
     /// A connection through a template is established: the template is worth
     /// keeping.
     pub(super) fn assure(&self, tables: &Tables, place: Place, new: State) {
-        if new == State::Established {
+        if new.is_established() {
             let template = tables.body(tables.client(place)).template();
             if let Some(slot) = TemplateSlot::from_number(template) {
                 self.templates.assure(slot);

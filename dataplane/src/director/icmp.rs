@@ -10,7 +10,7 @@ use crate::forward::translate;
 use crate::forward::tun::quoted_inner;
 use crate::forward::{decrement_ttl, set_ethernet};
 use crate::icmp::{self, Error, Origin, Quoted};
-use crate::packet::headers::{Addresses, tcp};
+use crate::packet::headers::{Addresses, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::punt::PuntKind;
 use crate::service::{Method, PortHop, Server, endpoints};
@@ -135,7 +135,7 @@ impl Core {
         let mut opening = *headers;
         opening.tcp_flags = match headers.protocol {
             Protocol::Tcp => tcp::SYN,
-            Protocol::Udp | Protocol::Sctp => super::open::SCTP_INIT,
+            Protocol::Udp | Protocol::Sctp => sctp::INIT,
         };
         let place = match super::key(&opening) {
             super::Key::V4(key) => {

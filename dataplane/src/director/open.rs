@@ -11,7 +11,7 @@ use crate::conn::{Entry, Place, Slot, State, TableFull, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::forward::nat;
 use crate::icmp;
-use crate::packet::headers::{Addresses, tcp};
+use crate::packet::headers::{Addresses, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::punt::PuntKind;
 use crate::scheduler::{Request, Scheduler};
@@ -21,9 +21,6 @@ use crate::snapshot::LocalPorts;
 /// Ports that are looked up in the table at most when a FULLNAT connection
 /// looks for a free one: some microseconds.
 const PORT_PROBES: usize = 128;
-
-/// The chunk that opens an SCTP association (RFC 9260, section 3.3.2).
-pub(super) const SCTP_INIT: u8 = 1;
 
 /// A connection to be made.
 struct Opening<'a> {
@@ -114,7 +111,7 @@ impl Core {
             Protocol::Tcp if headers.tcp_flags & tcp::SYN == 0 && !settings.sloppy_tcp => {
                 Err(self.punt(cx.now, PuntKind::Tcp))
             }
-            Protocol::Sctp if headers.tcp_flags != SCTP_INIT && !settings.sloppy_sctp => {
+            Protocol::Sctp if headers.tcp_flags != sctp::INIT && !settings.sloppy_sctp => {
                 Err(self.punt(cx.now, PuntKind::Other))
             }
             _ => Ok(()),
@@ -170,10 +167,7 @@ impl Core {
         frame: &Frame<'_>,
     ) -> Result<Slot, DropReason> {
         let &Opening { service, number, server, template } = opening;
-        let two_sided = matches!(server.method, Method::Nat | Method::Fullnat);
-        // The state after this packet, so that the caller, whose state machine
-        // sees it once more (a second SYN changes nothing), has nothing to do.
-        let state = State::None.after_client_packet(two_sided, headers);
+        let state = State::None.after_client_packet(server.method.is_two_sided(), headers);
         let mut body = Body::new(number, state, cx.now);
         if let Some(template) = template {
             body.set_template(template.number());
@@ -207,6 +201,8 @@ impl Core {
                 place
             }
         };
+        // With sloppy_tcp or sloppy_sctp it may be an old connection.
+        self.assure(tables, place, state);
         server.counts.connections.open(state.is_active());
         server.counts.scheduled(self.worker);
         Ok(place.slot())
