@@ -110,6 +110,10 @@ fn connection(
             }
         }
     };
+    let mut server = registry.server_address(row.server)?;
+    if server.port() == 0 {
+        server.set_port(virtual_address.port());
+    }
     Some(Connection {
         protocol: match packet::Protocol::from_number(protocol)? {
             packet::Protocol::Tcp => Protocol::Tcp,
@@ -120,7 +124,7 @@ fn connection(
         expires_ms: row.expiry.millis_since(now),
         client,
         virtual_address,
-        server: registry.server_address(row.server)?,
+        server,
         worker,
     })
 }

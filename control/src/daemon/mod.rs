@@ -3,6 +3,7 @@
 //! registry; nothing in it waits for a client, the kernel or a worker.
 
 mod answers;
+pub mod begin;
 mod listing;
 mod lock;
 mod network;
@@ -360,6 +361,7 @@ impl Daemon {
         let Some(network) = &mut self.network else { return };
         self.unresolved = false;
         self.resolved = network.generation();
+        network.own_locals(&self.registry.local_addresses());
         if let Some((fib, ports)) = network.changed_ways() {
             self.registry.set_ways(fib, ports);
             self.dirty = true;

@@ -44,11 +44,11 @@ impl Registry {
         })
     }
 
-    /// The address of a server by the number that its connections have; also
-    /// of a deleted one.
+    /// Where a server gets its packets, by the number that its connections
+    /// have; also of a deleted one. Port 0: on the port that clients used.
     #[must_use]
     pub fn server_address(&self, number: u32) -> Option<SocketAddr> {
-        Some(self.servers.get(number)?.spec.address)
+        Some(self.servers.get(number)?.published.address)
     }
 
     /// The status of one service.

@@ -292,13 +292,7 @@ pub(crate) fn id(address: &str) -> ServiceId {
 }
 
 pub(crate) fn service(address: &str, scheduler: &str) -> ServiceSpec {
-    ServiceSpec {
-        id: id(address),
-        scheduler: scheduler.into(),
-        scheduler_flags: vec![],
-        persistence: None,
-        one_packet: false,
-    }
+    ServiceSpec::new(id(address), scheduler)
 }
 
 pub(crate) fn server(address: &str, weight: u32) -> ServerSpec {
