@@ -125,10 +125,11 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        if cx.snapshot.services.find(headers, frame.port).is_none() {
+        let Some(service) = cx.snapshot.services.find(headers, frame.port) else {
             return self.punt(cx.now, PuntKind::Other);
-        }
-        if !cx.snapshot.settings.schedule_icmp {
+        };
+        // One-packet services have no connections that an error could be about.
+        if service.one_packet || !cx.snapshot.settings.schedule_icmp {
             return self.drop(DropReason::IcmpNoConnection);
         }
         // As a SYN would be, or an INIT.

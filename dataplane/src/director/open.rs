@@ -10,6 +10,7 @@ use crate::conn::persistence::{Refused, TemplateKey, TemplateSlot};
 use crate::conn::{Entry, Place, Slot, State, TableFull, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::forward::nat;
+use crate::fragment::Fragment;
 use crate::icmp;
 use crate::packet::headers::{Addresses, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
@@ -50,7 +51,17 @@ impl Core {
             return Err(self.unserved(cx, headers, frame));
         };
         self.may_open(cx, headers)?;
-        let (number, template) = match self.choose(cx, service, headers) {
+        let one_packet = service.one_packet && headers.protocol != Protocol::Tcp;
+        let consistent = matches!(service.scheduler, Scheduler::Mh(_));
+        if headers.later_fragment && !one_packet && !consistent {
+            // Its first fragment was refused, or what it opened is over.
+            return Err(self.drop(DropReason::FragmentNoConnection));
+        }
+        let number = match one_packet && headers.fragment {
+            true => Some(datagram_number(hash, headers, frame)),
+            false => None,
+        };
+        let (number, template) = match self.choose(cx, service, headers, number) {
             Ok(chosen) => chosen,
             Err(reason) => {
                 if reason == DropReason::NoServer {
@@ -63,15 +74,18 @@ impl Core {
             return Err(self.drop(DropReason::NoServer));
         };
         let opening = Opening { service, number, server, template };
-        if service.one_packet && headers.protocol != Protocol::Tcp {
+        if one_packet {
             return Err(self.forward_once(cx, &opening, hash, headers, frame));
         }
-        match self.insert::<E>(cx, tables, key, &opening, headers, frame) {
+        let inserted = match headers.later_fragment {
+            true => Err(DropReason::FragmentNoConnection),
+            false => self.insert::<E>(cx, tables, key, &opening, headers, frame),
+        };
+        match inserted {
             Ok(slot) => Ok(slot),
             // A consistent hash finds the server again without an entry.
-            Err(DropReason::TableFull)
-                if matches!(service.scheduler, Scheduler::Mh(_))
-                    && matches!(server.method, Method::Dr | Method::Tun(_)) =>
+            Err(DropReason::TableFull | DropReason::FragmentNoConnection)
+                if consistent && !server.method.is_two_sided() =>
             {
                 self.counters.stateless += 1;
                 Err(self.forward_once(cx, &opening, hash, headers, frame))
@@ -118,16 +132,22 @@ impl Core {
         }
     }
 
-    /// Chooses a server, by the client's template where the service has those.
+    /// Chooses a server, by the client's template where the service has those;
+    /// otherwise by `number`, if there is one.
     fn choose(
         &mut self,
         cx: Context<'_>,
         service: &Service,
         headers: &Headers,
+        number: Option<u64>,
     ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
         let (client, destination) = endpoints(&headers.addresses);
         let request = Request { client, client_port: headers.src_port, destination, now: cx.now };
-        let choose = || service.scheduler.choose(&service.state, &service.candidates, &request);
+        let Service { scheduler, state, candidates, .. } = service;
+        let choose = || match number {
+            Some(number) => scheduler.choose_by_number(state, candidates, &request, number),
+            None => scheduler.choose(state, candidates, &request),
+        };
         let Some(persistence) = service.persistence else {
             return choose().map(|number| (number, None)).ok_or(DropReason::NoServer);
         };
@@ -143,7 +163,7 @@ impl Core {
         let still_ok = |number| {
             cx.snapshot
                 .server(number)
-                .is_some_and(|server| !server.deleted && !(quiescent && server.weight == 0))
+                .is_some_and(|server| !(server.deleted || (quiescent && server.weight == 0)))
         };
         let counted = |server, change| count_template(cx, server, change);
         let opened =
@@ -365,6 +385,14 @@ pub(super) fn to_server(
     let (src, src_port) = local.unwrap_or((client, client_port));
     let server = with_port(server, vport);
     Tuple::new(src, src_port, server.ip(), server.port())
+}
+
+/// A number that all fragments of a datagram have in common, and datagrams that
+/// follow each other have not: servers take turns. `hash` is of the addresses
+/// and ports.
+fn datagram_number(hash: u64, headers: &Headers, frame: &Frame<'_>) -> u64 {
+    let id = Fragment::parse(frame.bytes(), headers).map_or(0, |fragment| fragment.key.id);
+    hash.wrapping_add(u64::from(id))
 }
 
 /// The sequence number of a TCP packet.

@@ -15,6 +15,8 @@ use crate::snapshot::Port;
 use crate::time::TICKS_PER_SECOND;
 use crate::update::{ConnectionKey, ControlEnd, channel};
 
+mod fragments;
+
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
 const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];
 const SERVER_MAC: [[u8; 6]; 2] = [[0, 0x50, 0, 0, 1, 0], [0, 0x50, 0, 0, 2, 0]];
@@ -45,7 +47,7 @@ fn hop(mac: [u8; 6]) -> Hop {
     Hop::Port(PortHop { port: 0, dst_mac: mac, src_mac: PORT_MAC, mtu: 1500 })
 }
 
-fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
+fn candidates(scheduler: Scheduler, weights: [u32; 2]) -> Candidates {
     let list = weights.iter().zip(0..).map(|(&weight, server)| Candidate {
         server,
         address: SocketAddr::from(([192, 168, 1, 31 + server as u8], 80)),
@@ -53,12 +55,16 @@ fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
         fresh: false,
         counts: Arc::new(ServerCounts::new(2)),
     });
+    Candidates::new(scheduler, list.collect())
+}
+
+fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
     Arc::new(Service {
         key: ServiceKey::Address { protocol, vip, vport: 80 },
         number: 0,
         scheduler: Scheduler::Rr,
         state: Arc::new(scheduler::State::new(Scheduler::Rr)),
-        candidates: Candidates::new(Scheduler::Rr, list.collect()),
+        candidates: candidates(Scheduler::Rr, weights),
         persistence: None,
         one_packet: false,
         locals: Arc::default(),
