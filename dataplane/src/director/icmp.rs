@@ -3,9 +3,11 @@
 
 use std::net::IpAddr;
 
+use super::send::told;
 use super::{Context, Core, Handed, Source, Verdict};
 use crate::conn::{Entry4, Entry6, Place, Tables};
 use crate::counters::DropReason;
+use crate::forward::proxy;
 use crate::forward::translate;
 use crate::forward::tun::quoted_inner;
 use crate::forward::{decrement_ttl, set_ethernet};
@@ -13,7 +15,7 @@ use crate::icmp::{self, Error, Origin, Quoted};
 use crate::packet::headers::{Addresses, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::punt::PuntKind;
-use crate::service::{Method, PortHop, Server, endpoints};
+use crate::service::{ClientAddress, Method, PortHop, Server, endpoints};
 
 /// An ICMP error that is passed on.
 struct Message<'a> {
@@ -197,6 +199,12 @@ impl Core {
             Ok(hop) => hop,
             Err(reason) => return self.drop(reason),
         };
+        if body.is_reply() && server.client_address == ClientAddress::Proxy {
+            if let Some(stream) = told(tables, place).filter(|_| headers.protocol == Protocol::Tcp)
+            {
+                proxy::error_to_client(frame, message.quoted, &stream);
+            }
+        }
         // An error from the servers' side comes from the VIP, whoever sent it.
         let vip = if body.is_reply() { Some(tables.tuple(twin).destination().0) } else { None };
         match self.rewrite_error(&hop, message, vip, &to, headers, frame) {

@@ -171,6 +171,7 @@ impl Core {
         };
         if server.client_address == ClientAddress::Proxy {
             if let Some(stream) = told(tables, E::place(slot)) {
+                mss::lower(frame, headers, stream.header_len());
                 match proxy::to_client(frame, headers, &stream) {
                     Ok(true) => tables.body_mut(E::place(slot)).set_proxy_acked(),
                     Ok(false) => {}
@@ -503,7 +504,7 @@ impl Core {
 
 /// What the server of a FULLNAT connection is told, by either of its entries.
 #[cold]
-fn told(tables: &Tables, place: Place) -> Option<Stream> {
+pub(super) fn told(tables: &Tables, place: Place) -> Option<Stream> {
     let client = tables.client(place);
     let server = tables.body(tables.twin(client)?);
     let tuple = tables.tuple(client);
