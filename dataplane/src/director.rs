@@ -418,6 +418,9 @@ impl Core {
         let old = E::table(tables).entry(slot).body().state();
         let new = old.after_server_packet(headers);
         self.touch::<E>(cx, tables, slot, server, old, new);
+        if E::table(tables).entry(slot).body().template() != 0 {
+            self.assure_by_reply(E::table_mut(tables).entry_mut(slot).body_mut());
+        }
         server.counts.reply(self.worker, u64::from(headers.ip_len));
         self.send_reply::<E>(cx, tables, slot, server, headers, frame)
     }

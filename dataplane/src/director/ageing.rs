@@ -134,6 +134,17 @@ impl Core {
             }
         }
     }
+
+    /// The same for UDP, which has no state that would say so: its template is
+    /// assured by the server's first packet, as in the kernel. (So it never is
+    /// under direct routing and tunnels, where that is not seen.)
+    #[cold]
+    pub(super) fn assure_by_reply(&self, body: &mut Body) {
+        if let Some(slot) = TemplateSlot::from_number(body.template()) {
+            self.templates.assure(slot);
+            body.set_template(0);
+        }
+    }
 }
 
 /// Counts the templates of a server.

@@ -207,15 +207,17 @@ impl Core {
         }
         // An error from the servers' side comes from the VIP, whoever sent it.
         let vip = if body.is_reply() { Some(tables.tuple(twin).destination().0) } else { None };
-        match self.rewrite_error(&hop, message, vip, &to, headers, frame) {
+        match self.rewrite_error(cx, &hop, message, vip, &to, headers, frame) {
             Ok(()) => Verdict::Send { port: hop.port },
             Err(reason) => self.drop(reason),
         }
     }
 
     /// Gives an error the addresses that its receiver knows.
+    #[expect(clippy::too_many_arguments, reason = "all of it is what the error becomes")]
     fn rewrite_error(
         &mut self,
+        cx: Context<'_>,
         hop: &PortHop,
         message: &Message<'_>,
         source: Option<IpAddr>,
@@ -229,7 +231,12 @@ impl Core {
         let embedded = to.reversed();
         match (headers.family(), embedded) {
             (Family::V4, Tuple::V4(_)) | (Family::V6, Tuple::V6(_)) => {
+                self.options(cx, hop, headers, frame)?;
                 decrement_ttl(frame, headers)?;
+                if headers.ip_len > hop.mtu {
+                    // Hosts and routers send errors of 576 or 1280 bytes.
+                    return Err(DropReason::TooBig);
+                }
                 let outer = Tuple::new(source, 0, to.destination().0, 0)
                     .ok_or(DropReason::NoTranslation)?
                     .addresses();

@@ -248,7 +248,10 @@ impl Core {
             self.close(cx, tables, old);
         }
         let client = self.insert_entry::<E>(cx, tables, protocol, from, body)?;
-        let other = body.for_replies();
+        let mut other = body.for_replies();
+        if protocol == Protocol::Udp {
+            other.set_template(body.template());
+        }
         let server = match reply.family() {
             Family::V4 => {
                 self.insert_entry::<crate::conn::Entry4>(cx, tables, protocol, &reply, other)

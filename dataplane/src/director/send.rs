@@ -381,7 +381,7 @@ impl Core {
 
     /// Processes the options of an IPv4 packet, as every router on its way.
     #[inline]
-    fn options(
+    pub(super) fn options(
         &mut self,
         cx: Context<'_>,
         hop: &PortHop,

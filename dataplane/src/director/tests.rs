@@ -15,7 +15,9 @@ use crate::snapshot::Port;
 use crate::time::TICKS_PER_SECOND;
 use crate::update::{ConnectionKey, ControlEnd, channel};
 
+mod errors;
 mod fragments;
+mod replies;
 
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
 const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];

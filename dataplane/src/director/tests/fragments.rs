@@ -39,7 +39,7 @@ fn later(protocol: etherparse::IpNumber, id: u16, at: u16) -> Vec<u8> {
 
 impl Bench {
     /// Changes the service of a protocol on VIP:80.
-    fn change_service(&mut self, protocol: Protocol, change: impl FnOnce(&mut Service)) {
+    pub(super) fn change_service(&mut self, protocol: Protocol, change: impl FnOnce(&mut Service)) {
         let mut changed = service(protocol, VIP.into(), [1, 1]);
         change(Arc::get_mut(&mut changed).unwrap());
         self.snapshot.services = Services::new([changed], Arc::default());
