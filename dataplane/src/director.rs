@@ -37,6 +37,7 @@ use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
 use crate::packet::headers::{Addresses, Parsed, parse, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
+use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Method, Server};
 use crate::shard::Shard;
@@ -137,6 +138,7 @@ struct Core {
     punt: PuntLimiter,
     icmp: IcmpLimiter,
     outbox: Outbox,
+    pending: Pending,
     templates: Arc<Templates>,
     ids: Ids,
     /// Where the search for a local port goes on.
@@ -195,6 +197,7 @@ impl Director {
                 punt: PuntLimiter::new(config.punt_limits),
                 icmp: IcmpLimiter::new(config.icmp_limits),
                 outbox: Outbox::default(),
+                pending: Pending::default(),
                 templates: config.templates,
                 next_local: config.random,
                 link,
@@ -280,6 +283,9 @@ impl Director {
     pub fn housekeeping(&mut self, now: Tick) {
         while let Some(update) = self.core.link.receive() {
             self.take(update);
+        }
+        if !self.core.pending.is_empty() {
+            self.core.send_pending(Context { now, snapshot: &self.snapshot });
         }
         self.age(now);
         if let Some((dump, rounds)) = self.dump.take() {

@@ -79,6 +79,8 @@ pub struct Director {
     /// Most connections of one worker, per address family; 1,000,000 by
     /// default.
     pub connections: u32,
+    /// Persistence templates of all workers together; 1,000,000 by default.
+    pub templates: u32,
     /// Absolute path of the directory of the lock, the record of owned
     /// addresses and, by default, the socket; `/run/rvs` by default.
     pub run_dir: PathBuf,

@@ -23,7 +23,7 @@ pub(super) const SECTIONS: [&str; 11] = [
     "director", "control", "eal", "punt", "timeouts", "settings", "port", "vip", "fullnat",
     "fwmark", "service",
 ];
-pub(super) const DIRECTOR: [&str; 4] = ["cores", "poll", "connections", "run_dir"];
+pub(super) const DIRECTOR: [&str; 5] = ["cores", "poll", "connections", "templates", "run_dir"];
 pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];
 pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
 pub(super) const PUNT: [&str; 4] = ["neighbour", "routing", "tcp", "other"];
@@ -118,11 +118,12 @@ fn director(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Director> {
     let polls = [("busy", Poll::Busy), ("adaptive", Poll::Adaptive)];
     let poll = table.item("poll").map_or(Ok(Poll::Busy), |item| item.choice(&polls))?;
     let connections = table.integer("connections", 1_000_000, 1_024..=200_000_000)?;
+    let templates = table.integer("templates", 1_000_000, 1_024..=200_000_000)?;
     let run_dir = match table.item("run_dir") {
         Some(item) => item.parsed("an absolute path such as \"/run/rvs\"", absolute_path)?,
         None => PathBuf::from("/run/rvs"),
     };
-    Ok(Director { cores, poll, connections, run_dir })
+    Ok(Director { cores, poll, connections, templates, run_dir })
 }
 
 fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Vec<u32>> {

@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use dataplane::packet::{self, Tuple4, Tuple6};
-use dataplane::time::{Clock, Tick};
+use dataplane::time::Tick;
 use dataplane::update::{ConnectionKey, ConnectionRow};
 
 use super::workers::{Listed, Workers};
+use super::{Instruments, templates};
 use crate::api::{self, Connection, ConnectionCursor, Error, ErrorCode, Protocol, Reply, Response};
 use crate::registry::Registry;
 use crate::server::ClientId;
@@ -56,9 +57,10 @@ impl Listings {
         &mut self,
         workers: &mut Workers,
         registry: &Registry,
-        clock: &Clock,
+        instruments: &Instruments,
         now: Instant,
     ) -> Option<(ClientId, Reply)> {
+        let clock = &instruments.clock;
         let listed = workers.collect(now);
         if let Some((client, worker)) = self.current {
             let reply = match listed? {
@@ -77,6 +79,11 @@ impl Listings {
             return Some((client, reply));
         }
         let Wanted { client, cursor, limit } = self.queue.pop_front()?;
+        if templates::is_here(&cursor) {
+            let (connections, next) =
+                templates::page(&instruments.templates, registry, clock.now(), &cursor, limit);
+            return Some((client, Ok(Response::Connections { connections, next })));
+        }
         if workers.list(cursor, limit, now) {
             self.current = Some((client, cursor.worker));
             return None;

@@ -8,6 +8,7 @@ mod listing;
 mod lock;
 mod network;
 pub mod saved;
+mod templates;
 mod ways;
 mod workers;
 
@@ -16,8 +17,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::conn::persistence::Templates;
 use dataplane::service::Hop;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
@@ -75,6 +78,8 @@ pub struct Instruments {
     pub connections: u32,
     /// The workers' clock.
     pub clock: Clock,
+    /// Persistence templates, which the workers share.
+    pub templates: Arc<Templates>,
 }
 
 /// The control thread's state.
@@ -254,7 +259,7 @@ impl Daemon {
             self.publish();
         }
         if let Some((client, reply)) =
-            self.listings.advance(&mut self.workers, &self.registry, &self.instruments.clock, now)
+            self.listings.advance(&mut self.workers, &self.registry, &self.instruments, now)
         {
             self.api.reply(client, &reply);
         }

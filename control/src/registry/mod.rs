@@ -569,6 +569,7 @@ impl Registry {
                 let server = self.server(number);
                 server.deleted.is_some_and(|epoch| epoch <= running)
                     && server.published.counts.connections.read() == (0, 0)
+                    && server.published.counts.connections.templates() == 0
             })
             .collect();
         for &number in &gone {

@@ -274,6 +274,7 @@ pub(crate) fn daemon(
         kernel_path: Box::new(KernelPathCounters::default),
         connections: CONNECTIONS,
         clock,
+        templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
     };
     let saved = Saved::new(socket.parent().unwrap());
     Daemon::new(socket, access, registry, links, saved, None, instruments)

@@ -64,7 +64,9 @@ impl Core {
         let (number, template) = match self.choose(cx, service, headers, number) {
             Ok(chosen) => chosen,
             Err(reason) => {
-                if reason == DropReason::NoServer {
+                // While servers are about to come, the client had better try
+                // again than hear that there is nothing.
+                if reason == DropReason::NoServer && !service.candidates.any_fresh() {
                     self.tell_client(cx, icmp::Error::PortUnreachable, headers, frame);
                 }
                 return Err(self.drop(reason));

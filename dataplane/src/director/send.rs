@@ -1,7 +1,7 @@
 //! The last steps of a packet whose way is known: TTL, options, MTU, the
 //! rewrite of its forwarding method, the Ethernet header.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Context, Core, Verdict, punt_kind};
 use crate::conn::{Place, Slot, Tabled, Tables};
@@ -160,14 +160,9 @@ impl Core {
         let Some(to) = self.target(cx, tables, E::place(slot), server) else {
             return self.drop(DropReason::NoTranslation);
         };
-        let hop = match self.way(cx, &to) {
-            Ok(hop) => hop,
-            Err(reason) => {
-                if reason == DropReason::NoRoute {
-                    self.tell_server(cx, icmp::Error::HostUnreachable, headers, frame);
-                }
-                return self.drop(reason);
-            }
+        let Some((hop, missing)) = self.way(cx, &to) else {
+            self.tell_server(cx, icmp::Error::HostUnreachable, headers, frame);
+            return self.drop(DropReason::NoRoute);
         };
         if server.client_address == ClientAddress::Proxy {
             if let Some(stream) = told(tables, E::place(slot)) {
@@ -182,7 +177,8 @@ impl Core {
         let deltas = tables.deltas(E::place(slot));
         clamp(server, headers, frame);
         let sent = self.rewrite(cx, &hop, &to, deltas, None, headers, frame);
-        self.sent(cx, Side::Server, sent, headers, frame)
+        let verdict = self.sent(cx, Side::Server, sent, headers, frame);
+        self.unless_missing(cx, missing, verdict, frame)
     }
 
     /// NAT of a packet that leaves no connection.
@@ -438,26 +434,60 @@ impl Core {
         }
     }
 
-    /// How packets with these addresses leave.
+    /// How packets with these addresses leave; and the neighbour whose MAC
+    /// address they have to wait for, in place of which the hop has zeroes.
+    /// Control hears of it. `None` when there is no way.
     #[inline]
-    pub(super) fn way(&mut self, cx: Context<'_>, to: &Tuple) -> Result<PortHop, DropReason> {
+    pub(super) fn way(&mut self, cx: Context<'_>, to: &Tuple) -> Option<(PortHop, Option<IpAddr>)> {
         let way = match to {
             Tuple::V4(to) => cx.snapshot.fib.lookup4(to.dst),
             Tuple::V6(to) => cx.snapshot.fib.lookup6(&to.dst),
         };
-        self.resolved(cx, way)
-    }
-
-    /// A way's port and neighbour; control hears of a neighbour that is missing.
-    pub(super) fn resolved(&mut self, cx: Context<'_>, way: Way) -> Result<PortHop, DropReason> {
         match way {
-            Way::Port(hop) => Ok(hop),
+            Way::Port(hop) => Some((hop, None)),
             Way::Unresolved { port, neighbour } => {
                 self.link.missing(cx.now, port, neighbour);
-                Err(DropReason::NoNextHop)
+                let own = cx.snapshot.ports.get(usize::from(port))?;
+                let hop = PortHop { port, dst_mac: [0; 6], src_mac: own.mac, mtu: own.mtu };
+                Some((hop, Some(neighbour)))
             }
-            Way::NoRoute | Way::Local => Err(DropReason::NoRoute),
+            Way::NoRoute | Way::Local => None,
         }
+    }
+
+    /// Has a packet that is ready to be sent wait for a missing neighbour.
+    #[inline]
+    pub(super) fn unless_missing(
+        &mut self,
+        cx: Context<'_>,
+        missing: Option<IpAddr>,
+        verdict: Verdict,
+        frame: &Frame<'_>,
+    ) -> Verdict {
+        let (Some(neighbour), Verdict::Send { port }) = (missing, verdict) else {
+            return verdict;
+        };
+        let whole = frame.len() == frame.total_len();
+        if whole && self.pending.keep(cx.now, port, neighbour, frame.bytes()) {
+            self.counters.held += 1;
+            return Verdict::Absorbed;
+        }
+        self.drop(DropReason::NoNextHop)
+    }
+
+    /// Sends what waited for neighbours that are now known.
+    #[cold]
+    pub(super) fn send_pending(&mut self, cx: Context<'_>) {
+        let Self { pending, outbox, counters, .. } = self;
+        let too_long = pending.retry(cx.now, cx.snapshot.fib.neighbours(), |port, frame| {
+            counters.generated += 1;
+            match outbox.push(port, frame.len()) {
+                Some(slot) => slot.copy_from_slice(frame),
+                None => counters.drop(DropReason::TxFull),
+            }
+        });
+        counters.generated += too_long;
+        counters.drop_many(DropReason::NoNextHop, too_long);
     }
 
     /// The verdict of a packet that was to be sent. Its sender is told what it
