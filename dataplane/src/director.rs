@@ -143,6 +143,9 @@ struct Core {
     ids: Ids,
     /// Where the search for a local port goes on.
     next_local: u32,
+    /// Until when there may be TCP connections that found the table full and
+    /// have no entry.
+    stateless_until: Tick,
     link: WorkerEnd,
 }
 
@@ -200,6 +203,7 @@ impl Director {
                 pending: Pending::default(),
                 templates: config.templates,
                 next_local: config.random,
+                stateless_until: Tick(0),
                 link,
             },
             staged: Box::new([Staged::NONE; BURST]),
@@ -284,15 +288,17 @@ impl Director {
         while let Some(update) = self.core.link.receive() {
             self.take(update);
         }
-        if !self.core.pending.is_empty() {
-            self.core.send_pending(Context { now, snapshot: &self.snapshot });
-        }
         self.age(now);
         if let Some((dump, rounds)) = self.dump.take() {
             self.go_on_with(dump, rounds + 1);
         }
         self.core.counters.connections = self.tables.connections() as u64;
         self.core.link.shared().counters.publish(&self.core.counters);
+        // Last: what this puts into the outbox leaves in the next loop, and is
+        // not to be published as generated before.
+        if !self.core.pending.is_empty() {
+            self.core.send_pending(Context { now, snapshot: &self.snapshot });
+        }
     }
 
     /// The counters, for the parts that only the caller sees: what came in, and
@@ -393,20 +399,20 @@ impl Core {
         if server.deleted {
             return self.drop(DropReason::ServerDeleted);
         }
+        // The connection's own method: the server may have been given another.
+        let is_pair = body.twin(E::FAMILY).is_some();
         if !opened {
             let old = body.state();
-            let new = old.after_client_packet(server.method.is_two_sided(), headers);
+            let new = old.after_client_packet(is_pair, headers);
             self.touch::<E>(cx, tables, slot, server, old, new);
         }
         server.counts.packet(self.worker, u64::from(headers.ip_len));
         match server.method {
-            Method::Dr => self.send_dr(cx, server, headers, frame),
-            Method::Nat | Method::Fullnat => {
-                self.send_nat::<E>(cx, tables, slot, server, headers, frame)
-            }
+            _ if is_pair => self.send_nat::<E>(cx, tables, slot, server, headers, frame),
             Method::Tun(encapsulation) => {
                 self.send_tun(cx, server, encapsulation, hash, headers, frame)
             }
+            Method::Dr | Method::Nat | Method::Fullnat => self.send_dr(cx, server, headers, frame),
         }
     }
 

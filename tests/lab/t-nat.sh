@@ -84,7 +84,7 @@ if (($(nproc) >= 2)); then
         check_upload "$vip"
         check_echo "$vip"
     done
-    check_load "http://$VIP6/"
+    check_load "http://[$VIP6]/"
     check_mbufs "$at_rest"
     check_stop
 fi

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::send::told;
+use super::send::{Stop, told};
 use super::{Context, Core, Handed, Source, Verdict};
 use crate::conn::{Entry4, Entry6, Place, Tables};
 use crate::counters::DropReason;
@@ -202,7 +202,7 @@ impl Core {
             }
         };
         let Some((hop, missing)) = hop else { return self.drop(DropReason::NoRoute) };
-        if body.is_reply() && server.client_address == ClientAddress::Proxy {
+        if body.is_reply() && body.client_address() == ClientAddress::Proxy {
             if let Some(stream) = told(tables, place).filter(|_| headers.protocol == Protocol::Tcp)
             {
                 proxy::error_to_client(frame, message.quoted, &stream);
@@ -234,10 +234,11 @@ impl Core {
         let embedded = to.reversed();
         match (headers.family(), embedded) {
             (Family::V4, Tuple::V4(_)) | (Family::V6, Tuple::V6(_)) => {
-                self.options(cx, hop, headers, frame)?;
+                // Whatever stops it, nobody is told about an error.
+                self.options(cx, hop, headers, frame).map_err(Stop::reason)?;
                 decrement_ttl(frame, headers)?;
+                // No error has a reason to be so long; nobody is told of it.
                 if headers.ip_len > hop.mtu {
-                    // Hosts and routers send errors of 576 or 1280 bytes.
                     return Err(DropReason::TooBig);
                 }
                 let outer = Tuple::new(source, 0, to.destination().0, 0)

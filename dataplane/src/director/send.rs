@@ -3,8 +3,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::open::sequence_of;
 use super::{Context, Core, Verdict, punt_kind};
-use crate::conn::{Place, Slot, Tabled, Tables};
+use crate::conn::{Place, Slot, State, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::fib::Way;
 use crate::forward::nat::{self, Deltas};
@@ -13,7 +14,7 @@ use crate::forward::translate::{self, Fit};
 use crate::forward::tun::{self, Path, Refused, Sent, Tunnel};
 use crate::forward::{self, cut, mss, set_ethernet, toa};
 use crate::icmp;
-use crate::packet::headers::Addresses;
+use crate::packet::headers::{Addresses, tcp};
 use crate::packet::options::{self, OptionError};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::service::{ClientAddress, Encapsulation, Hop, PortHop, Server};
@@ -36,6 +37,21 @@ pub(super) enum Stop {
     TooBig {
         mtu: u16,
     },
+    /// An IPv4 option makes no sense, at this place in the packet.
+    BadOption {
+        pointer: u8,
+    },
+}
+
+impl Stop {
+    /// What it is counted as.
+    pub(super) const fn reason(self) -> DropReason {
+        match self {
+            Self::Drop(reason) => reason,
+            Self::TooBig { .. } => DropReason::TooBig,
+            Self::BadOption { .. } => DropReason::Ip4BadOptions,
+        }
+    }
 }
 
 impl From<DropReason> for Stop {
@@ -104,7 +120,7 @@ impl Core {
         let mtu = server.counts.path_mtu(cx.now).map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
         let pmtu_disc = cx.snapshot.settings.pmtu_disc;
         let path = Path { tunnel: &tunnel, hop: &hop, mtu, pmtu_disc, flow: (flow >> 32) as u32 };
-        let sent = self.options(cx, &hop, headers, frame).map_err(Stop::from).and_then(|()| {
+        let sent = self.options(cx, &hop, headers, frame).and_then(|()| {
             let before = self.outbox.len();
             match tun::forward(frame, headers, &path, &mut self.ids, &mut self.outbox)? {
                 Sent::Whole => Ok(Verdict::Send { port: hop.port }),
@@ -138,9 +154,12 @@ impl Core {
         };
         let deltas = tables.deltas(E::place(slot));
         clamp(server, headers, frame);
-        let told = match server.client_address {
+        let told = match tables.body(E::place(slot)).client_address() {
             ClientAddress::None => None,
-            how => told(tables, E::place(slot)).map(|stream| (how, stream)),
+            how => {
+                restart(tables, E::place(slot), headers, frame);
+                told(tables, E::place(slot)).map(|stream| (how, stream))
+            }
         };
         let sent = self.rewrite(cx, &hop, &to, deltas, told.as_ref(), headers, frame);
         self.sent(cx, Side::Client, sent, headers, frame)
@@ -164,7 +183,8 @@ impl Core {
             self.tell_server(cx, icmp::Error::HostUnreachable, headers, frame);
             return self.drop(DropReason::NoRoute);
         };
-        if server.client_address == ClientAddress::Proxy {
+        let how = tables.body(E::place(slot)).client_address();
+        if how == ClientAddress::Proxy && has_tcp_header(headers) {
             if let Some(stream) = told(tables, E::place(slot)) {
                 mss::lower(frame, headers, stream.header_len());
                 match proxy::to_client(frame, headers, &stream) {
@@ -224,12 +244,10 @@ impl Core {
             return Some(tables.tuple(twin).reversed());
         }
         let from = tables.tuple(place);
-        let local = match server.method {
-            crate::service::Method::Fullnat => {
-                let (port, number) = body.local();
-                Some((*cx.snapshot.locals.get(usize::from(number))?, port))
-            }
-            _ => None,
+        let local = match body.local() {
+            // NAT, which has no local port.
+            (0, _) => None,
+            (port, number) => Some((*cx.snapshot.locals.get(usize::from(number))?, port)),
         };
         super::open::to_server(&from, local, server.address, from.destination().1)
     }
@@ -290,9 +308,7 @@ impl Core {
             }
             Tuple::V6(to) => translate::to_ip6(frame, headers, to, hop.mtu)?,
         };
-        if fit == Fit::Whole {
-            self.tell_address(hop, told, headers, frame)?;
-        }
+        self.tell_address(hop, told, headers, frame)?;
         set_ethernet(frame, headers, hop);
         if fit == Fit::Pieces {
             self.in_pieces(hop, headers, frame)?;
@@ -309,7 +325,7 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        let Some((how, stream)) = told.filter(|_| headers.protocol == Protocol::Tcp) else {
+        let Some((how, stream)) = told.filter(|_| has_tcp_header(headers)) else {
             return Ok(());
         };
         match how {
@@ -378,12 +394,12 @@ impl Core {
     /// Processes the options of an IPv4 packet, as every router on its way.
     #[inline]
     pub(super) fn options(
-        &mut self,
+        &self,
         cx: Context<'_>,
         hop: &PortHop,
         headers: &Headers,
         frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Stop> {
         if headers.is_plain() || headers.family() == Family::V6 {
             return Ok(());
         }
@@ -392,25 +408,20 @@ impl Core {
 
     #[cold]
     fn process_options(
-        &mut self,
+        &self,
         cx: Context<'_>,
         hop: &PortHop,
         headers: &Headers,
         frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Stop> {
         let address = cx.snapshot.ports.get(usize::from(hop.port)).and_then(|p| p.address4);
         let header = usize::from(headers.l3)..usize::from(headers.l4);
         let Some(header) = frame.bytes_mut().get_mut(header) else { return Ok(()) };
         let midnight = cx.snapshot.milliseconds_of_day(cx.now);
         match options::process(header, address.unwrap_or(0), midnight) {
             Ok(()) => Ok(()),
-            Err(error) => {
-                if let OptionError::Malformed { pointer } = error {
-                    let error = icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() };
-                    self.tell_client(cx, error, headers, frame);
-                }
-                Err(error.reason())
-            }
+            Err(OptionError::Malformed { pointer }) => Err(Stop::BadOption { pointer }),
+            Err(error) => Err(error.reason().into()),
         }
     }
 
@@ -516,20 +527,28 @@ impl Core {
         headers: &Headers,
         frame: &Frame<'_>,
     ) -> Verdict {
-        let (reason, error) = match stop {
-            Stop::TooBig { mtu } => (DropReason::TooBig, Some(icmp::Error::TooBig { mtu })),
-            Stop::Drop(DropReason::TtlExpired) => {
-                (DropReason::TtlExpired, Some(icmp::Error::TimeExceeded))
+        let error = match stop {
+            Stop::TooBig { mtu } => Some(icmp::Error::TooBig { mtu }),
+            Stop::BadOption { pointer } => {
+                Some(icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() })
             }
-            Stop::Drop(reason) => (reason, None),
+            Stop::Drop(DropReason::TtlExpired) => Some(icmp::Error::TimeExceeded),
+            Stop::Drop(_) => None,
         };
         match (error, side) {
             (Some(error), Side::Client) => self.tell_client(cx, error, headers, frame),
             (Some(error), Side::Server) => self.tell_server(cx, error, headers, frame),
             (None, _) => {}
         }
-        self.drop(reason)
+        self.drop(stop.reason())
     }
+}
+
+/// Whether there is a TCP header in the packet: a later fragment has bytes of
+/// its user's in that place.
+#[inline]
+fn has_tcp_header(headers: &Headers) -> bool {
+    headers.protocol == Protocol::Tcp && !headers.later_fragment
 }
 
 /// What the server of a FULLNAT connection is told, by either of its entries.
@@ -545,6 +564,24 @@ pub(super) fn told(tables: &Tables, place: Place) -> Option<Stream> {
         client: socket(tuple.source()),
         vip: socket(tuple.destination()),
     })
+}
+
+/// Notes the initial sequence number of a client's SYN that begins a handshake
+/// on a connection that was there before: another attempt, or a port that is
+/// used again.
+#[cold]
+fn restart(tables: &mut Tables, place: Place, headers: &Headers, frame: &Frame<'_>) {
+    let opens = has_tcp_header(headers) && headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN;
+    if !opens || tables.body(place).state() != State::SynRecv {
+        return;
+    }
+    if let Some(twin) = tables.twin(place) {
+        let sequence = sequence_of(headers, frame);
+        let server = tables.body_mut(twin);
+        if server.initial_sequence() != sequence {
+            server.set_initial_sequence(sequence);
+        }
+    }
 }
 
 /// Lowers the MSS that a SYN announces, where the service asks for it.

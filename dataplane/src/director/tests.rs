@@ -17,6 +17,7 @@ use crate::update::{ConnectionKey, ControlEnd, channel};
 
 mod errors;
 mod fragments;
+mod pairs;
 mod replies;
 
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
