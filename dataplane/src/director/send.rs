@@ -43,6 +43,17 @@ pub(super) enum Stop {
     },
 }
 
+impl Stop {
+    /// What it is counted as.
+    pub(super) const fn reason(self) -> DropReason {
+        match self {
+            Self::Drop(reason) => reason,
+            Self::TooBig { .. } => DropReason::TooBig,
+            Self::BadOption { .. } => DropReason::Ip4BadOptions,
+        }
+    }
+}
+
 impl From<DropReason> for Stop {
     fn from(reason: DropReason) -> Self {
         Self::Drop(reason)
@@ -184,6 +195,7 @@ impl Core {
         let how = tables.body(E::place(slot)).client_address();
         if how == ClientAddress::Proxy && has_tcp_header(headers) {
             if let Some(stream) = told(tables, E::place(slot)) {
+                mss::lower(frame, headers, stream.header_len());
                 match proxy::to_client(frame, headers, &stream) {
                     Ok(true) => tables.body_mut(E::place(slot)).set_proxy_acked(),
                     Ok(false) => {}
@@ -481,23 +493,20 @@ impl Core {
         headers: &Headers,
         frame: &Frame<'_>,
     ) -> Verdict {
-        let (reason, error) = match stop {
-            Stop::TooBig { mtu } => (DropReason::TooBig, Some(icmp::Error::TooBig { mtu })),
+        let error = match stop {
+            Stop::TooBig { mtu } => Some(icmp::Error::TooBig { mtu }),
             Stop::BadOption { pointer } => {
-                let error = icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() };
-                (DropReason::Ip4BadOptions, Some(error))
+                Some(icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() })
             }
-            Stop::Drop(DropReason::TtlExpired) => {
-                (DropReason::TtlExpired, Some(icmp::Error::TimeExceeded))
-            }
-            Stop::Drop(reason) => (reason, None),
+            Stop::Drop(DropReason::TtlExpired) => Some(icmp::Error::TimeExceeded),
+            Stop::Drop(_) => None,
         };
         match (error, side) {
             (Some(error), Side::Client) => self.tell_client(cx, error, headers, frame),
             (Some(error), Side::Server) => self.tell_server(cx, error, headers, frame),
             (None, _) => {}
         }
-        self.drop(reason)
+        self.drop(stop.reason())
     }
 }
 
@@ -510,7 +519,7 @@ fn has_tcp_header(headers: &Headers) -> bool {
 
 /// What the server of a FULLNAT connection is told, by either of its entries.
 #[cold]
-fn told(tables: &Tables, place: Place) -> Option<Stream> {
+pub(super) fn told(tables: &Tables, place: Place) -> Option<Stream> {
     let client = tables.client(place);
     let server = tables.body(tables.twin(client)?);
     let tuple = tables.tuple(client);
@@ -560,7 +569,7 @@ fn pass(
 
 /// Processes the options of an IPv4 packet, as every router on its way.
 #[inline]
-fn ip_options(
+pub(super) fn ip_options(
     cx: Context<'_>,
     hop: &PortHop,
     headers: &Headers,
