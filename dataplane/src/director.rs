@@ -416,8 +416,12 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let old = E::table(tables).entry(slot).body().state();
+        let body = E::table(tables).entry(slot).body();
+        let old = body.state();
         let new = old.after_server_packet(headers);
+        if new == State::Udp {
+            self.assure(body);
+        }
         self.touch::<E>(cx, tables, slot, server, old, new);
         server.counts.reply(self.worker, u64::from(headers.ip_len));
         self.send_reply::<E>(cx, tables, slot, server, headers, frame)
@@ -447,7 +451,9 @@ impl Core {
         let twin = body.twin(E::FAMILY);
         table.set_expiry(slot, now, expiry);
         if new != old {
-            self.assure(tables, E::place(slot), new);
+            if new == State::Established {
+                self.assure(tables.body(E::place(slot)));
+            }
             server.counts.connections.change(old.is_active(), new.is_active());
             if let Some(twin) = twin {
                 tables.body_mut(twin).set_state(new);

@@ -55,8 +55,7 @@ pub struct Body {
     last: u32,
     /// Slot of the other direction's entry plus one; 0 is none.
     twin: u32,
-    /// Of the client's entry: the number of the persistence template's slot, 0
-    /// is none. Unused in the server's.
+    /// The number of the persistence template's slot, 0 is none.
     template: u32,
     /// Of the client's entry: the local port (upper half) and the number of the
     /// local address (FULLNAT). Of the server's entry: the client's initial
@@ -96,7 +95,6 @@ impl Body {
     #[must_use]
     pub const fn for_replies(mut self) -> Self {
         self.flags |= REPLY;
-        self.template = 0;
         self.detail = 0;
         self
     }

@@ -4,7 +4,7 @@
 use super::{Context, Core, Director};
 use crate::conn::entry::Body;
 use crate::conn::persistence::{Change, TemplateSlot};
-use crate::conn::{Place, State, Tabled, Tables};
+use crate::conn::{Place, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::time::Tick;
 
@@ -124,14 +124,12 @@ impl Core {
         true
     }
 
-    /// A connection through a template is established: the template is worth
-    /// keeping.
-    pub(super) fn assure(&self, tables: &Tables, place: Place, new: State) {
-        if new == State::Established {
-            let template = tables.body(tables.client(place)).template();
-            if let Some(slot) = TemplateSlot::from_number(template) {
-                self.templates.assure(slot);
-            }
+    /// A connection is established, or its server answers where there is no
+    /// handshake: its template is worth keeping.
+    #[inline]
+    pub(super) fn assure(&self, body: &Body) {
+        if let Some(slot) = TemplateSlot::from_number(body.template()) {
+            self.templates.assure(slot);
         }
     }
 }

@@ -207,6 +207,9 @@ impl Core {
                 place
             }
         };
+        if state == State::Established {
+            self.assure(&body);
+        }
         server.counts.connections.open(state.is_active());
         server.counts.scheduled(self.worker);
         Ok(place.slot())
