@@ -3,15 +3,18 @@
 //! - [`model`]: random packets, time and edits, compared step by step with the
 //!   slow and obvious [`reference`]
 //! - [`workers`]: several workers do what one does
+//! - [`ownership`]: where many connections' packets go
 //! - [`flood`]: SYNs of spoofed addresses beside real connections
 //! - [`round_trip`]: what comes back to a client
 //!
 //! They stand on [`world`], directors with a fabric between them and their
-//! configuration, on [`packet`], packets written and read by hand, and on
-//! [`random`].
+//! configuration, on [`packet`], packets written and read by hand, on [`nic`],
+//! which spreads them over workers, and on [`random`].
 
 mod flood;
 mod model;
+mod nic;
+mod ownership;
 mod packet;
 mod random;
 mod reference;

@@ -14,12 +14,12 @@ use dataplane::service::{Encapsulation, Method, Persistence, ServiceKey};
 use dataplane::time::Tick;
 use dataplane::update::ConnectionRow;
 
-use crate::alongside;
 use crate::packet::{
     ACK, FIN, Packet, SYN, Seen, add, checksum_offset, fold, fragments, l4_sum, too_big,
 };
 use crate::random::Random;
 use crate::world::{End, Outcome, PORT_MAC, ROUTER_MAC, Size, World, ip, key, server_mac, socket};
+use crate::{alongside, nic};
 
 const LOCALS: [&str; 4] = ["10.0.3.1", "10.0.3.2", "fd00:3::1", "fd00:3::2"];
 const ROUTERS: [&str; 2] = ["10.77.0.1", "fd00:77::1"];
@@ -328,9 +328,8 @@ impl Bench {
         match self.arrival {
             Arrival::Anywhere => (self.random.below(self.world.workers()), None),
             Arrival::Hashed => {
-                let hash = toeplitz(&self.world.shard.rss_key(), &hashed_fields(bytes));
-                let reta = self.world.shard.reta();
-                (usize::from(reta[hash as usize % reta.len()]), Some(hash))
+                let (worker, hash) = nic::receiver(&self.world.shard, bytes);
+                (worker, Some(hash))
             }
         }
     }
@@ -388,37 +387,6 @@ impl Plan {
 
 fn is_icmp(bytes: &[u8]) -> bool {
     (bytes[12] == 0x08 && bytes[23] == 1) || (bytes[12] == 0x86 && bytes[20] == 58)
-}
-
-/// What a NIC hashes: addresses, and ports where the packet has them and is no
-/// fragment.
-fn hashed_fields(frame: &[u8]) -> Vec<u8> {
-    let (addresses, protocol, l4) = match frame[12] {
-        0x08 => (
-            &frame[26..34],
-            if frame[20] & 0x3f == 0 && frame[21] == 0 { frame[23] } else { 0 },
-            34,
-        ),
-        _ => (&frame[22..54], frame[20], 54),
-    };
-    let mut input = addresses.to_vec();
-    if Protocol::from_number(protocol).is_some() {
-        input.extend(&frame[l4..l4 + 4]);
-    }
-    input
-}
-
-/// Toeplitz by its definition: for each set bit of the input, the 32 bits of
-/// the key that begin there.
-fn toeplitz(key: &[u8], input: &[u8]) -> u32 {
-    let mut hash = 0;
-    for (i, byte) in input.iter().enumerate() {
-        for bit in (0..8).filter(|bit| byte & (0x80 >> bit) != 0) {
-            let window = (0..5).fold(0_u64, |w, n| (w << 8) | u64::from(key[i + n]));
-            hash ^= (window >> (8 - bit)) as u32;
-        }
-    }
-    hash
 }
 
 /// Whether an address is one of [`LOCALS`].
