@@ -73,14 +73,14 @@ impl Flood {
     fn connect(&mut self, number: usize) -> Real {
         let client = SocketAddr::from(([172, 16, 0, 1], 10_000 + number as u16));
         let vip = socket(VIP);
-        let outcome = self.world.from_client(self.now, 0, &Packet::tcp(client, vip, SYN));
+        let outcome = self.world.client_sends(self.now, 0, &Packet::tcp(client, vip, SYN));
         let to = Seen::read(outcome.sent());
         let server = SERVERS.map(socket).into_iter().find(|s| server_mac(s.ip()) == to.to);
         if self.method == Method::Nat {
             let answer = to.packet.answer(SYN | ACK);
-            self.world.from_server(self.now, 0, &answer).sent();
+            self.world.server_sends(self.now, 0, &answer).sent();
         }
-        self.world.from_client(self.now, 0, &Packet::tcp(client, vip, ACK)).sent();
+        self.world.client_sends(self.now, 0, &Packet::tcp(client, vip, ACK)).sent();
         let data = Packet::tcp(client, vip, ACK).with_payload(vec![number as u8; PAYLOAD]);
         let frame = data.frame(ROUTER_MAC, PORT_MAC[0]);
         Real { frame, server: server.expect("one of the servers"), received: 0 }
@@ -267,16 +267,16 @@ fn a_table_full_of_established_connections() {
         };
         for client in 0..200 {
             let syn = packet(0x0b00_0000 + client, SYN);
-            let first = world.from_client(START, 0, &syn);
-            let then = world.from_client(START, 0, &packet(0x0b00_0000 + client, ACK));
+            let first = world.client_sends(START, 0, &syn);
+            let then = world.client_sends(START, 0, &packet(0x0b00_0000 + client, ACK));
             assert_eq!(first.sent()[..6], then.sent()[..6]);
         }
         let is_mh = matches!(scheduler, Scheduler::Mh(_));
         let (mut full, mut stateless) = (0, 0);
         for client in 0..500 {
-            let outcome = world.from_client(START, 0, &packet(0x0c00_0000 + client, SYN));
+            let outcome = world.client_sends(START, 0, &packet(0x0c00_0000 + client, SYN));
             if is_mh {
-                let again = world.from_client(START, 0, &packet(0x0c00_0000 + client, SYN));
+                let again = world.client_sends(START, 0, &packet(0x0c00_0000 + client, SYN));
                 assert_eq!(outcome.sent()[..6], again.sent()[..6], "the same server");
                 stateless += 2;
             } else {

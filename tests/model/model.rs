@@ -209,9 +209,9 @@ impl Bench {
             plans: plans(),
             now: 1000 * SECOND,
         };
-        for service in 0..SERVICES {
+        for (service, servers) in servers.iter().enumerate() {
             bench.toggle_service(service);
-            for server in (0..SERVERS).filter(|server| servers[service] & (1 << server) != 0) {
+            for server in (0..SERVERS).filter(|server| servers & (1 << server) != 0) {
                 bench.toggle_server(service, server);
             }
         }
@@ -357,8 +357,8 @@ impl Bench {
     }
 
     fn client_sends(&mut self, packet: &Packet) {
-        let outcome = self.world.from_client(self.tick(), 0, packet);
-        let expected = self.reference.from_client(self.now, packet);
+        let outcome = self.world.client_sends(self.tick(), 0, packet);
+        let expected = self.reference.client_sends(self.now, packet);
         match &expected {
             Expect::ToServer { server, id } => self.arrives(packet, &outcome, *server, id.as_ref()),
             _ => check_unsent(packet, &outcome, &expected),
@@ -426,8 +426,8 @@ impl Bench {
     }
 
     fn server_sends(&mut self, packet: &Packet) {
-        let outcome = self.world.from_server(self.tick(), 0, packet);
-        let expected = self.reference.from_server(self.now, packet);
+        let outcome = self.world.server_sends(self.tick(), 0, packet);
+        let expected = self.reference.server_sends(self.now, packet);
         let Expect::ToClient(id) = expected else {
             return check_unsent(packet, &outcome, &expected);
         };

@@ -126,7 +126,7 @@ fn persistence_does_not_split_a_client_over_workers() {
         let client = SocketAddr::new(ip(&address), 1024 + number);
         let worker = random.below(WORKERS);
         let syn = Packet::tcp(client, socket("10.0.1.100:80"), SYN);
-        let outcome = world.from_client(now, worker, &syn);
+        let outcome = world.client_sends(now, worker, &syn);
         workers.insert(*outcome.workers.last().unwrap());
         let to = &outcome.sent()[..6];
         let server = *servers.iter().find(|s| server_mac(s.ip()) == to).unwrap();

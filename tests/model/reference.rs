@@ -180,7 +180,7 @@ impl Reference {
 
     /// A client's packet. A new FULLNAT connection has its local side set by
     /// the caller, who sees which was chosen.
-    pub(crate) fn from_client(&mut self, now: Time, packet: &Packet) -> Expect {
+    pub(crate) fn client_sends(&mut self, now: Time, packet: &Packet) -> Expect {
         let id = (packet.protocol, packet.src, packet.dst);
         if let Some(connection) = self.connections.get(&id) {
             let server = &self.servers[&connection.server];
@@ -352,7 +352,7 @@ impl Reference {
     }
 
     /// A server's packet, to a client or to a local address.
-    pub(crate) fn from_server(&mut self, now: Time, packet: &Packet) -> Expect {
+    pub(crate) fn server_sends(&mut self, now: Time, packet: &Packet) -> Expect {
         let found = self.connections.iter().find(|(id, connection)| {
             let method = self.servers[&connection.server].method;
             let to = with_port(connection.server.1, id.2.port());

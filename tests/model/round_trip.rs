@@ -185,7 +185,7 @@ fn there_and_back(world: &mut World, case: &Case) {
     let (vip, server) = (socket(vip), socket(server));
     let client = case.client(vip.ip());
     if case.protocol == Protocol::Tcp {
-        world.from_client(NOW, 0, &Packet::tcp(client, vip, SYN)).sent();
+        world.client_sends(NOW, 0, &Packet::tcp(client, vip, SYN)).sent();
     }
     let asked = case.frame(client, vip);
     let before = Ip::read(&asked[14..]);

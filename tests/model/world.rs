@@ -329,12 +329,12 @@ impl World {
     }
 
     /// A client's packet that `worker` receives.
-    pub(crate) fn from_client(&mut self, now: Tick, worker: usize, packet: &Packet) -> Outcome {
+    pub(crate) fn client_sends(&mut self, now: Tick, worker: usize, packet: &Packet) -> Outcome {
         self.deliver(now, worker, None, 0, &packet.frame(ROUTER_MAC, PORT_MAC[0]))
     }
 
     /// A server's packet that `worker` receives.
-    pub(crate) fn from_server(&mut self, now: Tick, worker: usize, packet: &Packet) -> Outcome {
+    pub(crate) fn server_sends(&mut self, now: Tick, worker: usize, packet: &Packet) -> Outcome {
         let mac = server_mac(packet.src.ip());
         self.deliver(now, worker, None, 1, &packet.frame(mac, PORT_MAC[1]))
     }
