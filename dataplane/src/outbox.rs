@@ -62,6 +62,12 @@ impl Outbox {
         Some(&mut self.memory[start..start + len])
     }
 
+    /// The frame pushed last.
+    #[must_use]
+    pub fn last(&self) -> &[u8] {
+        self.frames().last().map_or(&[], |(_, frame)| frame)
+    }
+
     /// Takes back the frame pushed last.
     pub fn pop(&mut self) {
         self.waiting.pop();

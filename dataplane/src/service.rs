@@ -484,6 +484,8 @@ impl ServerCounts {
         const SECONDS: u32 = 600;
         let least = if ipv4 { LEAST.0 } else { LEAST.1 };
         let mtu = mtu.clamp(least, u16::MAX.into());
+        // As in the kernel, it only ever gets less before it is forgotten.
+        let mtu = self.path_mtu(now).map_or(mtu, |known| mtu.min(known.into()));
         let until = now.plus(SECONDS * TICKS_PER_SECOND);
         self.path_mtu.store((u64::from(mtu) << 32) | u64::from(until.0), Ordering::Relaxed);
         mtu as u16
@@ -632,6 +634,15 @@ mod tests {
             out_bytes: 1500,
         };
         assert_eq!(counts.totals(), totals);
+    }
+
+    #[test]
+    fn a_path_mtu_gets_less_until_it_is_forgotten() {
+        let counts = ServerCounts::new(1);
+        let learn = |now, mtu| counts.learn_path_mtu(Tick(now), mtu, true);
+        assert_eq!([learn(8, 1400), learn(9, 65_535), learn(10, 1300)], [1400, 1400, 1300]);
+        assert_eq!(counts.path_mtu(Tick(11)), Some(1300));
+        assert_eq!(learn(10 + 600 * TICKS_PER_SECOND, 1450), 1450);
     }
 
     #[test]

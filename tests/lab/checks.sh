@@ -159,6 +159,8 @@ hops_of_tracepath() { # OUTPUT
 
 check_ping_and_tracepath() { # VIP HOPS
     local out
+    # What large packets through a tunnel taught the client.
+    forget_mtus
     in_ns client ping -n -q -c 2 -i 0.2 -W 2 "$1" >/dev/null || fail "no answer of $1 to ping"
     out=$(in_ns client tracepath -n -m 5 "$1")
     assert_equal "hops of tracepath to $1" "$(hops_of_tracepath "$out")" "$2"

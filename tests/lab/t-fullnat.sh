@@ -121,7 +121,7 @@ if (($(nproc) >= 2)); then
         check_upload "$vip" 20M
         check_echo "$vip"
     done
-    check_load "http://$VIP6/"
+    check_load "http://[$VIP6]/"
     check_mbufs "$at_rest"
     check_stop
 fi
