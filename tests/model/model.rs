@@ -88,6 +88,13 @@ enum Step {
         service: usize,
         server: usize,
     },
+    /// The server gets another method, connections keep theirs. Not for
+    /// tunnels.
+    Method {
+        service: usize,
+        server: usize,
+        method: usize,
+    },
     ToggleService {
         service: usize,
     },
@@ -121,6 +128,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             |(service, server, upper, lower)| Step::Thresholds { service, server, upper, lower }
         ),
         8 => (s.clone(), n).prop_map(|(service, server)| Step::ToggleServer { service, server }),
+        2 => (s.clone(), 0usize..3, 0usize..3)
+            .prop_map(|(service, server, method)| Step::Method { service, server, method }),
         1 => s.prop_map(|service| Step::ToggleService { service }),
         2 => (0usize..7).prop_map(|which| Step::Setting { which }),
     ];
@@ -244,9 +253,7 @@ impl Bench {
                 }
             }
             Step::Server { connection, flags, len } => {
-                let answer = |connection: &Connection| {
-                    is_two_sided(self.reference.servers[&connection.server].method)
-                };
+                let answer = |connection: &Connection| is_two_sided(connection.method);
                 if let Some((id, known)) = self.nth(connection, answer) {
                     let src = with_port(known.server.1, id.2.port());
                     let to = known.local.unwrap_or(id.1);
@@ -301,9 +308,23 @@ impl Bench {
                 }
             }
             Step::ToggleServer { service, server } => self.toggle_server(service, server),
+            Step::Method { service, server, method } => {
+                self.change_method(service, [0, 1, 3][server], method);
+            }
             Step::ToggleService { service } => self.toggle_service(service),
             Step::Setting { which } => self.change_setting(which),
             _ => unreachable!(),
+        }
+    }
+
+    fn change_method(&mut self, service: usize, server: usize, method: usize) {
+        let method = [Method::Dr, Method::Nat, Method::Fullnat][method];
+        let name = self.name(service, server);
+        // What leaves no connection cannot be found again by its answer.
+        let fits = method != Method::Fullnat || !self.plans[service].one_packet;
+        if let Some(known) = self.reference.servers.get_mut(&name).filter(|_| fits) {
+            known.method = method;
+            self.world.server(&name.0, name.1).method = method;
         }
     }
 
@@ -367,7 +388,8 @@ impl Bench {
 
     /// A packet goes to a server in the way of the server's method.
     fn arrives(&mut self, packet: &Packet, outcome: &Outcome, server: Name, id: Option<&Id>) {
-        let method = self.reference.servers[&server].method;
+        let connection = id.map(|id| &self.reference.connections[id]);
+        let method = connection.map_or(self.reference.servers[&server].method, |c| c.method);
         let End::Sent { port, bytes } = &outcome.end else {
             panic!("{packet:?} not to {server:?} but {:?}", outcome.end)
         };

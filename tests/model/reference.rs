@@ -75,6 +75,8 @@ pub(crate) struct Service {
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) server: Name,
+    /// The server's when the connection began.
+    pub(crate) method: Method,
     pub(crate) state: State,
     pub(crate) last: Time,
     template: Option<(u32, IpAddr)>,
@@ -203,9 +205,8 @@ impl Reference {
         }
         let is_syn = packet.protocol == Protocol::Tcp && packet.flags & (SYN | RST) == SYN;
         let is_closed = matches!(connection.state, State::TimeWait | State::Close);
-        is_syn
-            && ((is_closed && settings.conn_reuse_mode != 0)
-                || (server.weight == 0 && settings.expire_nodest_conn))
+        let is_drained = server.weight == 0 && settings.expire_nodest_conn;
+        is_syn && settings.conn_reuse_mode != 0 && (is_closed || is_drained)
     }
 
     fn of_connection(&mut self, now: Time, id: Id, packet: &Packet) -> Expect {
@@ -215,7 +216,7 @@ impl Reference {
         let server = self.servers.get_mut(&name).unwrap();
         server.counts.in_packets += 1;
         server.counts.in_bytes += packet.ip_len();
-        let state = after_client(connection.state, packet, is_two_sided(server.method));
+        let state = after_client(connection.state, packet, is_two_sided(connection.method));
         self.change_state(&id, state);
         Expect::ToServer { server: name, id: Some(id) }
     }
@@ -252,7 +253,7 @@ impl Reference {
             let same = |(of, c): &(&Id, &Connection)| {
                 of.0 == id.0
                     && of.1 == id.1
-                    && self.servers[&c.server].method == Method::Nat
+                    && c.method == Method::Nat
                     && with_port(c.server.1, of.2.port()) == to
             };
             if let Some((other, connection)) = self.connections.iter().find(same) {
@@ -266,8 +267,9 @@ impl Reference {
         if let Some(template) = &template {
             self.templates.get_mut(template).unwrap().controlled += 1;
         }
-        let connection =
-            Connection { server: name, state: State::None, last: now, template, local: None };
+        let method = self.servers[&name].method;
+        let (state, local) = (State::None, None);
+        let connection = Connection { server: name, method, state, last: now, template, local };
         self.connections.insert(id, connection);
         let server = self.servers.get_mut(&name).unwrap();
         server.counts.connections += 1;
@@ -354,9 +356,8 @@ impl Reference {
     /// A server's packet, to a client or to a local address.
     pub(crate) fn server_sends(&mut self, now: Time, packet: &Packet) -> Expect {
         let found = self.connections.iter().find(|(id, connection)| {
-            let method = self.servers[&connection.server].method;
             let to = with_port(connection.server.1, id.2.port());
-            is_two_sided(method)
+            is_two_sided(connection.method)
                 && id.0 == packet.protocol
                 && to == packet.src
                 && connection.local.unwrap_or(id.1) == packet.dst
