@@ -93,7 +93,7 @@ impl Snapshot {
     /// The port of the frames with this VLAN id that come in by the device of
     /// `port`. The id 0 is a mere priority tag (IEEE 802.1Q).
     #[must_use]
-    #[inline]
+    #[inline(never)]
     pub fn vlan_port(&self, port: u8, id: u16) -> Option<u8> {
         let device = self.ports.get(usize::from(port))?.device;
         if id == 0 {

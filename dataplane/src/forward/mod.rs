@@ -12,7 +12,7 @@ pub mod tun;
 pub use translate::cut;
 
 use crate::counters::DropReason;
-use crate::packet::headers::ETHERTYPE_VLAN;
+use crate::packet::headers::{ETHERNET, ETHERTYPE_VLAN};
 use crate::packet::{Family, Frame, Headers, Protocol, checksum};
 use crate::service::PortHop;
 
@@ -45,6 +45,23 @@ pub(crate) fn decrement_ttl(frame: &mut Frame<'_>, headers: &Headers) -> Result<
 /// # Errors
 /// [`DropReason::NoHeadroom`] where there is no room for a tag.
 pub(crate) fn set_ethernet(
+    frame: &mut Frame<'_>,
+    headers: &Headers,
+    hop: &PortHop,
+) -> Result<(), DropReason> {
+    let l3 = usize::from(headers.l3);
+    if hop.vlan != 0 {
+        return set_tagged_ethernet(frame, headers, hop);
+    }
+    frame.strip_front(l3 - ETHERNET);
+    frame.truncate(ETHERNET + usize::from(headers.ip_len));
+    write_ethernet(&mut frame.bytes_mut()[..ETHERNET], headers.family(), hop);
+    Ok(())
+}
+
+/// Apart, so that frames without a tag have all lengths fixed.
+#[inline(never)]
+fn set_tagged_ethernet(
     frame: &mut Frame<'_>,
     headers: &Headers,
     hop: &PortHop,
