@@ -76,8 +76,19 @@ pub struct Service {
     /// Whether every packet is scheduled on its own and leaves no connection
     /// (UDP).
     pub one_packet: bool,
-    /// The director's addresses that FULLNAT connections come from.
+    /// The director's addresses that FULLNAT connections come from, IPv4 ones
+    /// first.
     pub locals: Arc<[Local]>,
+}
+
+impl Service {
+    /// The local addresses of a family.
+    #[must_use]
+    pub fn locals_of(&self, ipv4: bool) -> &[Local] {
+        let (v4, v6) =
+            self.locals.split_at(self.locals.partition_point(|local| local.address.is_ipv4()));
+        if ipv4 { v4 } else { v6 }
+    }
 }
 
 /// Persistence of a service.
@@ -123,6 +134,15 @@ pub enum Method {
     Tun(Encapsulation),
     /// Source and destination rewrite (`-b`, `FullNat`).
     Fullnat,
+}
+
+impl Method {
+    /// Whether the server's packets pass the director, too.
+    #[must_use]
+    #[inline]
+    pub const fn is_two_sided(self) -> bool {
+        matches!(self, Self::Nat | Self::Fullnat)
+    }
 }
 
 /// What stands between the outer IP header and the client's packet.

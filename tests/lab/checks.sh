@@ -56,6 +56,9 @@ check_stop() {
     assert_match "the last line of the log" "$(tail -n 1 "$LAB_TMP/rvsd.log")" 'mbufs in use: 0'
 }
 
+# The MAC address of every server's next hop is known.
+next_hops_known() { rvsadm show nexthops --json | jq -e 'all(.next_hops[]; .mac)' >/dev/null; }
+
 # A column of a server's row in `rvsadm -Ln [--stats]`: 1 is connections with
 # --stats; 3 and 4 are ActiveConn and InActConn without.
 server_column() { # ADDRESS:PORT COLUMN [--stats]

@@ -21,7 +21,8 @@ pub(super) struct Locals {
 }
 
 impl Locals {
-    /// A service's addresses with their numbers; new ones get the next.
+    /// A service's addresses with their numbers, IPv4 ones first; new ones get
+    /// the next.
     ///
     /// # Errors
     /// When the numbers do not suffice; then none is given.
@@ -41,7 +42,9 @@ impl Locals {
             self.by_number = self.by_number.iter().chain(&new).copied().collect();
         }
         let local = |&address: &IpAddr| Local { number: self.numbers[&address], address };
-        Ok(addresses.iter().map(local).collect())
+        let mut locals: Vec<_> = addresses.iter().map(local).collect();
+        locals.sort_by_key(|local| local.address.is_ipv6());
+        Ok(locals.into())
     }
 
     /// The addresses by number.

@@ -199,10 +199,10 @@ impl Packet {
     }
 }
 
-/// Computes the checksum of an IPv4 header without options.
+/// Computes the checksum of an IPv4 header.
 pub(super) fn write_ip4_checksum(header: &mut [u8]) {
     header[10..12].fill(0);
-    let sum = !(checksum::add(0, &header[..IP4_HEADER]) as u16);
+    let sum = !(checksum::add(0, header) as u16);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
