@@ -668,6 +668,20 @@ pub struct PortCounters {
     pub mbufs_in_use: u32,
     /// mbufs of the pool.
     pub mbufs: u32,
+    /// The VLANs on the port. Its counters are those of all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vlans: Vec<VlanPort>,
+}
+
+/// A VLAN on a port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VlanPort {
+    /// Name of its tap.
+    pub name: String,
+    /// Its id.
+    pub id: u16,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
 }
 
 /// Counters of the kernel path.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::api::{
     KernelPathCounters, NextHop, PortCounters, Protocol, Request, Response, ServiceId, Settings,
-    WorkerCounters,
+    VlanPort, WorkerCounters,
 };
 use crate::client::{Client, ClientError};
 
@@ -119,8 +119,12 @@ fn show_ports(ports: &[PortCounters], kernel_path: &KernelPathCounters) -> Strin
         let mbufs = format!("{} of {}", port.mbufs_in_use, port.mbufs);
         row(
             &mut text,
-            format_args!("  {:<9} {:>20}  mbufs {mbufs:>22}\n\n", "missed", port.rx_missed),
+            format_args!("  {:<9} {:>20}  mbufs {mbufs:>22}\n", "missed", port.rx_missed),
         );
+        for VlanPort { name, id, mtu } in &port.vlans {
+            row(&mut text, format_args!("  VLAN {id:<4} {name:>20}  MTU {mtu:>24}\n"));
+        }
+        text.push('\n');
     }
     let KernelPathCounters { to_kernel, to_kernel_failed, from_kernel, from_kernel_dropped } =
         kernel_path;
@@ -256,6 +260,7 @@ mod tests {
             tx_errors: 7,
             mbufs_in_use: 8,
             mbufs: 4095,
+            vlans: vec![VlanPort { name: "fifteen-letters".into(), id: 4094, mtu: 9600 }],
         }];
         let workers = vec![
             worker(0, drops(&[("bad_checksum", 1), ("no_neighbour", 0), ("truncated", 20)])),
@@ -307,6 +312,7 @@ lan  link up  00:50:00:00:04:00
   bytes                        2  bytes   18446744073709551615
   errors                       4  errors                     7
   missed                       3  mbufs              8 of 4095
+  VLAN 4094      fifteen-letters  MTU                     9600
 
 kernel path
   to                           0  failed                     0

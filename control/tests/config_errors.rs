@@ -113,7 +113,7 @@ fn sections_and_keys() {
             ),
             (
                 "devcie = \"\"",
-                "6: port[0].devcie: unknown key; did you mean \"device\"?; allowed are name, device, mtu, rx_descriptors, tx_descriptors, addresses",
+                "6: port[0].devcie: unknown key; did you mean \"device\"?; allowed are name, device, mtu, rx_descriptors, tx_descriptors, addresses, vlan",
             ),
             ("[[eal]]\nmbufs = 1", "6: eal: is an array; write it as [eal]"),
             ("[service]\nprotocol = \"tcp\"", "6: service: is a table; write it as [[service]]"),
@@ -379,6 +379,69 @@ fn port_names_and_devices() {
         (0..33).map(|i| format!("[[port]]\nname = \"p{i}\"\ndevice = \"net_null{i}\"\n")).collect();
     let text = format!("[director]\ncores = [1]\n{ports}");
     assert_eq!(refusal(&text), "rvsd.toml:3: port: has 33 ports; give at most 32");
+}
+
+#[test]
+fn vlans() {
+    let vlan = "[[port.vlan]]\n";
+    check(
+        BASE,
+        "an integer from 1 to 4094",
+        &[
+            (vlan, "6: port[0].vlan[0].id: missing; give the VLAN's id, $"),
+            ("vlan = 3", "6: port[0].vlan: is an integer; write it as [[port.vlan]]"),
+            ("[port.vlan]\nid = 1", "6: port[0].vlan: is a table; write it as [[port.vlan]]"),
+            ("[[port.vlan]]\nid = 0", "7: port[0].vlan[0].id: 0 is out of range; give $"),
+            ("[[port.vlan]]\nid = 4095", "7: port[0].vlan[0].id: 4095 is out of range; give $"),
+            ("[[port.vlan]]\nid = \"10\"", "7: port[0].vlan[0].id: is a string; give $"),
+            (
+                "[[port.vlan]]\nid = 10\ndevice = \"02:00.0\"",
+                "8: port[0].vlan[0].device: unknown key; allowed are name, id, mtu, addresses",
+            ),
+            (
+                "[[port.vlan]]\nid = 10\n[[port.vlan]]\nid = 10\nname = \"x\"",
+                "9: port[0].vlan[1].id: VLAN 10 is already given in line 7; give each VLAN of a port once",
+            ),
+            (
+                "[[port.vlan]]\nid = 10\nname = \"lan\"",
+                "8: port[0].vlan[0].name: \"lan\" is already given in line 4; give each port its own name",
+            ),
+            (
+                "[[port.vlan]]\nid = 9\nname = \"lan.10\"\n[[port.vlan]]\nid = 10",
+                "10: port[0].vlan[1].id: \"lan.10\" is already given in line 8; give the VLAN another name",
+            ),
+            (
+                "[[port.vlan]]\nid = 10\nmtu = 1501",
+                "8: port[0].vlan[0].mtu: 1501 is out of range; give an integer from 576 to 1500",
+            ),
+            (
+                "[[port.vlan]]\nid = 10\nmtu = 1279\naddresses = [\"fd00::1/64\"]",
+                "8: port[0].vlan[0].mtu: 1279 is too small for the port's IPv6 address; give an integer from 1280 to 1500",
+            ),
+            (
+                "addresses = [\"10.0.0.1/24\"]\n[[port.vlan]]\nid = 10\naddresses = [\"10.0.0.1/24\"]",
+                "9: port[0].vlan[0].addresses[0]: 10.0.0.1 is already given in line 6; give an address to one port only",
+            ),
+            (
+                "[[port.vlan]]\nid = 10\nmtu = 1279\n[vip]\naddresses = [\"fd00::100\"]",
+                "10: vip.addresses[0]: an IPv6 address needs an MTU of 1280, and port lan.10 has 1279; give every port at least 1280",
+            ),
+        ],
+    );
+    let long = BASE.replace("lan", "fourteen-chars");
+    check(
+        &long,
+        GIVE_NAME,
+        &[(
+            "[[port.vlan]]\nid = 10",
+            "6: port[0].vlan[0].name: missing, and \"fourteen-chars.10\" is too long with its 17 bytes; $",
+        )],
+    );
+    let many: String = (1..=255).map(|id| format!("[[port.vlan]]\nid = {id}\n")).collect();
+    assert_eq!(
+        refusal(&format!("{BASE}{many}")),
+        "rvsd.toml:3: port: has 256 ports and VLANs; give at most 255 of both together"
+    );
 }
 
 #[test]
@@ -846,7 +909,7 @@ fn rules_of_marks() {
         ),
         (
             "mark = 1\nport = \"wan\"",
-            "8: fwmark[0].port: \"wan\" is no [[port]]; give the name of a port: \"lan\"",
+            "8: fwmark[0].port: \"wan\" is no [[port]] and no VLAN; give the name of a port: \"lan\"",
         ),
     ];
     check(&format!("{BASE}[[fwmark]]\n"), network, &rows);

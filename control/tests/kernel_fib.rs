@@ -53,8 +53,8 @@ impl Drop for Directory {
 
 fn network(directory: &Directory) -> Network {
     let ports = vec![
-        NetworkPort { name: "lan".into(), mac: LAN_MAC, mtu: 1500 },
-        NetworkPort { name: "wan".into(), mac: WAN_MAC, mtu: 1500 },
+        NetworkPort { name: "lan".into(), mac: LAN_MAC, mtu: 1500, device: 0, vlan: None },
+        NetworkPort { name: "wan".into(), mac: WAN_MAC, mtu: 1500, device: 1, vlan: None },
     ];
     Network::start(ports, &BTreeSet::new(), &directory.0).unwrap()
 }
@@ -169,7 +169,7 @@ fn follows_the_kernel(scene: &Scene) {
 
     let lan = |bench: &mut Bench| {
         bench.way("192.0.2.1");
-        let Port { mac, address4, address6, mtu } = bench.ports[0];
+        let Port { mac, address4, address6, mtu, .. } = bench.ports[0];
         assert_eq!(mac, LAN_MAC);
         (address4.map(|ip| IpAddr::from(ip.to_be_bytes())), address6.map(IpAddr::from), mtu)
     };

@@ -517,7 +517,7 @@ fn vips_are_no_source(_: &Scene) {
 fn local_addresses(_: &Scene) {
     let run_dir = run_dir("locals");
     let mac = [0, 0x50, 0, 0, 3, 0];
-    let port = NetworkPort { name: "lan".into(), mac, mtu: 1500 };
+    let port = NetworkPort { name: "lan".into(), mac, mtu: 1500, device: 0, vlan: None };
     let own = OwnedAddress { link: "lan".into(), ip: addr("198.51.100.1"), prefix_len: 24 };
     ip("addr add 192.0.2.60/32 dev lo");
     let mut network = Network::start(vec![port], &set(&[&own]), &run_dir).unwrap();

@@ -165,7 +165,7 @@ impl Bench {
 fn snapshot(servers: u32) -> Snapshot {
     let key =
         ServiceKey::Address { protocol: Protocol::Tcp, vip: IpAddr::V4(VIP.into()), vport: 80 };
-    let hop = PortHop { port: 0, dst_mac: [2, 0, 0, 0, 0, 2], src_mac: MAC, mtu: 1500 };
+    let hop = PortHop { port: 0, dst_mac: [2, 0, 0, 0, 0, 2], src_mac: MAC, mtu: 1500, vlan: 0 };
     let servers: Vec<Server> = (0..servers)
         .map(|i| Server {
             address: SocketAddr::from((std::net::Ipv4Addr::from(0xc0a9_0000 + i), 80)),

@@ -35,7 +35,7 @@ use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
 use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
-use crate::packet::headers::{Addresses, Parsed, parse, sctp, tcp};
+use crate::packet::headers::{Addresses, Parsed, parse, sctp, tcp, vlan_id};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
@@ -57,10 +57,11 @@ const FRAGMENTED: (usize, usize) = (4096, 256);
 pub enum Verdict {
     /// Send it as it now is.
     Send {
-        /// The port's index.
+        /// The port's index. A VLAN's is not that of its device.
         port: u8,
     },
-    /// Give it to the kernel, as if it had come in by its port.
+    /// Give it to the kernel, as if it had come in by its port
+    /// ([`Frame::port`]).
     Punt,
     /// Give it to the worker that owns its connection.
     Handoff {
@@ -344,9 +345,15 @@ impl Core {
         &mut self,
         cx: Context<'_>,
         source: Source,
-        frame: &Frame<'_>,
+        frame: &mut Frame<'_>,
         headers: &mut Headers,
     ) -> Kind {
+        if let Some(id) = vlan_id(frame.bytes()) {
+            match cx.snapshot.vlan_port(frame.port, id) {
+                Some(port) => frame.port = port,
+                None => return Kind::Decided(self.drop(DropReason::VlanUnknown)),
+            }
+        }
         let Some(port) = cx.snapshot.ports.get(usize::from(frame.port)) else {
             // Before the first configuration nothing is ours.
             return Kind::Decided(self.punt(cx.now, PuntKind::Other));

@@ -52,6 +52,8 @@ pub enum NextHop {
         gateway: Option<IpAddr>,
         /// Longest IP packet, bytes.
         mtu: u16,
+        /// The VLAN id of the port; 0 for none.
+        vlan: u16,
     },
     /// As [`Way::NoRoute`].
     NoRoute,
@@ -73,11 +75,16 @@ pub struct Fib {
 enum Step {
     Decided(Way),
     /// The destination itself is the neighbour.
-    OnLink {
-        port: u8,
-        src_mac: Mac,
-        mtu: u16,
-    },
+    OnLink(Link),
+}
+
+/// What all ways through a port share.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    port: u8,
+    src_mac: Mac,
+    mtu: u16,
+    vlan: u16,
 }
 
 impl Fib {
@@ -87,11 +94,12 @@ impl Fib {
         let step = |hop: &NextHop| match *hop {
             NextHop::NoRoute => Step::Decided(Way::NoRoute),
             NextHop::Local => Step::Decided(Way::Local),
-            NextHop::Port { port, src_mac, gateway: None, mtu } => {
-                Step::OnLink { port, src_mac, mtu }
-            }
-            NextHop::Port { port, src_mac, gateway: Some(gateway), mtu } => {
-                Step::Decided(neighbours.way(gateway, port, src_mac, mtu))
+            NextHop::Port { port, src_mac, gateway, mtu, vlan } => {
+                let link = Link { port, src_mac, mtu, vlan };
+                match gateway {
+                    None => Step::OnLink(link),
+                    Some(gateway) => Step::Decided(neighbours.way(gateway, link)),
+                }
             }
         };
         let steps = routes.hops.iter().map(step).collect();
@@ -129,9 +137,7 @@ impl Fib {
     fn way(&self, hop: Option<u32>, dst: impl FnOnce() -> IpAddr) -> Way {
         match hop.and_then(|hop| self.steps.get(hop as usize)) {
             Some(Step::Decided(way)) => *way,
-            Some(&Step::OnLink { port, src_mac, mtu }) => {
-                self.neighbours.way(dst(), port, src_mac, mtu)
-            }
+            Some(&Step::OnLink(link)) => self.neighbours.way(dst(), link),
             // Before the first routes are known.
             None => Way::NoRoute,
         }
@@ -171,9 +177,10 @@ impl Neighbours {
     }
 
     #[inline]
-    fn way(&self, neighbour: IpAddr, port: u8, src_mac: Mac, mtu: u16) -> Way {
+    fn way(&self, neighbour: IpAddr, link: Link) -> Way {
+        let Link { port, src_mac, mtu, vlan } = link;
         match self.mac(port, neighbour) {
-            Some(dst_mac) => Way::Port(PortHop { port, dst_mac, src_mac, mtu }),
+            Some(dst_mac) => Way::Port(PortHop { port, dst_mac, src_mac, mtu, vlan }),
             None => Way::Unresolved { port, neighbour },
         }
     }
@@ -301,11 +308,11 @@ mod tests {
     }
 
     fn by(port: u8, gateway: Option<&str>) -> NextHop {
-        NextHop::Port { port, src_mac: SRC, gateway: gateway.map(ip), mtu: 1400 }
+        NextHop::Port { port, src_mac: SRC, gateway: gateway.map(ip), mtu: 1400, vlan: 7 }
     }
 
     fn found(port: u8, dst_mac: Mac) -> Way {
-        Way::Port(PortHop { port, dst_mac, src_mac: SRC, mtu: 1400 })
+        Way::Port(PortHop { port, dst_mac, src_mac: SRC, mtu: 1400, vlan: 7 })
     }
 
     fn missing(port: u8, neighbour: &str) -> Way {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 use hashbrown::{HashMap, HashSet};
 
-use crate::packet::headers::Addresses;
+use crate::packet::headers::{Addresses, ETHERNET, VLAN_TAG};
 use crate::packet::{Family, Headers, Mac, Protocol};
 use crate::scheduler::{Candidates, Scheduler, State};
 use crate::time::{TICKS_PER_SECOND, Tick};
@@ -399,6 +399,17 @@ pub struct PortHop {
     pub src_mac: Mac,
     /// Longest IP packet that fits, bytes.
     pub mtu: u16,
+    /// The VLAN id of the tag that its frames have; 0 for none.
+    pub vlan: u16,
+}
+
+impl PortHop {
+    /// Length of its frames' Ethernet header, bytes.
+    #[must_use]
+    #[inline]
+    pub const fn ethernet_len(&self) -> usize {
+        if self.vlan == 0 { ETHERNET } else { ETHERNET + VLAN_TAG }
+    }
 }
 
 /// Counters of a server.

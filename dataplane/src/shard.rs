@@ -62,9 +62,12 @@ impl Shard {
 
     /// Makes a random number a pattern of full rank. The rotations of a pattern
     /// are independent over GF(2) exactly when it has an odd number of bits
-    /// (its polynomial is prime to x^16 + 1 = (x + 1)^16).
+    /// (its polynomial is prime to x^16 + 1 = (x + 1)^16). Bit 1 is set, so that
+    /// the lowest bit of a port decides about the hash's lowest: FULLNAT looks
+    /// for a worker's own port among those that follow one another.
     #[must_use]
     pub const fn full_rank(random: u16) -> u16 {
+        let random = random | 2;
         if random.count_ones() % 2 == 1 { random } else { random ^ 1 }
     }
 
@@ -210,6 +213,28 @@ mod tests {
                 (0..=u16::MAX).map(|port| shard.hash(&nowhere, port, 0)).collect();
             assert_eq!(hashes.len(), 65_536);
         }
+    }
+
+    #[test]
+    fn ports_in_a_row_do_not_all_have_one_owner() {
+        let nowhere = Addresses::V4 { src: 0, dst: 0 };
+        for random in 0..=u16::MAX {
+            let pattern = Shard::full_rank(random);
+            assert_eq!(pattern.count_ones() % 2, 1);
+            // Two workers, whose table tells apart by the lowest bit.
+            let bit = |port: u16| {
+                (0..16)
+                    .filter(|i| port & (0x8000 >> i) != 0)
+                    .fold(0, |h, i| h ^ pattern.rotate_left(i))
+                    & 1
+            };
+            assert_ne!(bit(1024), bit(1025), "{random:#x}");
+        }
+        let shard = Shard::new(Shard::full_rank(0), 2, 128);
+        assert_ne!(
+            shard.owner(shard.hash(&nowhere, 1024, 0)),
+            shard.owner(shard.hash(&nowhere, 1025, 0))
+        );
     }
 
     #[test]

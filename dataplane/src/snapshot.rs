@@ -20,7 +20,8 @@ pub struct Snapshot {
     /// Servers by number, the number that connections keep. A number is not
     /// used again while any connection has it.
     pub servers: Vec<Option<Arc<Server>>>,
-    /// The ports, by index.
+    /// The ports, by index, in the order of [`Port::place`]: first the devices
+    /// (a device's index among them is its own), then the VLANs on them.
     pub ports: Vec<Port>,
     /// The way to any address.
     pub fib: Arc<Fib>,
@@ -89,6 +90,19 @@ impl Default for Settings {
 }
 
 impl Snapshot {
+    /// The port of the frames with this VLAN id that come in by the device of
+    /// `port`. The id 0 is a mere priority tag (IEEE 802.1Q).
+    #[must_use]
+    #[inline(never)]
+    pub fn vlan_port(&self, port: u8, id: u16) -> Option<u8> {
+        let device = self.ports.get(usize::from(port))?.device;
+        if id == 0 {
+            return Some(device);
+        }
+        let found = self.ports.binary_search_by_key(&(Some(id), device), Port::place).ok()?;
+        u8::try_from(found).ok()
+    }
+
     /// The director's own address on a port.
     #[must_use]
     pub fn port_address(&self, port: u8, ipv4: bool) -> Option<IpAddr> {
@@ -116,7 +130,7 @@ impl Snapshot {
     }
 }
 
-/// A port as packets see it.
+/// A port as packets see it: a device, or a VLAN on one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port {
     /// Its MAC address.
@@ -128,12 +142,29 @@ pub struct Port {
     pub address6: Option<[u8; 16]>,
     /// Longest IP packet, bytes.
     pub mtu: u16,
+    /// Index of the device whose queues carry it: its own, unless it is a VLAN.
+    pub device: u8,
+    /// Its VLAN id, 1 to 4094.
+    pub vlan: Option<u16>,
 }
 
 impl Port {
-    /// A port without addresses.
+    /// The port of the device with the index 0, without addresses.
     #[must_use]
     pub const fn new(mac: Mac, mtu: u16) -> Self {
-        Self { mac, address4: None, address6: None, mtu }
+        Self { mac, address4: None, address6: None, mtu, device: 0, vlan: None }
+    }
+
+    /// The VLAN id of its frames, 0 for none.
+    #[must_use]
+    #[inline]
+    pub fn vlan_id(&self) -> u16 {
+        self.vlan.unwrap_or(0)
+    }
+
+    /// What ports are sorted by: VLAN id, then device.
+    #[must_use]
+    pub const fn place(&self) -> (Option<u16>, u8) {
+        (self.vlan, self.device)
     }
 }

@@ -32,7 +32,7 @@ fn a_removed_tap_is_survived_at_rest() {
     let mut worker = workers.remove(0);
     let taps = ["hv-stays", "hv-goes"]
         .map(|name| Tap::create(name, [2, 0, 0, 0, 0x98, name.len() as u8], 1500).unwrap())
-        .map(|tap| TapPort::new(tap, pool.clone()));
+        .map(|tap| TapPort::new(tap, pool.clone(), None));
     ip("addr add 10.97.0.1/24 dev hv-stays");
     let counters = Arc::new(KernelCounters::default());
     let path = KernelPath { taps: taps.into(), rings: kernel, counters: Arc::clone(&counters) };

@@ -61,6 +61,7 @@ fn port_config(name: &str) -> PortConfig<'_> {
         rx_descriptors: 512,
         tx_descriptors: 512,
         mtu: 1500,
+        tagged: false,
         rss: None,
     }
 }

@@ -44,6 +44,7 @@ fn neighbour_is_answered_over_a_tap_port() {
         rx_descriptors: 256,
         tx_descriptors: 256,
         mtu: 1500,
+        tagged: false,
         rss: None,
     };
     let mut port = Port::open(&devices[0], &port_config, &pool).unwrap();

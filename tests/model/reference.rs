@@ -387,7 +387,7 @@ impl Reference {
                 && address.ip() == packet.src.ip()
                 && [0, packet.src.port()].contains(&address.port())
         });
-        if is_nat && self.settings.nat_icmp_send {
+        if is_nat && self.settings.nat_icmp_send && packet.flags & RST == 0 {
             return Expect::Drop(DropReason::NatNoConnection);
         }
         Expect::Punt

@@ -223,6 +223,7 @@ impl World {
         let known = self.find_server(key, address);
         let number = known.unwrap_or_else(|| {
             let hop = PortHop {
+                vlan: 0,
                 port: 1,
                 dst_mac: server_mac(address.ip()),
                 src_mac: PORT_MAC[1],
@@ -515,8 +516,13 @@ struct Waiting {
 
 /// All addresses are behind a router on port 0.
 fn fib() -> Arc<Fib> {
-    let hop =
-        |gateway| NextHop::Port { port: 0, src_mac: PORT_MAC[0], gateway: Some(gateway), mtu: MTU };
+    let hop = |gateway| NextHop::Port {
+        port: 0,
+        vlan: 0,
+        src_mac: PORT_MAC[0],
+        gateway: Some(gateway),
+        mtu: MTU,
+    };
     let gateways = [ip("10.0.0.254"), ip("fd00::fe")];
     let mut routes = RoutesBuilder::default();
     routes.add4(0, hop(gateways[0]));

@@ -134,7 +134,7 @@ fn others(case: &Case) -> Vec<Row> {
             .dropped(DropReason::NoServer)
             .client_gets(told(v.ip(), NO_PORT, 0, &p[0]))
             .client(p[1].clone())
-            .dropped(DropReason::NoServer),
+            .dropped(DropReason::FragmentNoConnection),
         row(case, "ack without a connection").client(pieces(&tcp(c, v, "A"))[0].clone()).punted(),
     ];
     let sctp = pieces(&sctp(c, v, 1));

@@ -101,6 +101,7 @@ impl Setup {
     fn hop(&self, target: &Target) -> Hop {
         let port = self.server_port();
         target.hop.unwrap_or(Hop::Port(PortHop {
+            vlan: 0,
             port,
             dst_mac: server_mac(target.number),
             src_mac: PORT_MACS[usize::from(port)],
@@ -217,6 +218,7 @@ impl Setup {
     /// Everything is behind the router at port 0 but for the servers' network.
     fn fib(&self) -> Fib {
         let by = |port: u8, gateway| NextHop::Port {
+            vlan: 0,
             port,
             src_mac: PORT_MACS[usize::from(port)],
             gateway,

@@ -10,11 +10,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use control::config::{self, Config};
 use control::daemon::saved::Saved;
-use control::daemon::{Daemon, Lock, Network, begin};
+use control::daemon::{Daemon, Lock, Network, NetworkPort, begin};
 use control::kernel::OwnedAddress;
 use control::machine::Machine;
 use control::server::Access;
-use dataplane::snapshot::Port;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The layer-4 load balancer's daemon: forwards packets between DPDK ports.
@@ -73,8 +72,8 @@ fn run(config: &Config) -> Result<bool, String> {
     let machine = Machine::open(config)?;
     let ports = machine.network_ports();
     let run_dir = &config.director.run_dir;
-    let network = Network::start(ports.clone(), &addresses(config), run_dir)?;
-    let ports = ports.into_iter().map(|port| Port::new(port.mac, port.mtu)).collect();
+    let network = Network::start(ports.to_vec(), &addresses(config), run_dir)?;
+    let ports = ports.iter().map(NetworkPort::to_port).collect();
     let saved = Saved::new(run_dir);
     let registry = begin::registry(config, &saved, ports)?;
     if !registry.local_addresses().is_empty() {
@@ -92,22 +91,23 @@ fn run(config: &Config) -> Result<bool, String> {
 }
 
 /// The addresses that rvsd puts up: the ports' on their taps, IPv4 VIPs on `lo`
-/// as the LVS guides do. IPv6 VIPs go on every port's tap: Linux answers
+/// as the LVS guides do. IPv6 VIPs go on every tap: Linux answers
 /// neighbour solicitations only for addresses of the link that they come by.
 fn addresses(config: &Config) -> BTreeSet<OwnedAddress> {
     let mut addresses = BTreeSet::new();
     let mut own = |link: &str, ip, prefix_len| {
         addresses.insert(OwnedAddress { link: link.into(), ip, prefix_len });
     };
-    for port in &config.ports {
-        for cidr in &port.addresses {
-            own(&port.name, cidr.address, cidr.prefix);
+    let interfaces = config.interfaces();
+    for interface in &interfaces {
+        for cidr in interface.addresses {
+            own(interface.name, cidr.address, cidr.prefix);
         }
     }
     for &vip in &config.vip.addresses {
         match vip {
             IpAddr::V4(_) => own("lo", vip, 32),
-            IpAddr::V6(_) => config.ports.iter().for_each(|port| own(&port.name, vip, 128)),
+            IpAddr::V6(_) => interfaces.iter().for_each(|tap| own(tap.name, vip, 128)),
         }
     }
     addresses

@@ -6,16 +6,16 @@ use dataplane::service::MarkRule;
 
 use super::read::{Result, Table, quoted};
 use super::services::PROTOCOLS;
-use super::{Port, address};
+use super::{Interface, address};
 use crate::registry::protocol_of;
 
 pub(super) const FWMARK: [&str; 6] = ["mark", "protocol", "source", "destination", "ports", "port"];
 
-pub(super) fn rules(root: &Table<'_>, ports: &[Port]) -> Result<Vec<MarkRule>> {
+pub(super) fn rules(root: &Table<'_>, ports: &[Interface<'_>]) -> Result<Vec<MarkRule>> {
     root.sections("fwmark", &FWMARK)?.iter().map(|table| rule(table, ports)).collect()
 }
 
-fn rule(table: &Table<'_>, ports: &[Port]) -> Result<MarkRule> {
+fn rule(table: &Table<'_>, ports: &[Interface<'_>]) -> Result<MarkRule> {
     let mark =
         table.required("mark", "the mark of a fwmark service such as 1")?.integer(1..=u32::MAX)?;
     let protocol = table.item("protocol").map(|item| item.choice(&PROTOCOLS)).transpose()?;
@@ -59,12 +59,12 @@ fn prefix(table: &Table<'_>, key: &str) -> Result<Option<(IpAddr, u8)>> {
 }
 
 /// The index of the port that packets come in by.
-fn ingress(table: &Table<'_>, ports: &[Port]) -> Result<Option<u8>> {
-    let names: Vec<_> = ports.iter().map(|port| quoted(&port.name)).collect();
+fn ingress(table: &Table<'_>, ports: &[Interface<'_>]) -> Result<Option<u8>> {
+    let names: Vec<_> = ports.iter().map(|port| quoted(port.name)).collect();
     let give = format!("the name of a port: {}", names.join(" or "));
     let index = |text: &str| {
         let index = ports.iter().position(|port| port.name == text);
-        index.map(|index| index as u8).ok_or_else(|| "is no [[port]]".to_owned())
+        index.map(|index| index as u8).ok_or_else(|| "is no [[port]] and no VLAN".to_owned())
     };
     table.item("port").map(|item| item.parsed(&give, index)).transpose()
 }

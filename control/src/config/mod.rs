@@ -37,6 +37,9 @@ pub const MAX_SIZE: u64 = 16 * 1024 * 1024;
 /// Most `[[port]]` sections: DPDK's RTE_MAX_ETHPORTS.
 pub const MAX_PORTS: usize = 32;
 
+/// Most ports and VLANs together: workers know them by an index of one byte.
+pub const MAX_INTERFACES: usize = 255;
+
 /// Most cores: DPDK's RTE_MAX_LCORE of 128, less EAL's main thread.
 pub const MAX_CORES: usize = 127;
 
@@ -164,10 +167,57 @@ pub struct Port {
     pub tx_descriptors: u16,
     /// Addresses to put on the tap.
     pub addresses: Vec<Cidr>,
+    /// `[[port.vlan]]`, in the order of the file.
+    pub vlans: Vec<Vlan>,
+}
+
+/// A VLAN on a port, with a tap of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vlan {
+    /// Name of its tap; the port's, a dot and the id by default.
+    pub name: String,
+    /// Its id, 1 to 4,094; once on a port.
+    pub id: u16,
+    /// Largest IP packet in bytes, at most the port's, which is the default.
+    pub mtu: u16,
+    /// Addresses to put on its tap.
+    pub addresses: Vec<Cidr>,
+}
+
+/// What has a tap: a port, or a VLAN on one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interface<'a> {
+    /// Name of the tap.
+    pub name: &'a str,
+    /// Index of the port in [`Config::ports`].
+    pub device: u8,
+    /// The VLAN's id.
+    pub vlan: Option<u16>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// Addresses to put on the tap.
+    pub addresses: &'a [Cidr],
+}
+
+/// The interfaces of ports, in the order of `dataplane::snapshot::Port::place`:
+/// first all ports, then the VLANs by id and port. The index among them is what
+/// packets' ports are known by.
+fn interfaces(ports: &[Port]) -> Vec<Interface<'_>> {
+    let mut interfaces = Vec::new();
+    for (device, port) in (0..).zip(ports) {
+        let Port { name, mtu, addresses, .. } = port;
+        interfaces.push(Interface { name, device, vlan: None, mtu: *mtu, addresses });
+        interfaces.extend(port.vlans.iter().map(|vlan| {
+            let Vlan { name, id, mtu, addresses } = vlan;
+            Interface { name, device, vlan: Some(*id), mtu: *mtu, addresses }
+        }));
+    }
+    interfaces.sort_by_key(|interface| (interface.vlan, interface.device));
+    interfaces
 }
 
 /// The addresses that rvsd owns while it runs: IPv4 ones on `lo` as /32, IPv6
-/// ones on every port's tap as /128.
+/// ones on the tap of every port and VLAN as /128.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vip {
     /// Unique, and not on a port.
@@ -206,6 +256,12 @@ impl Config {
             Error::of_file(&format!("{name}:{line}"), what)
         })?;
         Self::parse(&name, text, online)
+    }
+
+    /// All that has a tap, by index.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<Interface<'_>> {
+        interfaces(&self.ports)
     }
 
     /// Reads a text; `file` is what the errors call it.

@@ -13,8 +13,8 @@ use dataplane::snapshot::LocalPorts;
 
 use super::read::{Item, Result, Source, Table, quoted};
 use super::{
-    Cidr, Config, Control, Device, Director, Eal, HugePages, MAX_CORES, MAX_PORTS, Poll, Port,
-    Punt, Vip, address, cores, marks, services,
+    Cidr, Config, Control, Device, Director, Eal, HugePages, Interface, MAX_CORES, MAX_INTERFACES,
+    MAX_PORTS, Poll, Port, Punt, Vip, Vlan, address, cores, interfaces, marks, services,
 };
 use crate::api::{Settings, Timeouts};
 use crate::settings;
@@ -28,11 +28,14 @@ pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];
 pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
 pub(super) const PUNT: [&str; 4] = ["neighbour", "routing", "tcp", "other"];
 pub(super) const TIMEOUTS: [&str; 3] = ["tcp", "tcp_fin", "udp"];
-pub(super) const PORT: [&str; 6] =
-    ["name", "device", "mtu", "rx_descriptors", "tx_descriptors", "addresses"];
+pub(super) const PORT: [&str; 7] =
+    ["name", "device", "mtu", "rx_descriptors", "tx_descriptors", "addresses", "vlan"];
+pub(super) const VLAN: [&str; 4] = ["name", "id", "mtu", "addresses"];
 pub(super) const VIP: [&str; 1] = ["addresses"];
 pub(super) const FULLNAT: [&str; 1] = ["ports"];
 
+const MIN_MTU: u16 = 576;
+const MAX_MTU: u16 = 9_600;
 /// The least MTU that IPv6 works with (RFC 8200, section 5).
 const MIN_MTU_IP6: u16 = 1_280;
 /// `sun_path` of unix(7) has 108 bytes with the NUL.
@@ -53,9 +56,10 @@ pub(super) fn config(source: Source<'_>, online: &BTreeSet<u32>) -> Result<Confi
     for port in &ports {
         enough_mbufs(&eal_section, &eal, port, director.cores.len())?;
     }
-    let vip = vip(&root.section("vip", &VIP)?, &mut seen.owned, &ports)?;
+    let interfaces = interfaces(&ports);
+    let vip = vip(&root.section("vip", &VIP)?, &mut seen.owned, &interfaces)?;
     let local_ports = local_ports(&root.section("fullnat", &FULLNAT)?)?;
-    let rules = marks::rules(&root, &ports)?;
+    let rules = marks::rules(&root, &interfaces)?;
     let services = services::services(&root, &seen.owned)?;
     Ok(Config {
         director,
@@ -285,28 +289,61 @@ fn ports(root: &Table<'_>, seen: &mut Seen) -> Result<Vec<Port>> {
         let message = format!("has {} ports; give at most {MAX_PORTS}", tables.len());
         return Err(root.error("port", message));
     }
-    tables.iter().map(|table| port(table, seen)).collect()
+    let ports: Vec<_> = tables.iter().map(|table| port(table, seen)).collect::<Result<_>>()?;
+    let count = ports.len() + ports.iter().map(|port| port.vlans.len()).sum::<usize>();
+    if count > MAX_INTERFACES {
+        let message =
+            format!("has {count} ports and VLANs; give at most {MAX_INTERFACES} of both together");
+        return Err(root.error("port", message));
+    }
+    Ok(ports)
 }
 
 fn port(table: &Table<'_>, seen: &mut Seen) -> Result<Port> {
     let (name, device) = (port_name(table, seen)?, port_device(table, seen)?);
-    let mtu = table.integer("mtu", 1_500, 576..=9_600)?;
+    let mtu = table.integer("mtu", 1_500, MIN_MTU..=MAX_MTU)?;
     let rx_descriptors = table.integer("rx_descriptors", 1_024, 64..=32_768)?;
     let tx_descriptors = table.integer("tx_descriptors", 1_024, 64..=32_768)?;
-    let addresses = port_addresses(table, &mut seen.owned)?;
-    if mtu < MIN_MTU_IP6 && addresses.iter().any(|cidr| cidr.address.is_ipv6()) {
-        let message = format!(
-            "{mtu} is too small for the port's IPv6 address; give an integer from 1280 to 9600"
-        );
-        return Err(table.error("mtu", message));
-    }
-    Ok(Port { name, device, mtu, rx_descriptors, tx_descriptors, addresses })
+    let addresses = port_addresses(table, mtu, MAX_MTU, &mut seen.owned)?;
+    let mut ids = Unique::default();
+    let vlans = table.sections("vlan", &VLAN)?;
+    let vlans = vlans.iter().map(|table| vlan(table, (&name, mtu), &mut ids, seen));
+    let vlans = vlans.collect::<Result<_>>()?;
+    Ok(Port { name, device, mtu, rx_descriptors, tx_descriptors, addresses, vlans })
 }
 
+/// A VLAN on the port of this name and MTU.
+fn vlan(
+    table: &Table<'_>,
+    (port, port_mtu): (&str, u16),
+    ids: &mut Unique<u16>,
+    seen: &mut Seen,
+) -> Result<Vlan> {
+    let item = table.required("id", "the VLAN's id, an integer from 1 to 4094")?;
+    // 0 means no VLAN, 4095 is reserved (IEEE 802.1Q).
+    let id = item.integer(1..=4_094)?;
+    ids.insert(&item, id, format_args!("VLAN {id}"), "give each VLAN of a port once")?;
+    let name = if table.item("name").is_some() {
+        port_name(table, seen)?
+    } else {
+        let name = format!("{port}.{id}");
+        if let Err(why) = address::interface_name(&name) {
+            let message = format!("missing, and {} {why}; give {GIVE_NAME}", quoted(&name));
+            return Err(table.error("name", message));
+        }
+        seen.names.insert(&item, name.clone(), quoted(&name), "give the VLAN another name")?;
+        name
+    };
+    let mtu = table.integer("mtu", port_mtu, MIN_MTU..=port_mtu)?;
+    let addresses = port_addresses(table, mtu, port_mtu, &mut seen.owned)?;
+    Ok(Vlan { name, id, mtu, addresses })
+}
+
+const GIVE_NAME: &str = "a name of 1 to 15 letters, digits, \"-\", \"_\" or \".\" such as \"lan\"";
+
 fn port_name(table: &Table<'_>, seen: &mut Seen) -> Result<String> {
-    let give = "a name of 1 to 15 letters, digits, \"-\", \"_\" or \".\" such as \"lan\"";
-    let item = table.required("name", give)?;
-    let name = item.parsed(give, address::interface_name)?;
+    let item = table.required("name", GIVE_NAME)?;
+    let name = item.parsed(GIVE_NAME, address::interface_name)?;
     seen.names.insert(&item, name.clone(), quoted(&name), "give each port its own name")?;
     Ok(name)
 }
@@ -321,7 +358,13 @@ fn port_device(table: &Table<'_>, seen: &mut Seen) -> Result<Device> {
     Ok(device)
 }
 
-fn port_addresses(table: &Table<'_>, owned: &mut Unique<IpAddr>) -> Result<Vec<Cidr>> {
+/// The addresses of a port or VLAN with this MTU, which could be larger.
+fn port_addresses(
+    table: &Table<'_>,
+    mtu: u16,
+    max_mtu: u16,
+    owned: &mut Unique<IpAddr>,
+) -> Result<Vec<Cidr>> {
     let give = "a host's address with its prefix length such as \"192.168.1.21/24\" or \
                 \"fd00:1::21/64\"";
     let items = table.items("addresses", "addresses such as [\"192.168.1.21/24\"]")?;
@@ -336,10 +379,16 @@ fn port_addresses(table: &Table<'_>, owned: &mut Unique<IpAddr>) -> Result<Vec<C
         }
         addresses.push(cidr);
     }
+    if mtu < MIN_MTU_IP6 && addresses.iter().any(|cidr| cidr.address.is_ipv6()) {
+        let message = format!(
+            "{mtu} is too small for the port's IPv6 address; give an integer from {MIN_MTU_IP6} to {max_mtu}"
+        );
+        return Err(table.error("mtu", message));
+    }
     Ok(addresses)
 }
 
-fn vip(table: &Table<'_>, owned: &mut Unique<IpAddr>, ports: &[Port]) -> Result<Vip> {
+fn vip(table: &Table<'_>, owned: &mut Unique<IpAddr>, taps: &[Interface<'_>]) -> Result<Vip> {
     let give = "an address without prefix length that others can reach such as \
                 \"192.168.1.100\" or \"fd00:1::100\"";
     let items = table.items("addresses", "addresses such as [\"192.168.1.100\"]")?;
@@ -347,9 +396,9 @@ fn vip(table: &Table<'_>, owned: &mut Unique<IpAddr>, ports: &[Port]) -> Result<
     for item in &items {
         let address = item.parsed(give, address::address)?;
         owned.insert(item, address, address, "give each address once")?;
-        // It goes on every port's tap, see the rule for the ports' own.
-        if let Some(port) = ports.iter().find(|p| address.is_ipv6() && p.mtu < MIN_MTU_IP6) {
-            let Port { name, mtu, .. } = port;
+        // It goes on every tap, see the rule for the ports' own.
+        if let Some(tap) = taps.iter().find(|tap| address.is_ipv6() && tap.mtu < MIN_MTU_IP6) {
+            let Interface { name, mtu, .. } = tap;
             return Err(item.error(format!(
                 "an IPv6 address needs an MTU of {MIN_MTU_IP6}, and port {name} has {mtu}; give every port at least {MIN_MTU_IP6}"
             )));

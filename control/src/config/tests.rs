@@ -23,7 +23,7 @@ fn parse(text: &str) -> Result<Config, Error> {
 
 /// Dotted paths of all keys, without indices.
 fn keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 12] = [
+    let sections: [(&str, &[&str]); 13] = [
         ("director", &sections::DIRECTOR),
         ("control", &sections::CONTROL),
         ("eal", &sections::EAL),
@@ -31,6 +31,7 @@ fn keys() -> Vec<String> {
         ("timeouts", &sections::TIMEOUTS),
         ("settings", &settings::NAMES),
         ("port", &sections::PORT),
+        ("port.vlan", &sections::VLAN),
         ("vip", &sections::VIP),
         ("fullnat", &sections::FULLNAT),
         ("fwmark", &marks::FWMARK),
@@ -40,7 +41,7 @@ fn keys() -> Vec<String> {
     sections
         .iter()
         .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
-        .filter(|key| key != "service.server")
+        .filter(|key| !["service.server", "port.vlan"].contains(&key.as_str()))
         .collect()
 }
 
@@ -76,6 +77,8 @@ fn file_with(key: &str, value: &str) -> String {
         "director.cores" => format!("{key} = {value}\n[[port]]\n{name}\n{device}\n"),
         "port.name" => port("", &line, device),
         "port.device" => port("", name, &line),
+        "port.vlan.id" => format!("{SHORTEST}[[port.vlan]]\n{line}\n"),
+        _ if section == "port.vlan" => format!("{SHORTEST}[[port.vlan]]\nid = 10\n{line}\n"),
         "service.protocol" => server(&line, vip, rr, rip),
         "service.address" => server(tcp, &line, rr, &rip.replace("192.168.1.31", "fd00::31")),
         "service.scheduler" => server(tcp, vip, &line, rip),
@@ -176,6 +179,9 @@ fn the_documented_files_are_read() {
     assert_eq!(parse(shortest).unwrap().ports.len(), 1);
     let config = parse(&format!("{shortest}{services}")).unwrap();
     assert_eq!(config.services[0].servers.len(), 2);
+    let vlans = DOCUMENTATION.split("```toml\n").find(|block| block.starts_with("[[port.vlan]]"));
+    let vlans = vlans.unwrap().split("```").next().unwrap();
+    assert_eq!(parse(&format!("{shortest}{vlans}")).unwrap().interfaces().len(), 3);
     let error = parse("[director]\ncores = [1]\n\n\n\n[[port]]\nname = \"lan\"\n").unwrap_err();
     assert!(DOCUMENTATION.contains(&format!("```\n{error}\n```")), "{error}");
 }
@@ -283,6 +289,33 @@ fn settings_are_numbers_or_booleans() {
     let wanted =
         Settings { sloppy_tcp: 1, pmtu_disc: 0, conn_reuse_mode: 2, ..Settings::default() };
     assert_eq!(settings, wanted);
+}
+
+/// First the ports, then the VLANs by id and port, as workers look them up.
+#[test]
+fn vlans_come_behind_all_ports() {
+    let vlan = |id| format!("[[port.vlan]]\nid = {id}\n");
+    let text = format!(
+        "{SHORTEST}mtu = 9000\n{}{}mtu = 1500\naddresses = [\"10.0.10.1/24\"]\n\
+         [[port]]\nname = \"wan\"\ndevice = \"net_null1\"\n{}name = \"up\"\n\
+         [[fwmark]]\nmark = 1\nport = \"lan.10\"\n",
+        vlan(20),
+        vlan(10),
+        vlan(10),
+    );
+    let config = parse(&text).unwrap();
+    let interfaces = config.interfaces();
+    let shown: Vec<_> = interfaces.iter().map(|i| (i.name, i.device, i.vlan, i.mtu)).collect();
+    let expected = [
+        ("lan", 0, None, 9000),
+        ("wan", 1, None, 1500),
+        ("lan.10", 0, Some(10), 1500),
+        ("up", 1, Some(10), 1500),
+        ("lan.20", 0, Some(20), 9000),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(interfaces[2].addresses[0].to_string(), "10.0.10.1/24");
+    assert_eq!(config.rules[0].ingress, Some(2));
 }
 
 #[test]

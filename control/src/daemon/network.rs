@@ -34,6 +34,23 @@ pub struct NetworkPort {
     pub mac: Mac,
     /// Longest IP packet, bytes.
     pub mtu: u16,
+    /// Index of the device whose queues carry it.
+    pub device: u8,
+    /// The VLAN that it is on its device.
+    pub vlan: Option<u16>,
+}
+
+impl NetworkPort {
+    /// What workers know of it before the kernel's addresses are known.
+    #[must_use]
+    pub fn to_port(&self) -> Port {
+        Port { device: self.device, vlan: self.vlan, ..Port::new(self.mac, self.mtu) }
+    }
+
+    /// The VLAN id of its frames, 0 for none.
+    pub(super) fn vlan_id(&self) -> u16 {
+        self.vlan.unwrap_or(0)
+    }
 }
 
 /// The kernel's addresses, routes and neighbours, and what rvsd keeps there.

@@ -80,6 +80,7 @@ pub(super) fn hop(mirror: &Mirror, ports: &[NetworkPort], server: IpAddr) -> Hop
             dst_mac,
             src_mac: ports[index].mac,
             mtu: port_mtu(&ports[index], resolved.mtu),
+            vlan: ports[index].vlan_id(),
         }),
     }
 }
@@ -113,6 +114,7 @@ fn next_hop(ports: &[NetworkPort], path: Result<Path<'_>, NoRoute>) -> NextHop {
         src_mac: ports[index].mac,
         gateway: path.gateway,
         mtu: port_mtu(&ports[index], path.mtu),
+        vlan: ports[index].vlan_id(),
     }
 }
 
@@ -129,13 +131,13 @@ fn snapshot_ports(mirror: &Mirror, ports: &[NetworkPort]) -> Vec<Port> {
     let addresses4 = mirror.primary_addresses4();
     let port = |port: &NetworkPort| {
         let Some(link) = mirror.link_by_name(&port.name) else {
-            return Port::new(port.mac, port.mtu);
+            return port.to_port();
         };
         Port {
-            mac: port.mac,
             address4: addresses4.get(&link.index).copied().map(Ipv4Addr::to_bits),
             address6: mirror.primary_address6(link.index).as_ref().map(Ipv6Addr::octets),
             mtu: port_mtu(port, link.mtu),
+            ..port.to_port()
         }
     };
     ports.iter().map(port).collect()

@@ -25,9 +25,10 @@ fn ip(text: &str) -> IpAddr {
 fn ports() -> Vec<NetworkPort> {
     let port = |name: &str, last, mtu| {
         let mac = [2, 0, 0, 0, 0, last];
-        NetworkPort { name: name.into(), mac, mtu }
+        NetworkPort { name: name.into(), mac, mtu, device: last - 1, vlan: None }
     };
-    vec![port("lan", 1, 1500), port("down", 2, 1500), port("wan", 3, 9000)]
+    let wan = NetworkPort { device: 1, vlan: Some(7), ..port("wan", 3, 9000) };
+    vec![port("lan", 1, 1500), port("down", 2, 1500), wan]
 }
 
 fn links() -> Mirror {
@@ -238,7 +239,7 @@ fn a_neighbour_replaces_its_map_and_a_route_its_ranges() {
         Way::Unresolved { port: 2, neighbour: ip("192.0.2.1") }
     );
     // The port takes 9000 bytes, its tap was given 1400.
-    let hop = PortHop { port: 2, dst_mac: MAC, src_mac: [2, 0, 0, 0, 0, 3], mtu: 1400 };
+    let hop = PortHop { port: 2, dst_mac: MAC, src_mac: [2, 0, 0, 0, 0, 3], mtu: 1400, vlan: 7 };
     assert_eq!(lookup(&second, ip("8.8.8.8")), Way::Port(hop));
 
     add(&mut mirror, route(ip("10.1.0.0"), 16, Some((OTHER, None))));
@@ -266,6 +267,8 @@ fn the_ports_have_the_kernels_addresses_and_mtu() {
         let v4 = ports[0].address4.map_or_else(String::new, |ip| Ipv4Addr::from(ip).to_string());
         let v6 = ports[0].address6.map_or_else(String::new, |ip| Ipv6Addr::from(ip).to_string());
         assert_eq!((ports[1].address4, ports[1].address6), (None, None));
+        let places: Vec<_> = ports.iter().map(|port| (port.device, port.vlan)).collect();
+        assert_eq!(places, [(0, None), (1, None), (1, Some(7))]);
         format!("{v4} {v6} {}", ports[2].mtu)
     };
     let rows = [

@@ -26,8 +26,8 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::api::{KernelPathCounters, PortCounters};
-use crate::config::{self, Bus, Config};
+use crate::api::{KernelPathCounters, PortCounters, VlanPort};
+use crate::config::{self, Bus, Config, Interface};
 use crate::daemon::{Instruments, NetworkPort, mac_text};
 
 /// mbufs that a thread keeps for itself, so that it seldom touches the pool.
@@ -36,6 +36,9 @@ const POOL_CACHE: u32 = 256;
 /// EAL and the ports, started, and their taps. No thread runs yet.
 pub struct Machine {
     ports: Vec<OpenPort>,
+    /// VLANs among them, by index.
+    network_ports: Vec<NetworkPort>,
+    /// By the same index.
     taps: Vec<Tap>,
     shard: Arc<Shard>,
     eal: Eal,
@@ -44,6 +47,7 @@ pub struct Machine {
 struct OpenPort {
     name: String,
     device: String,
+    vlans: Vec<VlanPort>,
     // Before the pool, so that it is closed before the pool is counted.
     port: Port,
     pool: Pool,
@@ -87,21 +91,20 @@ impl Machine {
             ports.push(OpenPort::open(&eal, config, port, &shard)?);
         }
         let mut taps = Vec::new();
-        for (port, wanted) in ports.iter().zip(&config.ports) {
-            let mac = port.port.info().mac;
-            taps.push(Tap::create(&wanted.name, mac, wanted.mtu).map_err(|e| e.to_string())?);
+        let mut network_ports = Vec::new();
+        for Interface { name, device, vlan, mtu, .. } in config.interfaces() {
+            let info = ports[usize::from(device)].port.info();
+            taps.push(Tap::create(name, info.mac, mtu).map_err(|e| e.to_string())?);
+            let (name, mac, mtu) = (name.to_owned(), info.mac, mtu.min(info.mtu));
+            network_ports.push(NetworkPort { name, mac, mtu, device, vlan });
         }
-        Ok(Self { ports, taps, shard, eal })
+        Ok(Self { ports, network_ports, taps, shard, eal })
     }
 
     /// The ports as routes lead to them, by index.
     #[must_use]
-    pub fn network_ports(&self) -> Vec<NetworkPort> {
-        let port = |open: &OpenPort| {
-            let PortInfo { mac, mtu, .. } = *open.port.info();
-            NetworkPort { name: open.name.clone(), mac, mtu }
-        };
-        self.ports.iter().map(port).collect()
+    pub fn network_ports(&self) -> &[NetworkPort] {
+        &self.network_ports
     }
 
     /// Starts the workers and the kernel path. Also the control thread's ends
@@ -113,7 +116,7 @@ impl Machine {
         self,
         config: &Config,
     ) -> Result<(Running, Vec<ControlEnd>, Instruments), String> {
-        let Self { ports, taps, shard, eal } = self;
+        let Self { ports, network_ports, taps, shard, eal } = self;
         let clock = Clock::start();
         let templates = Templates::new(config.director.templates as usize, HashKey::random())
             .map_err(|error| {
@@ -122,15 +125,17 @@ impl Machine {
             })?;
         let templates = Arc::new(templates);
         let (links, workers, kernel_rings) =
-            make_workers(config, &ports, &shard, &templates, clock)?;
+            make_workers(config, &ports, &network_ports, &shard, &templates, clock)?;
         let stop = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(KernelCounters::default());
         let kernel_path = KernelPath {
             taps: taps
                 .into_iter()
-                .zip(&ports)
-                .map(|(tap, port)| TapPort::new(tap, port.pool.clone()))
+                .zip(&network_ports)
+                .map(|(tap, &NetworkPort { device, vlan, .. })| {
+                    TapPort::new(tap, ports[usize::from(device)].pool.clone(), vlan)
+                })
                 .collect(),
             rings: kernel_rings,
             counters: Arc::clone(&counters),
@@ -224,6 +229,7 @@ impl OpenPort {
             rx_descriptors: wanted.rx_descriptors,
             tx_descriptors: wanted.tx_descriptors,
             mtu: wanted.mtu,
+            tagged: !wanted.vlans.is_empty(),
             rss: (queues > 1).then_some(&rss),
         };
         let device = wanted.device.to_string();
@@ -240,7 +246,10 @@ impl OpenPort {
             wanted.name,
             mac_text(*mac)
         );
-        Ok(Self { name: wanted.name.clone(), device, port, pool })
+        let vlan =
+            |vlan: &config::Vlan| VlanPort { name: vlan.name.clone(), id: vlan.id, mtu: vlan.mtu };
+        let vlans = wanted.vlans.iter().map(vlan).collect();
+        Ok(Self { name: wanted.name.clone(), device, vlans, port, pool })
     }
 
     fn counters(&self) -> PortCounters {
@@ -259,6 +268,7 @@ impl OpenPort {
             tx_errors: stats.tx_errors,
             mbufs_in_use: self.pool.in_use(),
             mbufs: self.pool.size(),
+            vlans: self.vlans.clone(),
         }
     }
 }
@@ -268,6 +278,7 @@ type Parts = (Vec<ControlEnd>, Vec<Worker>, rings::KernelRings);
 fn make_workers(
     config: &Config,
     ports: &[OpenPort],
+    network_ports: &[NetworkPort],
     shard: &Arc<Shard>,
     templates: &Arc<Templates>,
     clock: Clock,
@@ -306,6 +317,7 @@ fn make_workers(
         workers.push(Worker {
             director,
             ports: worker_ports(ports, index as u16)?,
+            devices: network_ports.iter().map(|port| port.device).collect(),
             rings,
             idle: match config.director.poll {
                 config::Poll::Busy => Idle::Busy,

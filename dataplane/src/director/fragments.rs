@@ -110,7 +110,7 @@ impl Core {
         let mut headers = Headers::NONE;
         // It was counted when it was held, and leaves now.
         self.counters.generated += 1;
-        let verdict = match self.classify(cx, Source::Handoff, &frame, &mut headers) {
+        let verdict = match self.classify(cx, Source::Handoff, &mut frame, &mut headers) {
             Kind::Flow => {
                 headers.later_fragment = true;
                 self.with_ports(cx, tables, ports, &mut headers, &mut frame)

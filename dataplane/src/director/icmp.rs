@@ -274,8 +274,7 @@ impl Core {
                 translate::icmp6_to_4(frame, headers, src, &embedded, hop.mtu, id)?;
             }
         }
-        set_ethernet(frame, headers, hop);
-        Ok(())
+        set_ethernet(frame, headers, hop)
     }
 
     /// An error about a packet of a tunnel to a server: what it says about the

@@ -23,9 +23,6 @@ use crate::snapshot::LocalPorts;
 /// looks for a free one: some microseconds.
 const PORT_PROBES: usize = 128;
 
-/// From one local port that is tried to the next; a prime.
-const STRIDE: u64 = 4_294_967_291;
-
 /// A connection to be made.
 struct Opening<'a> {
     service: &'a Service,
@@ -346,9 +343,7 @@ impl Core {
         let all = ports.saturating_mul(count);
         let mut probes = 0;
         for _ in 0..all.min(PORT_PROBES as u32 * self.shard.workers() as u32 * 2) {
-            // A prime beyond `all` visits each once: ports that follow one
-            // another may all have one owner, these do not.
-            let index = (u64::from(self.next_local) * STRIDE % u64::from(all)) as u32;
+            let index = self.next_local % all;
             self.next_local = self.next_local.wrapping_add(1);
             let local = *locals.get((index % count) as usize)?;
             let port = first + (index / count) as u16;

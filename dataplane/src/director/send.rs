@@ -18,6 +18,7 @@ use crate::packet::headers::{Addresses, tcp};
 use crate::packet::options::{self, OptionError};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::service::{ClientAddress, Encapsulation, Hop, PortHop, Server};
+use crate::snapshot::Port;
 
 /// Which side of the director a packet came from: whom it is answered to, and
 /// by which address.
@@ -319,7 +320,7 @@ impl Core {
             Tuple::V6(to) => translate::to_ip6(frame, headers, to, hop.mtu)?,
         };
         self.tell_address(hop, told, headers, frame)?;
-        set_ethernet(frame, headers, hop);
+        set_ethernet(frame, headers, hop)?;
         if fit == Fit::Pieces {
             self.in_pieces(hop, headers, frame)?;
         }
@@ -360,7 +361,7 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Result<Verdict, Stop> {
-        set_ethernet(frame, headers, hop);
+        set_ethernet(frame, headers, hop)?;
         if headers.ip_len > hop.mtu {
             self.in_pieces(hop, headers, frame)?;
         }
@@ -375,9 +376,9 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let before = self.outbox.len();
-        let moved = usize::from(headers.l3) - forward::ETHERNET;
-        headers.l3 -= moved as u16;
-        headers.l4 -= moved as u16;
+        let ethernet = hop.ethernet_len() as u16;
+        headers.l4 = headers.l4 - headers.l3 + ethernet;
+        headers.l3 = ethernet;
         cut(frame, headers, hop.mtu, hop.port, &mut self.outbox)?;
         self.counters.generated += (self.outbox.len() - before) as u64;
         Ok(())
@@ -417,7 +418,8 @@ impl Core {
             Way::Unresolved { port, neighbour } => {
                 self.link.missing(cx.now, port, neighbour);
                 let own = cx.snapshot.ports.get(usize::from(port))?;
-                let hop = PortHop { port, dst_mac: [0; 6], src_mac: own.mac, mtu: own.mtu };
+                let Port { mac: src_mac, mtu, .. } = *own;
+                let hop = PortHop { port, dst_mac: [0; 6], src_mac, mtu, vlan: own.vlan_id() };
                 Some((hop, Some(neighbour)))
             }
             Way::NoRoute | Way::Local => None,

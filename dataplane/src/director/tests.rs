@@ -1,6 +1,8 @@
 //! The director driven as the worker drives it: frames in, verdicts and frames
 //! out.
 
+mod vlan;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use etherparse::PacketBuilder;
@@ -47,7 +49,7 @@ fn server(last_byte: u8, hop: Hop) -> Arc<Server> {
 }
 
 fn hop(mac: [u8; 6]) -> Hop {
-    Hop::Port(PortHop { port: 0, dst_mac: mac, src_mac: PORT_MAC, mtu: 1500 })
+    Hop::Port(PortHop { port: 0, dst_mac: mac, src_mac: PORT_MAC, mtu: 1500, vlan: 0 })
 }
 
 fn candidates(scheduler: Scheduler, weights: [u32; 2]) -> Candidates {
@@ -522,7 +524,7 @@ fn first_fragments_are_forwarded_by_their_ports_and_others_punted() {
 fn every_way_to_a_server_has_its_verdict() {
     let mut bench = Bench::new(1, 100);
     bench.set_weights([1, 0]);
-    let small = PortHop { port: 0, dst_mac: SERVER_MAC[0], src_mac: PORT_MAC, mtu: 39 };
+    let small = PortHop { port: 0, dst_mac: SERVER_MAC[0], src_mac: PORT_MAC, mtu: 39, vlan: 0 };
     for (hop, verdict) in [
         (Hop::Unresolved, Verdict::Drop(DropReason::NoNextHop)),
         (Hop::NoRoute, Verdict::Drop(DropReason::NoRoute)),

@@ -1,7 +1,9 @@
 //! The kernel path: the thread between the workers' rings and the taps. What
 //! the workers punt goes into the tap of the port that it came by; what the
-//! kernel sends into a tap leaves by the port.
+//! kernel sends into a tap leaves by the port. VLANs have taps of their own, in
+//! which frames have no tag: it is taken off and put on here.
 
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::rings::{KernelRings, Parcel};
 use super::{BURST, Mbuf, Pool, Tap};
+use crate::packet::headers::{ETHERTYPE_VLAN, VLAN_TAG, vlan_id};
 
 /// How long the thread stays awake after the last packet: an answer to what
 /// was just punted, or the next packet of a transfer, is likely soon.
@@ -19,6 +22,8 @@ const AWAKE: Duration = Duration::from_millis(2);
 const NAP: Duration = Duration::from_micros(50);
 /// Rest between two attempts to read a tap that fails.
 const RETRY: Duration = Duration::from_secs(1);
+/// Length of the addresses in front of a VLAN tag.
+const MACS: usize = 12;
 /// Longest frame that a tap gives, with room for a VLAN tag.
 const MAX_FRAME: usize = 65_535;
 
@@ -39,17 +44,31 @@ pub struct KernelCounters {
 pub struct TapPort {
     /// The tap.
     pub tap: Tap,
-    /// The port's pool.
+    /// The device's pool.
     pub pool: Pool,
+    /// The tag of what leaves, where the port is a VLAN.
+    vlan: Option<u16>,
     /// While reading fails: when to try again.
     retry: Option<Instant>,
 }
 
 impl TapPort {
-    /// A tap, and the pool of its port.
+    /// A tap, the pool of its device, and the VLAN id of its port.
     #[must_use]
-    pub fn new(tap: Tap, pool: Pool) -> Self {
-        Self { tap, pool, retry: None }
+    pub fn new(tap: Tap, pool: Pool, vlan: Option<u16>) -> Self {
+        Self { tap, pool, vlan, retry: None }
+    }
+
+    /// A copy of a frame of the kernel as it is to leave.
+    fn outgoing(&self, frame: &[u8]) -> Option<Mbuf> {
+        let mut mbuf = self.pool.alloc()?;
+        let copied = match (self.vlan, frame.split_at_checked(MACS)) {
+            (Some(id), Some((macs, rest))) => {
+                mbuf.append(macs) && mbuf.append(&tag(id)) && mbuf.append(rest)
+            }
+            _ => mbuf.append(frame),
+        };
+        copied.then_some(mbuf)
     }
 
     /// The next frame that the kernel sends, if there is one. A tap that fails
@@ -144,10 +163,7 @@ impl KernelPath {
             for _ in 0..BURST {
                 let Some(len) = port.recv(buffer) else { break };
                 packets += 1;
-                let mbuf = port
-                    .pool
-                    .alloc()
-                    .and_then(|mut mbuf| mbuf.append(&buffer[..len]).then_some(mbuf));
+                let mbuf = port.outgoing(&buffer[..len]);
                 let sent =
                     mbuf.is_some_and(|mbuf| ring.push(Parcel::new(mbuf, index as u8)).is_ok());
                 let counter = if sent {
@@ -162,11 +178,27 @@ impl KernelPath {
     }
 }
 
-/// Writes a packet, whose bytes may lie in several segments, as one frame.
-fn write(tap: &Tap, mbuf: &Mbuf) -> std::io::Result<()> {
+/// Writes a packet, whose bytes may lie in several segments, as one frame
+/// without VLAN tag.
+fn write(tap: &Tap, mbuf: &Mbuf) -> io::Result<()> {
     if mbuf.total_len() == u32::from(mbuf.len()) {
-        return tap.send(mbuf.data());
+        return write_untagged(tap, mbuf.data());
     }
     let frame: Vec<u8> = mbuf.segments().flatten().copied().collect();
-    tap.send(&frame)
+    write_untagged(tap, &frame)
+}
+
+fn write_untagged(tap: &Tap, frame: &[u8]) -> io::Result<()> {
+    match (vlan_id(frame), frame.get(MACS + VLAN_TAG..)) {
+        (Some(_), Some(rest)) => {
+            tap.send_vectored(&[IoSlice::new(&frame[..MACS]), IoSlice::new(rest)])
+        }
+        _ => tap.send(frame),
+    }
+}
+
+/// A tag of priority 0.
+fn tag(id: u16) -> [u8; VLAN_TAG] {
+    let ([a, b], [c, d]) = (ETHERTYPE_VLAN.to_be_bytes(), id.to_be_bytes());
+    [a, b, c, d]
 }

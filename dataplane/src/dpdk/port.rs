@@ -17,12 +17,15 @@ use super::pool::Pool;
 use super::port_error::{PortError, PortProblem};
 use super::queue::{RxQueue, TxBuffer};
 use super::{check, error_text};
+use crate::packet::headers::VLAN_TAG;
 
 /// The longest RSS key of the NICs in use (i40e, ice). Others take the first 40
 /// bytes, which is all the same for a key with a period of 16 bits.
 pub const RSS_KEY_LEN: usize = RVS_RSS_KEY_MAX as usize;
 /// Room for the Ethernet header and two VLAN tags, where a driver asks for less.
 const MIN_OVERHEAD: u32 = 14 + 2 * 4;
+/// What ethdev counts of every frame beside the MTU.
+const ETHERNET_AND_CRC: u32 = 14 + 4;
 
 /// How the device is to spread frames over queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct PortConfig<'a> {
     pub tx_descriptors: u16,
     /// The largest IP packet, in bytes.
     pub mtu: u16,
+    /// Whether packets of that size may come with a VLAN tag.
+    pub tagged: bool,
     /// How frames are spread over the receive queues, where the device takes it.
     pub rss: Option<&'a RssConfig>,
 }
@@ -75,7 +80,7 @@ pub struct PortInfo {
     pub id: u16,
     /// The port's MAC address.
     pub mac: [u8; 6],
-    /// The MTU in effect.
+    /// The MTU in effect, of untagged frames.
     pub mtu: u16,
     /// The driver's name, such as `net_tap`.
     pub driver: String,
@@ -150,14 +155,16 @@ impl Port {
         let id = find(device).ok_or_else(|| no_device(device, pool))?;
         let limits = read_info(id).map_err(failed("reading the device's limits"))?;
         check_limits(config, &limits, pool)?;
+        let is_pci = is_pci_address(device_name(device));
         let device = Device::open(id, pool)
             .ok_or_else(|| PortProblem::AlreadyOpen(device_name(device).to_string()))?;
 
         let control = device.shared().control();
-        let rss = configure(id, config, &limits).map_err(failed("configuring the device"))?;
+        let tag = tag_in_mtu(config, &limits, is_pci);
+        let rss = configure(id, config, tag, &limits).map_err(failed("configuring the device"))?;
         set_up_queues(id, config, pool)?;
         // SAFETY: the port is open, and configured above.
-        match check(unsafe { dpdk_sys::rvs_port_set_mtu(id, config.mtu) }) {
+        match check(unsafe { dpdk_sys::rvs_port_set_mtu(id, config.mtu + tag) }) {
             Ok(()) | Err(ENOTSUP) => {}
             Err(errno) => return Err(PortProblem::Failed { step: "setting the MTU", errno }),
         }
@@ -168,7 +175,7 @@ impl Port {
         let info = PortInfo {
             id,
             mac: now.mac,
-            mtu: now.mtu,
+            mtu: now.mtu.min(config.mtu),
             driver: driver(&now),
             numa_node: u32::try_from(now.numa_node).ok(),
         };
@@ -395,12 +402,30 @@ fn check_limits(
     Ok(())
 }
 
+/// What the device's MTU has to be larger, bytes, so that packets of the port's
+/// MTU come through with a tag: ethdev has drivers make frame sizes of MTUs, and
+/// some leave out the tag. Virtual devices stand on interfaces of the kernel,
+/// which takes a tag into account by itself.
+fn tag_in_mtu(config: &PortConfig<'_>, limits: &rvs_port_info, is_pci: bool) -> u16 {
+    let counted = limits.frame_overhead >= ETHERNET_AND_CRC + VLAN_TAG as u32;
+    if !config.tagged || !is_pci || counted {
+        return 0;
+    }
+    (VLAN_TAG as u16).min(limits.max_mtu - config.mtu)
+}
+
 /// Configures the device with our RSS where it takes that, else with its own.
-fn configure(id: u16, config: &PortConfig<'_>, limits: &rvs_port_info) -> Result<Rss, i32> {
+/// Its MTU is `tag` bytes larger than the port's.
+fn configure(
+    id: u16,
+    config: &PortConfig<'_>,
+    tag: u16,
+    limits: &rvs_port_info,
+) -> Result<Rss, i32> {
     let mut conf = rvs_port_config {
         rx_queues: config.rx_queues,
         tx_queues: config.tx_queues,
-        mtu: config.mtu,
+        mtu: config.mtu + tag,
         // net_tap offers it and then sums up whole packets in software.
         ipv4_checksum: limits.ipv4_checksum && driver(limits) != "net_tap",
         rss: false,
@@ -478,6 +503,33 @@ mod tests {
             rss_ports: true,
             rss: true,
             ..rvs_port_info::default()
+        }
+    }
+
+    #[test]
+    fn makes_room_for_a_tag_where_the_driver_does_not() {
+        let config = |tagged| PortConfig {
+            name: "lan",
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_descriptors: 64,
+            tx_descriptors: 64,
+            mtu: 1500,
+            tagged,
+            rss: None,
+        };
+        for (tagged, frame_overhead, max_mtu, is_pci, more) in [
+            (true, 18, 9000, true, 4),
+            (false, 18, 9000, true, 0),
+            (true, 22, 9000, true, 0),
+            (true, 26, 9000, true, 0),
+            (true, 18, 9000, false, 0),
+            // It takes what it has.
+            (true, 18, 1502, true, 2),
+            (true, 18, 1500, true, 0),
+        ] {
+            let limits = rvs_port_info { frame_overhead, max_mtu, ..rvs_port_info::default() };
+            assert_eq!(tag_in_mtu(&config(tagged), &limits, is_pci), more, "{frame_overhead}");
         }
     }
 

@@ -11,7 +11,7 @@ use crate::director::Handed;
 const CAPACITY: usize = 1024;
 
 /// A packet on its way, with the index of the port that it came in by or is to
-/// leave by.
+/// leave by: between workers the device's, which knows no VLANs.
 #[derive(Debug)]
 pub struct Parcel {
     /// The packet.

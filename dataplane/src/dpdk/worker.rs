@@ -38,7 +38,7 @@ enum From<'a> {
     Worker(&'a [Handed]),
 }
 
-/// One worker's part of a port.
+/// One worker's part of a device.
 pub struct WorkerPort {
     /// Its receive queue.
     pub rx: RxQueue,
@@ -54,8 +54,10 @@ pub struct WorkerPort {
 pub struct Worker {
     /// The packet logic.
     pub director: Director,
-    /// Its queues, by the ports' index.
+    /// Its queues, by the devices' index.
     pub ports: Vec<WorkerPort>,
+    /// By the ports' index, VLANs among them: the index of the device.
+    pub devices: Vec<u8>,
     /// Its rings.
     pub rings: WorkerRings,
     /// What it does when there is nothing to do.
@@ -106,13 +108,13 @@ impl Worker {
         packets
     }
 
-    /// Has a burst of one port decided on, and does what was decided.
-    fn forward(&mut self, now: Tick, burst: &mut RxBurst, port: u8, from: From<'_>) {
-        let trust_rss = self.ports[usize::from(port)].trust_rss;
+    /// Has a burst of one device decided on, and does what was decided.
+    fn forward(&mut self, now: Tick, burst: &mut RxBurst, device: u8, from: From<'_>) {
+        let trust_rss = self.ports[usize::from(device)].trust_rss;
         let mut verdicts = [Verdict::Punt; BURST];
-        let mut ranges = [(0, 0); BURST];
+        let mut ranges = [(0, 0, 0); BURST];
         let mut frames: ArrayVec<Frame<'_>, BURST> =
-            burst.iter_mut().map(|mbuf| view(mbuf, port, trust_rss)).collect();
+            burst.iter_mut().map(|mbuf| view(mbuf, device, trust_rss)).collect();
         let source = match from {
             From::Port => Source::Port,
             From::Worker(handed) => {
@@ -124,11 +126,11 @@ impl Worker {
         };
         self.director.process(now, source, &mut frames, &mut verdicts);
         for (range, frame) in ranges.iter_mut().zip(&frames) {
-            // Both were u16 when they came, and only shrink or stay inside.
-            *range = (frame.start() as u16, frame.len() as u16);
+            // Both were u16 when they came, and stay inside the buffer.
+            *range = (frame.start() as u16, frame.len() as u16, frame.port);
         }
         drop(frames);
-        for (((start, len), verdict), mut mbuf) in
+        for (((start, len, port), verdict), mut mbuf) in
             ranges.into_iter().zip(verdicts).zip(burst.drain())
         {
             if (start, len) != (mbuf.start(), mbuf.len()) {
@@ -136,13 +138,16 @@ impl Worker {
             }
             let counters = self.director.counters_mut();
             match verdict {
-                Verdict::Send { port } => self.ports[usize::from(port)].tx.push(mbuf),
+                Verdict::Send { port } => {
+                    let device = self.devices[usize::from(port)];
+                    self.ports[usize::from(device)].tx.push(mbuf);
+                }
                 Verdict::Punt => {
                     let sent = self.rings.punt.push(Parcel::new(mbuf, port));
                     count(counters, sent.is_ok(), |c| &mut c.punted, DropReason::PuntFull);
                 }
                 Verdict::Handoff { worker, handed } => {
-                    let sent = self.rings.hand_over(worker, Parcel { mbuf, port, handed });
+                    let sent = self.rings.hand_over(worker, Parcel { mbuf, port: device, handed });
                     count(counters, sent, |c| &mut c.handed_off, DropReason::HandoffFull);
                 }
                 Verdict::Absorbed | Verdict::Drop(_) => {}
@@ -152,7 +157,7 @@ impl Worker {
     }
 
     /// Forwards what other workers handed over, a burst from each. The packets
-    /// of a burst have one port, so a change of port ends it early.
+    /// of a burst have one device, so a change of it ends the burst early.
     fn take_over(&mut self, now: Tick, burst: &mut RxBurst) -> usize {
         let mut packets = 0;
         for ring in 0..self.rings.taken_over.len() {
@@ -160,12 +165,12 @@ impl Worker {
             while left > 0 {
                 let mut handed = ArrayVec::new();
                 let ring = &mut self.rings.taken_over[ring];
-                let Some(port) = fill(ring, burst, &mut handed, left) else { break };
+                let Some(device) = fill(ring, burst, &mut handed, left) else { break };
                 let taken = burst.len();
                 left -= taken;
                 packets += taken;
                 self.director.counters_mut().taken_over += taken as u64;
-                self.forward(now, burst, port, From::Worker(&handed));
+                self.forward(now, burst, device, From::Worker(&handed));
             }
         }
         packets
@@ -173,7 +178,7 @@ impl Worker {
 
     /// Sends what the director itself has to send.
     fn send_own(&mut self) {
-        let Self { director, ports, rings, .. } = self;
+        let Self { director, ports, devices, rings, .. } = self;
         if director.outbox().is_empty() {
             return;
         }
@@ -182,7 +187,8 @@ impl Worker {
         let (mut punted, mut handed_off) = (0, 0);
         for (to, bytes) in director.outbox().frames() {
             let (To::Port(port) | To::Kernel(port) | To::Worker { port, .. }) = to;
-            let port = &mut ports[usize::from(port)];
+            let device = devices[usize::from(port)];
+            let port = &mut ports[usize::from(device)];
             let Some(mbuf) =
                 port.pool.alloc().and_then(|mut mbuf| mbuf.append(bytes).then_some(mbuf))
             else {
@@ -195,8 +201,8 @@ impl Worker {
                     Ok(()) => punted += 1,
                     Err(_) => dropped[1].1 += 1,
                 },
-                To::Worker { worker, port, handed } => {
-                    if rings.hand_over(worker, Parcel { mbuf, port, handed }) {
+                To::Worker { worker, handed, .. } => {
+                    if rings.hand_over(worker, Parcel { mbuf, port: device, handed }) {
                         handed_off += 1;
                     } else {
                         dropped[2].1 += 1;
@@ -220,7 +226,8 @@ impl Worker {
             let Ok(Parcel { mbuf, port, .. }) = self.rings.inject.pop() else { break };
             packets += 1;
             self.director.counters_mut().injected += 1;
-            self.ports[usize::from(port)].tx.push(mbuf);
+            let device = self.devices[usize::from(port)];
+            self.ports[usize::from(device)].tx.push(mbuf);
         }
         packets
     }
@@ -236,22 +243,22 @@ impl Worker {
     }
 }
 
-/// Moves the next packets of a ring that came by one port into an empty burst,
-/// at most `most`. The port, or `None` when there was no packet.
+/// Moves the next packets of a ring that came by one device into an empty burst,
+/// at most `most`. The device, or `None` when there was no packet.
 fn fill(
     ring: &mut super::rings::Receiver,
     burst: &mut RxBurst,
     handed: &mut ArrayVec<Handed, BURST>,
     most: usize,
 ) -> Option<u8> {
-    let port = ring.peek().ok()?.port;
-    while burst.len() < most && ring.peek().is_ok_and(|parcel| parcel.port == port) {
+    let device = ring.peek().ok()?.port;
+    while burst.len() < most && ring.peek().is_ok_and(|parcel| parcel.port == device) {
         let Ok(parcel) = ring.pop() else { break };
         handed.push(parcel.handed);
         // `most` is at most what a burst holds.
         let _ = burst.push(parcel.mbuf);
     }
-    Some(port)
+    Some(device)
 }
 
 fn view(mbuf: &mut Mbuf, port: u8, trust_rss: bool) -> Frame<'_> {

@@ -12,12 +12,11 @@ use crate::service::PortHop;
 ///
 /// # Errors
 /// [`DropReason::TtlExpired`]; [`DropReason::TooBig`] when the packet is longer
-/// than the outgoing port's MTU.
+/// than the outgoing port's MTU; [`DropReason::NoHeadroom`] for a VLAN tag.
 pub fn forward(frame: &mut Frame<'_>, headers: &Headers, hop: &PortHop) -> Result<(), DropReason> {
     if headers.ip_len > hop.mtu {
         return Err(DropReason::TooBig);
     }
     decrement_ttl(frame, headers)?;
-    set_ethernet(frame, headers, hop);
-    Ok(())
+    set_ethernet(frame, headers, hop)
 }

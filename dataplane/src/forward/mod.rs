@@ -12,10 +12,9 @@ pub mod tun;
 pub use translate::cut;
 
 use crate::counters::DropReason;
+use crate::packet::headers::{ETHERNET, ETHERTYPE_VLAN};
 use crate::packet::{Family, Frame, Headers, checksum};
 use crate::service::PortHop;
-
-pub(crate) const ETHERNET: usize = 14;
 
 /// Takes one from the TTL or hop limit, and fixes the IPv4 header checksum.
 ///
@@ -38,25 +37,63 @@ pub(crate) fn decrement_ttl(frame: &mut Frame<'_>, headers: &Headers) -> Result<
     Ok(())
 }
 
-/// Gives the frame an untagged Ethernet header for its next hop, and cuts what
-/// follows the IP packet (padding of short frames), as the kernel does.
-pub(crate) fn set_ethernet(frame: &mut Frame<'_>, headers: &Headers, hop: &PortHop) {
+/// Gives the frame an Ethernet header for its next hop, with the tag of that
+/// VLAN or none, whatever it came with, and cuts what follows the IP packet
+/// (padding of short frames), as the kernel does. `headers` still has the old
+/// offsets.
+///
+/// # Errors
+/// [`DropReason::NoHeadroom`] where there is no room for a tag.
+pub(crate) fn set_ethernet(
+    frame: &mut Frame<'_>,
+    headers: &Headers,
+    hop: &PortHop,
+) -> Result<(), DropReason> {
     let l3 = usize::from(headers.l3);
-    // A priority tag goes: the header moves up to the IP packet.
+    if hop.vlan != 0 {
+        return set_tagged_ethernet(frame, headers, hop);
+    }
     frame.strip_front(l3 - ETHERNET);
     frame.truncate(ETHERNET + usize::from(headers.ip_len));
     write_ethernet(&mut frame.bytes_mut()[..ETHERNET], headers.family(), hop);
+    Ok(())
 }
 
-/// Writes an untagged Ethernet header of 14 bytes.
-fn write_ethernet(header: &mut [u8], family: Family, hop: &PortHop) {
+/// Apart, so that frames without a tag have all lengths fixed.
+#[inline(never)]
+fn set_tagged_ethernet(
+    frame: &mut Frame<'_>,
+    headers: &Headers,
+    hop: &PortHop,
+) -> Result<(), DropReason> {
+    let (l3, len) = (usize::from(headers.l3), hop.ethernet_len());
+    if l3 >= len {
+        frame.strip_front(l3 - len);
+    } else if !frame.grow_front(len - l3) {
+        return Err(DropReason::NoHeadroom);
+    }
+    frame.truncate(len + usize::from(headers.ip_len));
+    write_ethernet(&mut frame.bytes_mut()[..len], headers.family(), hop);
+    Ok(())
+}
+
+/// Writes an Ethernet header of [`PortHop::ethernet_len`] bytes. The tag's
+/// priority is 0.
+#[inline]
+pub(crate) fn write_ethernet(header: &mut [u8], family: Family, hop: &PortHop) {
     let ethertype: u16 = match family {
         Family::V4 => 0x0800,
         Family::V6 => 0x86dd,
     };
     header[..6].copy_from_slice(&hop.dst_mac);
     header[6..12].copy_from_slice(&hop.src_mac);
-    header[12..].copy_from_slice(&ethertype.to_be_bytes());
+    let mut at = 12;
+    if hop.vlan != 0 {
+        header[12..14].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
+        header[14..16].copy_from_slice(&hop.vlan.to_be_bytes());
+        at = 16;
+    }
+    header[at..at + 2].copy_from_slice(&ethertype.to_be_bytes());
 }
 
 /// The layer 4 bytes at hand, from a header that is all there.

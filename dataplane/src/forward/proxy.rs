@@ -71,7 +71,6 @@ use crate::service::PortHop;
 const LEN4: u16 = 28;
 const LEN6: u16 = 52;
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-const ETHERNET: usize = 14;
 /// The urgent pointer counts.
 const URG: u8 = 0x20;
 
@@ -379,13 +378,14 @@ fn send_apart(
     let Some(payload) = at_hand.filter(|_| ip_len <= usize::from(hop.mtu)) else {
         return Err(DropReason::TooBig);
     };
-    let total = ETHERNET + ip_len;
+    let ethernet = hop.ethernet_len();
+    let total = ethernet + ip_len;
     let slot = outbox.push(hop.port, total).ok_or(DropReason::TxFull)?;
-    slot[ETHERNET..total - header.len()].copy_from_slice(&frame.bytes()[l3..payload_at]);
+    slot[ethernet..total - header.len()].copy_from_slice(&frame.bytes()[l3..payload_at]);
     slot[total - header.len()..].copy_from_slice(header);
     let mut apart = Frame::new(slot, 0, total, total, hop.port);
-    let l4 = l4 - l3 + ETHERNET;
-    let mut its_headers = Headers { l3: ETHERNET as u16, l4: l4 as u16, ..*headers };
+    let l4 = l4 - l3 + ethernet;
+    let mut its_headers = Headers { l3: ethernet as u16, l4: l4 as u16, ..*headers };
     set_ip_len(&mut apart, &mut its_headers, ip_len as u16);
     let tcp = &mut apart.bytes_mut()[l4..];
     let flags = [tcp[12], tcp[13]];
@@ -395,8 +395,7 @@ fn send_apart(
     let (old_len, new_len) = (payload.len() as u16, header.len() as u16);
     let difference = checksum::replace(difference, &old_len.to_be_bytes(), &new_len.to_be_bytes());
     adjust_tcp(tcp, difference);
-    set_ethernet(&mut apart, &its_headers, hop);
-    Ok(())
+    set_ethernet(&mut apart, &its_headers, hop)
 }
 
 /// Adds to the number of a segment's first byte.

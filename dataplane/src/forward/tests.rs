@@ -40,7 +40,7 @@ proptest! {
         let total = packet.len();
         let address = if v6 { "[2020::1]:1" } else { "10.0.0.3:1" }.parse().unwrap();
         let stream = proxy::Stream { isn, acked, client: address, vip: address };
-        let hop = PortHop { port: 0, dst_mac: MAC, src_mac: MAC, mtu };
+        let hop = PortHop { port: 0, dst_mac: MAC, src_mac: MAC, mtu, vlan: 0 };
         for step in 0..5 {
             let mut buffer = vec![0; headroom];
             buffer.extend_from_slice(&packet);

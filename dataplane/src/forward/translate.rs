@@ -32,8 +32,7 @@ pub use icmp::{icmp4_to_6, icmp6_to_4};
 pub use pieces::cut;
 
 use crate::counters::DropReason;
-use crate::forward::ETHERNET;
-use crate::packet::headers::Addresses;
+use crate::packet::headers::{Addresses, ETHERNET};
 use crate::packet::{Frame, Headers, Tuple4, Tuple6};
 use ip::{FragmentField, IP4_HEADER, IP6_HEADER, Packet};
 use layer4::Layer4;

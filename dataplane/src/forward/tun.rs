@@ -32,7 +32,7 @@ pub use quoted::quoted_inner;
 
 use crate::service::{Encapsulation, GueChecksum};
 
-use super::{ETHERNET, decrement_ttl, write_ethernet};
+use super::{decrement_ttl, write_ethernet};
 use crate::counters::DropReason;
 use crate::outbox::Outbox;
 use crate::packet::headers::Addresses;
@@ -234,11 +234,12 @@ pub fn forward(
         return Err(DropReason::TooBig.into());
     }
 
-    let front = ETHERNET + usize::from(tunnel.overhead());
+    let ethernet = path.hop.ethernet_len();
+    let front = ethernet + usize::from(tunnel.overhead());
     if !frame.grow_front(front - usize::from(headers.l3)) {
         return Err(DropReason::NoHeadroom.into());
     }
-    frame.truncate(ETHERNET + usize::from(len));
+    frame.truncate(ethernet + usize::from(len));
     let df = inner.df && path.pmtu_disc && fits;
     wrap(frame.bytes_mut(), &inner, path, df, ids);
     if fits {
@@ -283,7 +284,7 @@ impl Inner {
 /// room for them.
 fn wrap(bytes: &mut [u8], inner: &Inner, path: &Path<'_>, df: bool, ids: &mut Ids) {
     let tunnel = path.tunnel;
-    let (ethernet, packet) = bytes.split_at_mut(ETHERNET);
+    let (ethernet, packet) = bytes.split_at_mut(path.hop.ethernet_len());
     write_ethernet(ethernet, tunnel.family(), path.hop);
     let overhead = usize::from(tunnel.overhead());
     let ip_header = ip_header_len(tunnel.family());

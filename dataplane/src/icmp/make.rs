@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::packet::Packet;
 use super::{HEADER, ICMP, ICMPV6, pseudo_header};
+use crate::forward::write_ethernet;
 use crate::outbox::Outbox;
-use crate::packet::checksum;
 use crate::packet::headers::Addresses;
+use crate::packet::{Family, checksum};
 use crate::service::PortHop;
 
-const ETHERNET: usize = 14;
 /// Longest IPv4 error (RFC 1812, section 4.3.2.3), bytes.
 const MOST_IP4: usize = 576;
 /// Longest IPv6 error: the least MTU (RFC 4443, section 2.4), bytes.
@@ -152,10 +152,11 @@ fn make4(
     let room = MOST_IP4.min(usize::from(origin.hop.mtu)).checked_sub(IP + HEADER)?;
     let quoted = &quoted[..quoted.len().min(room)];
     let ip_len = IP + HEADER + quoted.len();
-    let frame = out.push(origin.hop.port, ETHERNET + ip_len)?;
-    let (ethernet, ip) = frame.split_at_mut(ETHERNET);
+    let ethernet_len = origin.hop.ethernet_len();
+    let frame = out.push(origin.hop.port, ethernet_len + ip_len)?;
+    let (ethernet, ip) = frame.split_at_mut(ethernet_len);
     let (header, message) = ip.split_at_mut(IP);
-    write_ethernet(ethernet, origin.hop, 0x0800);
+    write_ethernet(ethernet, Family::V4, origin.hop);
 
     header.fill(0);
     header[..2].copy_from_slice(&[0x45, TOS]);
@@ -182,10 +183,11 @@ fn make6(
     let room = MOST_IP6.min(usize::from(origin.hop.mtu)).checked_sub(IP + HEADER)?;
     let quoted = &quoted[..quoted.len().min(room)];
     let len = HEADER + quoted.len();
-    let frame = out.push(origin.hop.port, ETHERNET + IP + len)?;
-    let (ethernet, ip) = frame.split_at_mut(ETHERNET);
+    let ethernet_len = origin.hop.ethernet_len();
+    let frame = out.push(origin.hop.port, ethernet_len + IP + len)?;
+    let (ethernet, ip) = frame.split_at_mut(ethernet_len);
     let (header, message) = ip.split_at_mut(IP);
-    write_ethernet(ethernet, origin.hop, 0x86dd);
+    write_ethernet(ethernet, Family::V6, origin.hop);
 
     header[..4].copy_from_slice(&[0x60, 0, 0, 0]);
     header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
@@ -195,12 +197,6 @@ fn make6(
     let pseudo = checksum::add(pseudo_header(len), &header[8..]);
     write_message(message, error.header6(), quoted, pseudo);
     Some(())
-}
-
-fn write_ethernet(ethernet: &mut [u8], hop: &PortHop, ethertype: u16) {
-    ethernet[..6].copy_from_slice(&hop.dst_mac);
-    ethernet[6..12].copy_from_slice(&hop.src_mac);
-    ethernet[12..].copy_from_slice(&ethertype.to_be_bytes());
 }
 
 /// Writes the ICMP message; `sum` is that of what else its checksum covers.

@@ -13,7 +13,7 @@ use crate::service::PortHop;
 
 const ROUTER_MAC: Mac = [2, 0, 0, 0, 0, 9];
 const MAC: Mac = [0, 0x50, 0, 0, 4, 0];
-const HOP: PortHop = PortHop { port: 1, dst_mac: ROUTER_MAC, src_mac: MAC, mtu: 1500 };
+const HOP: PortHop = PortHop { port: 1, dst_mac: ROUTER_MAC, src_mac: MAC, mtu: 1500, vlan: 0 };
 
 const CIP: u32 = 0xc0a8_010c;
 const VIP: u32 = 0xc0a8_0164;

@@ -14,7 +14,8 @@ pub struct Frame<'a> {
     start: usize,
     len: usize,
     total_len: usize,
-    /// Index of the port that it came from.
+    /// Index of the port that it came from. The worker knows the device's; the
+    /// director puts a VLAN's in its place.
     pub port: u8,
     /// The Toeplitz hash that the NIC computed, where it did.
     pub rss_hash: Option<u32>,

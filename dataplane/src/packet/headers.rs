@@ -1,8 +1,8 @@
 //! Parsing: from a frame to the few facts that forwarding needs.
 //!
-//! Ethernet II, at most a priority tag (VLAN id 0), IPv4 with options, IPv6
-//! with extension headers, TCP and UDP, and ICMP errors, which may be about
-//! them. What is neither, or not to one host, is the kernel's; what is malformed
+//! Ethernet II with at most one VLAN tag (IEEE 802.1Q, not 802.1ad), IPv4 with
+//! options, IPv6 with extension headers, TCP and UDP, and ICMP errors, which may
+//! be about them. What is neither, or not to one host, is the kernel's; what is malformed
 //! is a [`DropReason`]. The checks are the kernel's (`ip_rcv`, `ipv6_rcv`, and
 //! what IPVS reads): the UDP length and the TCP data offset are not validated.
 
@@ -212,11 +212,13 @@ pub enum Parsed {
     Kernel(PuntKind),
 }
 
-const ETHERNET: usize = 14;
-const VLAN_TAG: usize = 4;
+/// Length of an Ethernet header without a tag.
+pub(crate) const ETHERNET: usize = 14;
+/// What a VLAN tag adds to it.
+pub(crate) const VLAN_TAG: usize = 4;
 const ETHERTYPE_IP4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_VLAN: u16 = 0x8100;
+pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IP6: u16 = 0x86dd;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -257,15 +259,21 @@ pub fn parse(
     }
 }
 
-/// The type of the payload and where it begins.
+/// The VLAN id of a frame that has a tag.
+#[inline]
+pub(crate) fn vlan_id(bytes: &[u8]) -> Option<u16> {
+    if be16(bytes, 12)? != ETHERTYPE_VLAN {
+        return None;
+    }
+    be16(bytes, ETHERNET).map(|tag| tag & 0x0fff)
+}
+
+/// The type of the payload and where it begins. Of a tagged frame, the caller
+/// knows by [`vlan_id`] which port it belongs to.
 fn ethertype(bytes: &[u8]) -> Result<(u16, usize), DropReason> {
     let outer = be16(bytes, 12).ok_or(DropReason::EthShort)?;
     if outer != ETHERTYPE_VLAN {
         return Ok((outer, ETHERNET));
-    }
-    let tag = be16(bytes, ETHERNET).ok_or(DropReason::EthShort)?;
-    if tag & 0x0fff != 0 {
-        return Err(DropReason::VlanUnknown);
     }
     let inner = be16(bytes, ETHERNET + 2).ok_or(DropReason::EthShort)?;
     Ok((inner, ETHERNET + VLAN_TAG))

@@ -226,7 +226,7 @@ fn a_malformed_option_is_answered_in_the_right_name() {
     let mut bench = Bench::new(1, 100);
     bench.use_method(Method::Nat, ClientAddress::None);
     let mut routes = RoutesBuilder::default();
-    routes.add4(0, NextHop::Port { port: 0, src_mac: PORT_MAC, gateway: None, mtu: 1500 });
+    routes.add4(0, NextHop::Port { port: 0, vlan: 0, src_mac: PORT_MAC, gateway: None, mtu: 1500 });
     let hosts = [(CIP, CLIENT_MAC), (RIP[0], SERVER_MAC[0])];
     let neighbours = hosts.map(|(ip, mac)| ((0, IpAddr::from(ip)), mac)).into_iter().collect();
     bench.snapshot.fib = Arc::new(Fib::new(Arc::new(routes.build()), Arc::new(neighbours)));

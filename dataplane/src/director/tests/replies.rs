@@ -14,7 +14,10 @@ impl Bench {
     /// Every address is on the link; these have answered.
     pub(super) fn route(&mut self, neighbours: &[([u8; 4], [u8; 6])]) {
         let mut routes = RoutesBuilder::default();
-        routes.add4(0, NextHop::Port { port: 0, src_mac: PORT_MAC, gateway: None, mtu: 1500 });
+        routes.add4(
+            0,
+            NextHop::Port { port: 0, vlan: 0, src_mac: PORT_MAC, gateway: None, mtu: 1500 },
+        );
         let neighbours = neighbours.iter().map(|&(ip, mac)| ((0, IpAddr::from(ip)), mac));
         self.snapshot.fib =
             Arc::new(Fib::new(Arc::new(routes.build()), Arc::new(neighbours.collect())));

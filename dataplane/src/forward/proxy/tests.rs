@@ -20,7 +20,7 @@ fn stream4(acked: bool) -> Stream {
 }
 
 fn hop(mtu: u16) -> PortHop {
-    PortHop { port: 3, dst_mac: MAC, src_mac: PEER_MAC, mtu }
+    PortHop { port: 3, dst_mac: MAC, src_mac: PEER_MAC, mtu, vlan: 0 }
 }
 
 struct Sent {

@@ -12,8 +12,13 @@ use crate::service::PortHop;
 mod icmp;
 mod pieces;
 
-const HOP: PortHop =
-    PortHop { port: 3, dst_mac: [2, 0, 0, 0, 0, 2], src_mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
+const HOP: PortHop = PortHop {
+    port: 3,
+    dst_mac: [2, 0, 0, 0, 0, 2],
+    src_mac: [2, 0, 0, 0, 0, 1],
+    mtu: 1500,
+    vlan: 0,
+};
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const HEADROOM: usize = 128;
 /// Of a datagram with its first bytes.
@@ -63,7 +68,7 @@ fn through<T, E>(
     let headers_before = headers;
     match change(&mut frame, &mut headers) {
         Ok(value) => {
-            set_ethernet(&mut frame, &headers, &HOP);
+            set_ethernet(&mut frame, &headers, &HOP).unwrap();
             let sent = frame.bytes();
             assert_eq!(sent[..14], framed(&sent[14..], HOP.dst_mac, HOP.src_mac)[..14]);
             Ok((value, sent[14..].to_vec()))

@@ -1,7 +1,7 @@
 //! Outer packets that are too long for their way, in pieces (RFC 791, section
 //! 3.2; RFC 8200, section 4.5).
 
-use super::{ETHERNET, Ids, Path, ip_header_len, write_ip4_checksum};
+use super::{Ids, Path, ip_header_len, write_ip4_checksum};
 use crate::counters::DropReason;
 use crate::outbox::Outbox;
 use crate::packet::Family;
@@ -30,7 +30,8 @@ pub(super) fn fragment(
         Family::V6 => FRAGMENT_HEADER,
     };
     let ip_header = ip_header_len(family);
-    let (front, payload) = frame.split_at(ETHERNET + ip_header);
+    let ethernet = path.hop.ethernet_len();
+    let (front, payload) = frame.split_at(ethernet + ip_header);
     let room = usize::from(path.mtu).saturating_sub(ip_header + fragment_header);
     let size = room / UNIT * UNIT;
     if size == 0 {
@@ -49,7 +50,7 @@ pub(super) fn fragment(
         let (header, body) = out.split_at_mut(header_len);
         header[..front.len()].copy_from_slice(front);
         body.copy_from_slice(piece);
-        let ip = &mut header[ETHERNET..];
+        let ip = &mut header[ethernet..];
         let offset = index * size;
         let more = offset + piece.len() < payload.len();
         match family {

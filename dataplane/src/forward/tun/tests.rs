@@ -13,6 +13,7 @@ const HOP: PortHop = PortHop {
     src_mac: [2, 0, 0, 0, 1, 1],
     // Path::mtu counts.
     mtu: 1,
+    vlan: 0,
 };
 const ROOM: usize = 128;
 const GUE: Encapsulation = gue(GueChecksum::None);

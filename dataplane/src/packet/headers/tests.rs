@@ -88,13 +88,24 @@ fn ip_options_are_passed_over() {
 }
 
 #[test]
-fn a_priority_tag_is_accepted_and_another_vlan_is_not() {
+fn the_packet_behind_a_tag_is_read() {
     let mut bytes = tcp4();
-    bytes.splice(12..12, [0x81, 0, 0xe0, 0]);
-    assert_eq!(flow(&bytes).l3, 18);
-    bytes[15] = 7;
-    assert_eq!(parse_bytes(&bytes), Err(DropReason::VlanUnknown));
-    assert_eq!(parse_bytes(&bytes[..15]), Err(DropReason::EthShort));
+    assert_eq!(vlan_id(&bytes), None);
+    bytes.splice(12..12, [0x81, 0, 0xe1, 7]);
+    assert_eq!((vlan_id(&bytes), flow(&bytes).l3), (Some(0x107), 18));
+    bytes.truncate(15);
+    assert_eq!((vlan_id(&bytes), parse_bytes(&bytes)), (None, Err(DropReason::EthShort)));
+}
+
+#[test]
+fn what_has_two_tags_is_the_kernels() {
+    let mut bytes = tcp4();
+    bytes.splice(12..12, [0x81, 0, 0, 7, 0x81, 0, 0, 7]);
+    assert_eq!(parse_bytes(&bytes), Ok(Parsed::Kernel(PuntKind::Other)));
+    // IEEE 802.1ad.
+    bytes[12..14].copy_from_slice(&[0x88, 0xa8]);
+    assert_eq!(vlan_id(&bytes), None);
+    assert_eq!(parse_bytes(&bytes), Ok(Parsed::Kernel(PuntKind::Other)));
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn pieces(
     let mut outbox = Outbox::default();
     let ((), first) = through(ip, |frame, headers| {
         assert_eq!(translate(frame, headers)?, Fit::Pieces);
-        set_ethernet(frame, headers, &HOP);
+        set_ethernet(frame, headers, &HOP).unwrap();
         cut(frame, headers, mtu, HOP.port, &mut outbox).map_err(Failure::from)
     })
     .unwrap();
