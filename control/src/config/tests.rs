@@ -251,13 +251,12 @@ fn the_examples_of_methods_are_understood() {
             ("[fd00:2::33]:80".into(), &Method::Tun(Tunnel::Gre { checksum: none })),
         ]
     );
-    assert_eq!(tun.services[0].spec.mss, Some(1400));
     let address = "192.168.1.100:0".parse().unwrap();
     assert_eq!(tun.services[1].spec.id, ServiceId::Address { protocol: Protocol::Sctp, address });
 
     let spec = &fullnat.services[0].spec;
     assert_eq!(spec.local_addresses.len(), 2);
-    assert_eq!(spec.client_address, ClientAddress::Proxy);
+    assert_eq!((spec.client_address, spec.mss), (ClientAddress::Proxy, Some(1432)));
     assert_eq!(servers(&fullnat, 0)[0], ("10.0.0.31:8080".into(), &Method::Fullnat));
     assert_eq!(servers(&fullnat, 1), [("10.0.0.31:80".into(), &Method::Fullnat)]);
     assert_eq!(fullnat.local_ports, (1024, 32_767));
