@@ -372,7 +372,7 @@ impl<E: Entry> Table<E> {
     /// The entry that `rank` gives the lowest number, among those near the home
     /// of `hash`: one that can make room for it.
     #[must_use]
-    pub fn victim(&self, hash: u64, mut rank: impl FnMut(&E) -> Option<u32>) -> Option<Slot> {
+    pub fn victim(&self, hash: u64, mut rank: impl FnMut(Slot, &E) -> Option<u32>) -> Option<Slot> {
         let mut best: Option<(u32, Slot)> = None;
         let mut group = self.home(hash);
         for _ in 0..VICTIM_GROUPS {
@@ -380,7 +380,7 @@ impl<E: Entry> Table<E> {
             while used != 0 {
                 let slot = Slot::of(group, used.trailing_zeros() as usize);
                 used &= used - 1;
-                if let Some(rank) = rank(&self.entries[slot.0 as usize]) {
+                if let Some(rank) = rank(slot, &self.entries[slot.0 as usize]) {
                     if best.is_none_or(|(lowest, _)| rank < lowest) {
                         best = Some((rank, slot));
                     }

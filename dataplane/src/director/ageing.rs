@@ -106,17 +106,20 @@ impl Core {
     }
 
     /// Makes room in a full table for an entry with this hash: the oldest
-    /// half-open connection nearby goes. Whether there was one.
+    /// half-open connection nearby goes, but not `spared`, the other entry of the
+    /// connection that is being made. Whether there was one.
     #[cold]
     pub(super) fn recycle<E: Tabled>(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         hash: u64,
+        spared: Option<Place>,
     ) -> bool {
-        let rank = |entry: &E| {
+        let rank = |slot, entry: &E| {
             let body = entry.body();
-            body.state().is_half_open().then(|| body.last().0)
+            let may_go = body.state().is_half_open() && spared != Some(E::place(slot));
+            may_go.then(|| body.last().0)
         };
         let Some(slot) = E::table(tables).victim(hash, rank) else { return false };
         self.close(cx, tables, E::place(slot));

@@ -7,7 +7,7 @@ use super::ageing::count_template;
 use super::{Context, Core, Verdict, punt_kind};
 use crate::conn::entry::Body;
 use crate::conn::persistence::{Refused, TemplateKey, TemplateSlot};
-use crate::conn::{Entry, Place, Slot, State, TableFull, Tabled, Tables};
+use crate::conn::{Entry, Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::forward::nat;
 use crate::icmp;
@@ -182,7 +182,7 @@ impl Core {
         let protocol = headers.protocol;
         let place = match server.method {
             Method::Dr | Method::Tun(_) => {
-                self.insert_entry::<E>(cx, tables, protocol, &client, body)?
+                self.insert_entry::<E>(cx, tables, protocol, &client, body, None)?
             }
             Method::Nat | Method::Fullnat => {
                 let local = match server.method {
@@ -231,15 +231,11 @@ impl Core {
             }
             self.close(cx, tables, old);
         }
-        let client = self.insert_entry::<E>(cx, tables, protocol, from, body)?;
-        let other = body.for_replies();
+        let client = self.insert_entry::<E>(cx, tables, protocol, from, body, None)?;
+        let (other, spared) = (body.for_replies(), Some(client));
         let server = match reply.family() {
-            Family::V4 => {
-                self.insert_entry::<crate::conn::Entry4>(cx, tables, protocol, &reply, other)
-            }
-            Family::V6 => {
-                self.insert_entry::<crate::conn::Entry6>(cx, tables, protocol, &reply, other)
-            }
+            Family::V4 => self.insert_entry::<Entry4>(cx, tables, protocol, &reply, other, spared),
+            Family::V6 => self.insert_entry::<Entry6>(cx, tables, protocol, &reply, other, spared),
         };
         let server = match server {
             Ok(server) => server,
@@ -254,7 +250,8 @@ impl Core {
         Ok(client)
     }
 
-    /// Adds an entry, if need be in the place of a half-open connection.
+    /// Adds an entry, if need be in the place of a half-open connection other
+    /// than that of `spared`.
     fn insert_entry<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -262,13 +259,14 @@ impl Core {
         protocol: Protocol,
         tuple: &Tuple,
         body: Body,
+        spared: Option<Place>,
     ) -> Result<Place, DropReason> {
         let expiry = cx.snapshot.timeouts.expiry(body.state(), cx.now);
         match tables.insert(protocol, tuple, body, cx.now, expiry) {
             Ok(place) => Ok(place),
             Err(TableFull) => {
                 let hash = tables.hash(protocol, tuple);
-                if !self.recycle::<E>(cx, tables, hash) {
+                if !self.recycle::<E>(cx, tables, hash, spared) {
                     return Err(DropReason::TableFull);
                 }
                 tables
