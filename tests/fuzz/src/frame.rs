@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use dataplane::fragment::Fragment;
 use dataplane::forward::mss;
+use dataplane::fragment::Fragment;
 use dataplane::icmp::Quoted;
 use dataplane::packet::headers::parse;
 use dataplane::packet::{Family, Frame, Headers, Parsed, options};

@@ -15,6 +15,8 @@ pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
 /// SCTP.
 pub const SCTP: u8 = 132;
+/// The UDP port of tunnels.
+pub const GUE_PORT: u16 = 6080;
 
 /// What a packet is made of.
 #[derive(Debug, Clone)]
@@ -87,7 +89,8 @@ pub fn ip_frame(
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             // A hop-by-hop header of 8, 16, ... bytes.
-            let extension = if options.is_empty() { 0 } else { (options.len() + 2).div_ceil(8) * 8 };
+            let extension =
+                if options.is_empty() { 0 } else { (options.len() + 2).div_ceil(8) * 8 };
             let next = if extension == 0 { protocol } else { 0 };
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
             frame.extend(((extension + content.len()) as u16).to_be_bytes());
@@ -177,7 +180,10 @@ pub fn is_good(bytes: &[u8]) -> bool {
         None => true,
         Some((at, checksum)) => {
             let there = &bytes[at..at + checksum.len()];
-            let none = layout.protocol == UDP && !layout.v6 && there == [0, 0];
+            // No checksum: of UDP over IPv4 and, over IPv6, in tunnels (RFC 6935).
+            let may_be_none =
+                !layout.v6 || bytes[layout.l4 + 2..layout.l4 + 4] == GUE_PORT.to_be_bytes();
+            let none = layout.protocol == UDP && may_be_none && there == [0, 0];
             // 0 and 0xffff are one number.
             none || there == checksum || (checksum == [0, 0] && there == [0xff, 0xff])
         }

@@ -170,7 +170,8 @@ impl Run {
         let v6 = how & 4 != 0;
         let (address, port) = client(who, v6);
         let (vip, vport) = vip(service, v6);
-        let options = |there: u8, options: &[u8]| if there != 0 { options.to_vec() } else { vec![] };
+        let options =
+            |there: u8, options: &[u8]| if there != 0 { options.to_vec() } else { vec![] };
         let packet = Packet {
             addresses: (address, vip),
             protocol: [TCP, UDP, SCTP, TCP][usize::from(how & 3)],
@@ -178,7 +179,10 @@ impl Run {
             flags,
             tcp_options: options(how & 8, &[2, 4, 5, 0xb4, 1, 1, 4, 2]),
             // Record route, with room for one; padding in IPv6.
-            ip_options: options(how & 16, if v6 { &[1, 4, 0, 0, 0, 0] } else { &[7, 7, 4, 0, 0, 0, 0, 0] }),
+            ip_options: options(
+                how & 16,
+                if v6 { &[1, 4, 0, 0, 0, 0] } else { &[7, 7, 4, 0, 0, 0, 0, 0] },
+            ),
             payload: usize::from(payload) * 8,
         };
         let port = how >> 7;

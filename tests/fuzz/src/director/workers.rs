@@ -20,7 +20,7 @@ use dataplane::update::{ControlEnd, Dump, Reply, Update, channel};
 
 use super::is_two_sided;
 use super::world::{self, MACS, MTUS, World};
-use crate::packets::{self, ETHERNET};
+use crate::packets::{self, ETHERNET, GUE_PORT};
 
 /// Frames of each direction that a program can come back to.
 const REMEMBERED: usize = 16;
@@ -381,7 +381,7 @@ fn other_method(method: Method, value: u8) -> Method {
         Method::Dr,
         Method::Tun(Encapsulation::Ipip),
         Method::Tun(Encapsulation::Gre { checksum: true }),
-        Method::Tun(Encapsulation::Gue { port: 6080, checksum: GueChecksum::Remote }),
+        Method::Tun(Encapsulation::Gue { port: GUE_PORT, checksum: GueChecksum::Remote }),
     ][usize::from(value) % 4]
 }
 

@@ -13,6 +13,8 @@ use dataplane::service::{
 };
 use dataplane::snapshot::{LocalPorts, Port, Snapshot};
 
+use crate::packets::GUE_PORT;
+
 pub(super) const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 pub(super) const MTUS: [u16; 2] = [1500, 1400];
 const NEIGHBOUR: [u8; 6] = [2, 0, 0, 0, 9, 9];
@@ -59,11 +61,11 @@ const KINDS: [Kind; 16] = [
     Kind { method: Method::Tun(Encapsulation::Gre { checksum: true }), ..PLAIN },
     Kind { method: Method::Tun(Encapsulation::Gre { checksum: false }), crosses: true, ..PLAIN },
     Kind {
-        method: Method::Tun(Encapsulation::Gue { port: 6080, checksum: GueChecksum::Full }),
+        method: Method::Tun(Encapsulation::Gue { port: GUE_PORT, checksum: GueChecksum::Full }),
         ..PLAIN
     },
     Kind {
-        method: Method::Tun(Encapsulation::Gue { port: 6080, checksum: GueChecksum::None }),
+        method: Method::Tun(Encapsulation::Gue { port: GUE_PORT, checksum: GueChecksum::None }),
         crosses: true,
         ..PLAIN
     },
@@ -72,8 +74,7 @@ const KINDS: [Kind; 16] = [
     Kind { scheduler: MH, persistence: Some(64), ..PLAIN },
     Kind { scheduler: MH, ..PLAIN },
 ];
-const MH: Scheduler =
-    Scheduler::Mh(scheduler::HashFlags { fallback: true, port: true });
+const MH: Scheduler = Scheduler::Mh(scheduler::HashFlags { fallback: true, port: true });
 
 /// A configuration, and what the director is made with.
 pub(super) struct World {
