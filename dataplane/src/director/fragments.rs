@@ -89,6 +89,8 @@ impl Core {
                 return Verdict::Handoff { worker: worker as u8, handed };
             }
         }
+        // Where the connection is not here, the next candidate is to know them.
+        frame.handed.ports = Some((ports.src, ports.dst));
         self.forward_now(cx, tables, headers, frame)
     }
 
