@@ -146,7 +146,7 @@ impl Core {
         let still_ok = |number| {
             cx.snapshot
                 .server(number)
-                .is_some_and(|server| !server.deleted && !(quiescent && server.weight == 0))
+                .is_some_and(|server| !(server.deleted || (quiescent && server.weight == 0)))
         };
         let counted = |server, change| count_template(cx, server, change);
         let opened =

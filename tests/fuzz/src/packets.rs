@@ -265,7 +265,7 @@ pub fn fragments(bytes: &[u8], first: usize, id: u16) -> Vec<Vec<u8>> {
             let len = (start - l3 + to - from) as u16;
             piece[l3 + 2..l3 + 4].copy_from_slice(&len.to_be_bytes());
             piece[l3 + 4..l3 + 6].copy_from_slice(&id.to_be_bytes());
-            let flags = offset / 8 | if more { 0x2000 } else { 0 };
+            let flags = (offset / 8) | if more { 0x2000 } else { 0 };
             piece[l3 + 6..l3 + 8].copy_from_slice(&flags.to_be_bytes());
             piece[l3 + 10..l3 + 12].fill(0);
             let sum = !sum(0, &piece[l3..start]);

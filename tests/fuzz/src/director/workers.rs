@@ -1,7 +1,6 @@
 //! Directors driven as `dpdk::worker` drives them, and what is checked of them.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::conn::HashKey;
