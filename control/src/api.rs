@@ -98,6 +98,15 @@ pub enum Request {
         /// The new values.
         timeouts: Timeouts,
     },
+    /// Reads the settings that the kernel has as `net.ipv4.vs.*`.
+    Settings {},
+    /// Changes one of them.
+    SetSetting {
+        /// Its name, as in [`Settings`].
+        name: String,
+        /// Its value.
+        value: u8,
+    },
     /// Lists connections, at most `limit` a reply, in no particular order.
     /// Connections that come or go between two replies may be missed.
     ListConnections {
@@ -125,6 +134,7 @@ impl Request {
             Self::Hello { .. }
             | Self::ListServices { .. }
             | Self::Timeouts {}
+            | Self::Settings {}
             | Self::ListConnections { .. }
             | Self::Counters {}
             | Self::NextHops { .. } => false,
@@ -136,7 +146,8 @@ impl Request {
             | Self::EditServer { .. }
             | Self::DeleteServer { .. }
             | Self::Zero { .. }
-            | Self::SetTimeouts { .. } => true,
+            | Self::SetTimeouts { .. }
+            | Self::SetSetting { .. } => true,
         }
     }
 }
@@ -173,6 +184,11 @@ pub enum Response {
     Timeouts {
         /// The values in force.
         timeouts: Timeouts,
+    },
+    /// To [`Request::Settings`].
+    Settings {
+        /// The values in force.
+        settings: Settings,
     },
     /// To [`Request::ListConnections`].
     Connections {
@@ -314,6 +330,54 @@ pub struct ServiceSpec {
     /// One-packet scheduling.
     #[serde(default)]
     pub one_packet: bool,
+    /// The director's addresses that connections to FULLNAT servers come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub local_addresses: Vec<IpAddr>,
+    /// How FULLNAT servers are told the client's address (TCP).
+    #[serde(default, skip_serializing_if = "ClientAddress::is_none")]
+    pub client_address: ClientAddress,
+    /// The most that the MSS option of a connection may say, bytes; it is left
+    /// alone when absent or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss: Option<u16>,
+}
+
+impl ServiceSpec {
+    /// A service without any option.
+    #[must_use]
+    pub fn new(id: ServiceId, scheduler: impl Into<String>) -> Self {
+        Self {
+            id,
+            scheduler: scheduler.into(),
+            scheduler_flags: Vec::new(),
+            persistence: None,
+            one_packet: false,
+            local_addresses: Vec::new(),
+            client_address: ClientAddress::None,
+            mss: None,
+        }
+    }
+}
+
+/// How FULLNAT servers are told the client's address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAddress {
+    /// Not at all.
+    #[default]
+    None,
+    /// By a TCP option (TOA, kind 254).
+    Toa,
+    /// By a PROXY protocol header, version 2.
+    Proxy,
+}
+
+impl ClientAddress {
+    /// Whether it is [`ClientAddress::None`].
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// Persistence of a service.
@@ -458,6 +522,30 @@ pub struct Timeouts {
     pub tcp_fin: u32,
     /// UDP connections.
     pub udp: u32,
+}
+
+/// Settings with the names, meanings and defaults of the kernel's
+/// `net.ipv4.vs.*`. 0 and 1 are no and yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Connections to a deleted server are removed at once.
+    pub expire_nodest_conn: u8,
+    /// A persistence template is not used while its server has weight 0.
+    pub expire_quiescent_template: u8,
+    /// Whether a SYN on a connection in TIME_WAIT or CLOSE is scheduled anew:
+    /// 0 never, 1 and 2 always.
+    pub conn_reuse_mode: u8,
+    /// Any TCP packet but RST opens a connection, not only a SYN.
+    pub sloppy_tcp: u8,
+    /// Any SCTP packet opens an association, not only INIT.
+    pub sloppy_sctp: u8,
+    /// A NAT server whose packet has no connection is told so by ICMP.
+    pub nat_icmp_send: u8,
+    /// ICMP errors about packets of no connection are scheduled.
+    pub schedule_icmp: u8,
+    /// Tunnels copy DF, and packets too big for them are answered.
+    pub pmtu_disc: u8,
 }
 
 /// A place in the listing of connections, opaque to clients.

@@ -118,6 +118,14 @@ impl Client {
         }
     }
 
+    /// Reads the settings.
+    pub fn settings(&mut self) -> Result<api::Settings, ClientError> {
+        match self.call(&Request::Settings {})? {
+            Response::Settings { settings } => Ok(settings),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Lists the way to every server.
     pub fn next_hops(&mut self) -> Result<Vec<NextHop>, ClientError> {
         let mut all = Vec::new();

@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod machine;
 pub mod registry;
 pub mod server;
+pub mod settings;
 pub mod show;
 
 #[cfg(test)]

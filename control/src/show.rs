@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::api::{
-    KernelPathCounters, NextHop, PortCounters, Protocol, Request, Response, ServiceId,
+    KernelPathCounters, NextHop, PortCounters, Protocol, Request, Response, ServiceId, Settings,
     WorkerCounters,
 };
 use crate::client::{Client, ClientError};
@@ -19,6 +19,8 @@ pub enum Topic {
     Drops,
     /// The way to each real server.
     Nexthops,
+    /// The settings that the kernel has as `net.ipv4.vs.*`.
+    Settings,
 }
 
 /// Asks the daemon and prepares the text. `json` gives the API's own form,
@@ -31,6 +33,7 @@ pub fn show(
 ) -> Result<String, ClientError> {
     let response = match topic {
         Topic::Nexthops => Response::NextHops { next_hops: client.next_hops()?, next: None },
+        Topic::Settings => client.call(&Request::Settings {})?,
         Topic::Workers | Topic::Ports | Topic::Drops => client.call(&Request::Counters {})?,
     };
     if json {
@@ -45,6 +48,7 @@ pub fn show(
         }
         (Topic::Drops, Response::Counters { workers, .. }) => Ok(show_drops(workers, all)),
         (Topic::Nexthops, Response::NextHops { next_hops, .. }) => Ok(show_next_hops(next_hops)),
+        (Topic::Settings, Response::Settings { settings }) => Ok(show_settings(*settings)),
         _ => Err(ClientError::BadReply("a response of the wrong kind".to_owned())),
     }
 }
@@ -175,6 +179,15 @@ fn show_next_hops(next_hops: &[NextHop]) -> String {
     }
     if text.is_empty() {
         return "There are no servers.\n".to_owned();
+    }
+    text
+}
+
+/// A line for each, with the name that `rvsadm set` takes.
+fn show_settings(settings: Settings) -> String {
+    let mut text = String::new();
+    for (name, value) in settings.rows() {
+        row(&mut text, format_args!("{name} = {value}\n"));
     }
     text
 }
@@ -347,6 +360,23 @@ TCP 192.168.1.100:80
        lan via 192.168.1.1 unresolved
   -> 10.9.0.9:80
        no route
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn settings_have_a_line_each() {
+        let settings = Settings { sloppy_tcp: 1, ..Settings::default() };
+        let text = shown(Response::Settings { settings }, Topic::Settings, false, false);
+        let expected = "\
+expire_nodest_conn = 0
+expire_quiescent_template = 0
+conn_reuse_mode = 1
+sloppy_tcp = 1
+sloppy_sctp = 0
+nat_icmp_send = 0
+schedule_icmp = 0
+pmtu_disc = 1
 ";
         assert_eq!(text, expected);
     }

@@ -91,7 +91,8 @@ fn syntax() {
 
 #[test]
 fn sections_and_keys() {
-    let sections = "director, control, eal, punt, timeouts, port, vip, service";
+    let sections =
+        "director, control, eal, punt, timeouts, settings, port, vip, fullnat, fwmark, service";
     check(
         BASE,
         sections,
@@ -487,11 +488,11 @@ fn services() {
         &[
             (
                 "address = \"10.0.0.100:80\"",
-                "6: service[0].protocol: missing; give \"tcp\" or \"udp\"",
+                "6: service[0].protocol: missing; give \"tcp\" or \"udp\" or \"sctp\", or fwmark",
             ),
             (
-                "protocol = \"sctp\"",
-                "7: service[0].protocol: \"sctp\" is unknown; give \"tcp\" or \"udp\"",
+                "protocol = \"icmp\"",
+                "7: service[0].protocol: \"icmp\" is unknown; give \"tcp\" or \"udp\" or \"sctp\"",
             ),
             ("protocol = \"tcp\"", "6: service[0].address: missing; $"),
             (
@@ -621,12 +622,12 @@ fn servers() {
                 "13: service[0].server[0].lower_threshold: 11 is greater than upper_threshold 10; give an integer from 0 to 10",
             ),
             (
-                "address = \"10.0.0.31\"\nmethod = \"nat\"",
-                "12: service[0].server[0].method: \"nat\" is not a method of this version; give \"dr\"",
+                "address = \"10.0.0.31\"\nmethod = \"masq\"",
+                "12: service[0].server[0].method: \"masq\" is unknown; give \"dr\" or \"nat\" or \"tun\" or \"fullnat\"",
             ),
             (
                 "address = \"10.0.0.31\"\nwieght = 3",
-                "12: service[0].server[0].wieght: unknown key; did you mean \"weight\"?; allowed are address, method, weight, upper_threshold, lower_threshold",
+                "12: service[0].server[0].wieght: unknown key; did you mean \"weight\"?; allowed are address, method, tunnel, tunnel_port, tunnel_checksum, weight, upper_threshold, lower_threshold",
             ),
             (
                 "address = \"10.0.0.31\"\n[[service.server]]\naddress = \"10.0.0.31:80\"",
@@ -658,6 +659,229 @@ fn servers() {
         refusal(&text),
         "rvsd.toml:15: service[1].server[0].address: 10.0.0.31 is not IPv6 as its service; give an IPv6 address"
     );
+}
+
+#[test]
+fn kinds_and_options_of_services() {
+    let udp = "protocol = \"udp\"\naddress = \"10.0.0.100:80\"\n";
+    let tcp = "protocol = \"tcp\"\naddress = \"10.0.0.100:80\"\n";
+    let rows = [
+        (
+            "fwmark = 0",
+            "7: service[0].fwmark: 0 is out of range; give an integer from 1 to 4294967295",
+        ),
+        (
+            "fwmark = 1\nprotocol = \"tcp\"",
+            "8: service[0].protocol: stands beside fwmark; give one or the other",
+        ),
+        (
+            "fwmark = 1\nfamily = \"v6\"",
+            "8: service[0].family: \"v6\" is unknown; give \"ipv4\" or \"ipv6\"",
+        ),
+        (
+            "fwmark = 1\n[[service]]\nfwmark = 1\nfamily = \"ipv6\"\n[[service]]\nfwmark = 1",
+            "12: service[2].fwmark: mark 1 for IPv4 is already given in line 7; put all its servers under one [[service]]",
+        ),
+    ];
+    check(&format!("{BASE}[[service]]\n"), "", &rows);
+    let rows = [
+        (
+            "family = \"ipv4\"",
+            "9: service[0].family: is for fwmark services; others have the address's, leave it out",
+        ),
+        (
+            "persistence = 0",
+            "9: service[0].persistence: 0 is out of range; give an integer from 1 to 2678400",
+        ),
+        (
+            "persistence = 360\npersistence_prefix = 33",
+            "10: service[0].persistence_prefix: 33 is out of range; give an integer from 0 to 32",
+        ),
+        (
+            "persistence_prefix = 24",
+            "9: service[0].persistence_prefix: means nothing without persistence; give that, too",
+        ),
+        (
+            "client_address = \"toa\"",
+            "9: service[0].client_address: is for TCP services; leave it out",
+        ),
+        ("mss = 1400", "9: service[0].mss: is for TCP and fwmark services; leave it out"),
+        ("mss = 87", "9: service[0].mss: 87 is out of range; give an integer from 88 to 65495"),
+        (
+            "local_addresses = \"10.0.0.1\"",
+            "9: service[0].local_addresses: is a string; give addresses such as [\"192.168.1.22\"]",
+        ),
+        (
+            "local_addresses = [\"10.0.0.1/24\"]",
+            "9: service[0].local_addresses[0]: \"10.0.0.1/24\" has a prefix length; give an address of the director that servers can answer to such as \"192.168.1.22\" or \"fd00:1::22\"",
+        ),
+        (
+            "local_addresses = [\"10.0.0.1\", \"10.0.0.1\"]",
+            "9: service[0].local_addresses[1]: 10.0.0.1 is already given in line 9; give each address once",
+        ),
+    ];
+    check(&format!("{BASE}[[service]]\n{udp}"), "", &rows);
+    let rows = [
+        (
+            "one_packet = true",
+            "9: service[0].one_packet: is for UDP and fwmark services; leave it out",
+        ),
+        (
+            "client_address = \"option\"",
+            "9: service[0].client_address: \"option\" is unknown; give \"none\" or \"toa\" or \"proxy\"",
+        ),
+    ];
+    check(&format!("{BASE}[[service]]\n{tcp}"), "", &rows);
+}
+
+#[test]
+fn methods_of_servers() {
+    let server = format!("{BASE}{SERVICE}[[service.server]]\naddress = \"10.0.0.31\"\n");
+    let rows = [
+        (
+            "tunnel = \"gre\"",
+            "12: service[0].server[0].tunnel: is for servers with method = \"tun\"; leave it out",
+        ),
+        (
+            "method = \"tun\"\ntunnel = \"vxlan\"",
+            "13: service[0].server[0].tunnel: \"vxlan\" is unknown; give \"ipip\" or \"gue\" or \"gre\"",
+        ),
+        (
+            "method = \"tun\"\ntunnel_port = 6080",
+            "13: service[0].server[0].tunnel_port: is for servers with tunnel = \"gue\"; leave it out",
+        ),
+        (
+            "method = \"tun\"\ntunnel = \"gue\"",
+            "10: service[0].server[0].tunnel_port: missing; give the server's UDP port such as 6080",
+        ),
+        (
+            "method = \"tun\"\ntunnel_checksum = \"full\"",
+            "13: service[0].server[0].tunnel_checksum: \"full\" is unknown; give \"none\"",
+        ),
+        (
+            "method = \"tun\"\ntunnel = \"gre\"\ntunnel_checksum = \"remote\"",
+            "14: service[0].server[0].tunnel_checksum: \"remote\" is unknown; give \"none\" or \"full\"",
+        ),
+        (
+            "method = \"fullnat\"",
+            "12: service[0].server[0].method: \"fullnat\" needs an IPv4 address to come from; give the service one in local_addresses",
+        ),
+    ];
+    check(&server, "", &rows);
+    let local = SERVICE.to_owned() + "local_addresses = [\"10.0.0.22\"]\n[[service.server]]\n";
+    let rows = [
+        (
+            "address = \"fd00::31\"\nmethod = \"fullnat\"",
+            "13: service[0].server[0].method: \"fullnat\" needs an IPv6 address to come from; give the service one in local_addresses",
+        ),
+        (
+            "address = \"10.0.0.22\"\nmethod = \"fullnat\"",
+            "12: service[0].server[0].address: 10.0.0.22 is the director's own; give the server's address such as \"192.168.1.31\" or \"fd00:1::31\"",
+        ),
+        (
+            "address = \"10.0.0.31:81\"\nmethod = \"tun\"",
+            "12: service[0].server[0].address: has another port than its service; give none, or 80",
+        ),
+        (
+            "address = \"10.0.0.31:81\"\nmethod = \"nat\"\n[[service.server]]\naddress = \"10.0.0.31:81\"\nmethod = \"fullnat\"",
+            "15: service[0].server[1].address: 10.0.0.31:81 is already given in line 12; give each server of a service once",
+        ),
+    ];
+    check(&format!("{BASE}{local}"), "", &rows);
+    let many = "[[service]]\nfwmark = 1\npersistence = 9\n[[service.server]]\n";
+    let rows = [
+        (
+            "address = \"10.0.0.31:81\"\nmethod = \"nat\"",
+            "10: service[0].server[0].address: has a port, but packets keep theirs; give none",
+        ),
+        (
+            "address = \"fd00::31\"",
+            "10: service[0].server[0].address: fd00::31 is not IPv4 as its service; give an IPv4 address",
+        ),
+    ];
+    check(&format!("{BASE}{many}"), "", &rows);
+}
+
+#[test]
+fn rules_of_marks() {
+    let network = "a network or an address such as \"10.0.0.0/8\" or \"fd00:1::100\"";
+    let rows = [
+        ("", "6: fwmark[0].mark: missing; give the mark of a fwmark service such as 1"),
+        ("mark = 0", "7: fwmark[0].mark: 0 is out of range; give an integer from 1 to 4294967295"),
+        (
+            "mark = 1",
+            "7: fwmark[0].mark: would be that of every packet; give at least one of protocol, source, destination, ports and port",
+        ),
+        (
+            "mark = 1\nprotocol = \"icmp\"",
+            "8: fwmark[0].protocol: \"icmp\" is unknown; give \"tcp\" or \"udp\" or \"sctp\"",
+        ),
+        (
+            "mark = 1\nsource = \"10.0.0.1/8\"",
+            "8: fwmark[0].source: \"10.0.0.1/8\" has ones behind its prefix; give $",
+        ),
+        (
+            "mark = 1\nsource = \"fd00::/129\"",
+            "8: fwmark[0].source: \"fd00::/129\" has a prefix length outside of 0 to 128; give $",
+        ),
+        (
+            "mark = 1\nsource = \"10.0.0.0/+8\"",
+            "8: fwmark[0].source: \"10.0.0.0/+8\" has a prefix length outside of 0 to 32; give $",
+        ),
+        (
+            "mark = 1\ndestination = \"www\"",
+            "8: fwmark[0].destination: \"www\" is not an IP address; give $",
+        ),
+        (
+            "mark = 1\nsource = \"10.0.0.0/8\"\ndestination = \"fd00::1\"",
+            "9: fwmark[0].destination: is of another family than source; give both of one family",
+        ),
+        (
+            "mark = 1\nports = \"90-80\"",
+            "8: fwmark[0].ports: \"90-80\" ends before it begins; give a port or a range such as \"80\" or \"8000-8999\"",
+        ),
+        (
+            "mark = 1\nports = \"http\"",
+            "8: fwmark[0].ports: \"http\" is not a port or a range of ports; give a port or a range such as \"80\" or \"8000-8999\"",
+        ),
+        (
+            "mark = 1\nport = \"wan\"",
+            "8: fwmark[0].port: \"wan\" is no [[port]]; give the name of a port: \"lan\"",
+        ),
+    ];
+    check(&format!("{BASE}[[fwmark]]\n"), network, &rows);
+}
+
+#[test]
+fn settings_and_local_ports() {
+    let rows = [
+        (
+            "[settings]\nsloppy_tcp = 2",
+            "7: settings.sloppy_tcp: 2 is out of range; give an integer from 0 to 1",
+        ),
+        (
+            "[settings]\nconn_reuse_mode = true",
+            "7: settings.conn_reuse_mode: is a boolean; give an integer from 0 to 2",
+        ),
+        (
+            "[settings]\nsloppy_tpc = 1",
+            "7: settings.sloppy_tpc: unknown key; did you mean \"sloppy_tcp\"?; allowed are expire_nodest_conn, expire_quiescent_template, conn_reuse_mode, sloppy_tcp, sloppy_sctp, nat_icmp_send, schedule_icmp, pmtu_disc",
+        ),
+        (
+            "[fullnat]\nports = \"0-9999\"",
+            "7: fullnat.ports: \"0-9999\" begins with port 0; give $",
+        ),
+        (
+            "[fullnat]\nports = \"1024-2046\"",
+            "7: fullnat.ports: \"1024-2046\" has 1023 ports; give $",
+        ),
+        (
+            "[fullnat]\nports = \"1024-65536\"",
+            "7: fullnat.ports: \"1024-65536\" is not a port or a range of ports; give $",
+        ),
+        ("[fullnat]\nports = 1024", "7: fullnat.ports: is an integer; give $"),
+    ];
+    check(BASE, "a range of at least 1024 ports such as \"1024-32767\"", &rows);
 }
 
 #[test]

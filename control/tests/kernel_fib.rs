@@ -15,6 +15,8 @@ use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Instruments, Network, NetworkPort};
 use control::registry::Registry;
 use control::server::Access;
+use dataplane::conn::HashKey;
+use dataplane::conn::persistence::Templates;
 use dataplane::fib::{Fib, Way};
 use dataplane::snapshot::{Port, Snapshot};
 use dataplane::time::{Clock, Tick};
@@ -266,6 +268,7 @@ fn round_trip(_: &Scene) {
         kernel_path: Box::new(KernelPathCounters::default),
         connections: 1,
         clock: Clock::start(),
+        templates: Arc::new(Templates::new(1, HashKey::new([1, 2, 3])).unwrap()),
     };
     let registry = Registry::new(1, Vec::new(), Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
     let network = Some(network(&directory));

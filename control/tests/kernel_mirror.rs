@@ -8,6 +8,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use control::daemon::{Network, NetworkPort};
 use control::kernel::{
     Added, Deleted, Fault, KeptNeighbours, Mirror, Monitor, NeighbourState, NoRoute, OwnedAddress,
     OwnedAddresses, OwnedError, Requests,
@@ -16,7 +17,7 @@ use namespaces::{FAR_MAC, Scene, Test, addr, ip, ip_output, run_dir, second_cabl
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 15] = [
     ("the mirror shows links and addresses", links_and_addresses),
     ("resolve agrees with ip route get", agrees_with_ip_route_get),
     ("routes are followed as they change", follows_changes),
@@ -30,6 +31,7 @@ const TESTS: [Test; 14] = [
     ("addresses are added and deleted once", address_requests),
     ("owned addresses: the operator's are not removed", owned_addresses),
     ("owned addresses: a killed daemon's are found", owned_after_kill),
+    ("local addresses are put up in their port's network", local_addresses),
     ("refusals name the operation and the error", refusals),
 ];
 
@@ -477,6 +479,40 @@ fn owned_addresses(_: &Scene) {
     owned.sync(&set(&[]), &mut requests).unwrap();
     assert!(!is_on_lo(&ours[0]) && is_on_lo(&theirs));
     assert_eq!(OwnedAddresses::open(&run_dir).unwrap().iter().count(), 0);
+    fs::remove_dir_all(&run_dir).unwrap();
+}
+
+fn local_addresses(_: &Scene) {
+    let run_dir = run_dir("locals");
+    let mac = [0, 0x50, 0, 0, 3, 0];
+    let port = NetworkPort { name: "lan".into(), mac, mtu: 1500 };
+    let own = OwnedAddress { link: "lan".into(), ip: addr("198.51.100.1"), prefix_len: 24 };
+    ip("addr add 192.0.2.60/32 dev lo");
+    let mut network = Network::start(vec![port], &set(&[&own]), &run_dir).unwrap();
+    let is_up = |text: &str| ip("addr show").contains(text);
+    let mut locals = |addresses: &[&str]| {
+        while network.read() {}
+        network.own_locals(&addresses.iter().map(|a| addr(a)).collect());
+        network.refresh(Instant::now());
+    };
+    // One was there, and one is in no network.
+    let all = ["192.0.2.50", "192.0.2.60", "2001:db8::50", "203.0.113.50"];
+    locals(&all);
+    for address in ["192.0.2.50/32", "2001:db8::50/128"] {
+        assert!(is_up(&format!("{address} ")), "{address}");
+    }
+    assert!(ip("addr show dev lan").contains("192.0.2.50/32"));
+    assert!(!ip("addr show dev lan").contains("192.0.2.60"), "the operator's");
+    assert!(!is_up("203.0.113.50"));
+    // When its network comes, it does; the others stay though they are local.
+    ip("addr add 203.0.113.1/24 dev lan");
+    locals(&all);
+    assert!(is_up("203.0.113.50/32") && is_up("192.0.2.50/32"));
+    locals(&["192.0.2.60", "2001:db8::50"]);
+    assert!(!is_up("192.0.2.50") && !is_up("203.0.113.50"));
+    assert!(is_up("192.0.2.60") && is_up("2001:db8::50") && is_up("198.51.100.1/24"));
+    drop(network);
+    assert!(is_up("192.0.2.60") && !is_up("2001:db8::50") && !is_up("198.51.100.1"));
     fs::remove_dir_all(&run_dir).unwrap();
 }
 

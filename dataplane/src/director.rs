@@ -37,6 +37,7 @@ use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
 use crate::packet::headers::{Addresses, Parsed, parse, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
+use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Method, Server};
 use crate::shard::Shard;
@@ -137,10 +138,14 @@ struct Core {
     punt: PuntLimiter,
     icmp: IcmpLimiter,
     outbox: Outbox,
+    pending: Pending,
     templates: Arc<Templates>,
     ids: Ids,
     /// Where the search for a local port goes on.
     next_local: u32,
+    /// Until when there may be TCP connections that found the table full and
+    /// have no entry.
+    stateless_until: Tick,
     link: WorkerEnd,
 }
 
@@ -195,8 +200,10 @@ impl Director {
                 punt: PuntLimiter::new(config.punt_limits),
                 icmp: IcmpLimiter::new(config.icmp_limits),
                 outbox: Outbox::default(),
+                pending: Pending::default(),
                 templates: config.templates,
                 next_local: config.random,
+                stateless_until: Tick(0),
                 link,
             },
             staged: Box::new([Staged::NONE; BURST]),
@@ -287,6 +294,11 @@ impl Director {
         }
         self.core.counters.connections = self.tables.connections() as u64;
         self.core.link.shared().counters.publish(&self.core.counters);
+        // Last: what this puts into the outbox leaves in the next loop, and is
+        // not to be published as generated before.
+        if !self.core.pending.is_empty() {
+            self.core.send_pending(Context { now, snapshot: &self.snapshot });
+        }
     }
 
     /// The counters, for the parts that only the caller sees: what came in, and
@@ -388,20 +400,17 @@ impl Core {
             return self.drop(DropReason::ServerDeleted);
         }
         let old = body.state();
-        let new = match server.method {
-            Method::Dr | Method::Tun(_) => old.after_client_packet(false, headers),
-            Method::Nat | Method::Fullnat => old.after_client_packet(true, headers),
-        };
+        // The connection's own method: the server may have been given another.
+        let is_pair = body.twin(E::FAMILY).is_some();
+        let new = old.after_client_packet(is_pair, headers);
         self.touch::<E>(cx, tables, slot, server, old, new);
         server.counts.packet(self.worker, u64::from(headers.ip_len));
         match server.method {
-            Method::Dr => self.send_dr(cx, server, headers, frame),
-            Method::Nat | Method::Fullnat => {
-                self.send_nat::<E>(cx, tables, slot, server, headers, frame)
-            }
+            _ if is_pair => self.send_nat::<E>(cx, tables, slot, server, headers, frame),
             Method::Tun(encapsulation) => {
                 self.send_tun(cx, server, encapsulation, hash, headers, frame)
             }
+            Method::Dr | Method::Nat | Method::Fullnat => self.send_dr(cx, server, headers, frame),
         }
     }
 

@@ -160,14 +160,20 @@ impl FromIterator<((u8, IpAddr), Mac)> for Neighbours {
 }
 
 impl Neighbours {
+    /// The MAC address of a neighbour on a port's link.
+    #[must_use]
+    #[inline]
+    pub fn mac(&self, port: u8, ip: IpAddr) -> Option<Mac> {
+        match ip {
+            IpAddr::V4(ip) => self.v4.get(&key4(port, ip)).copied(),
+            IpAddr::V6(ip) => self.v6.get(&(port, ip.to_bits())).copied(),
+        }
+    }
+
     #[inline]
     fn way(&self, neighbour: IpAddr, port: u8, src_mac: Mac, mtu: u16) -> Way {
-        let mac = match neighbour {
-            IpAddr::V4(ip) => self.v4.get(&key4(port, ip)),
-            IpAddr::V6(ip) => self.v6.get(&(port, ip.to_bits())),
-        };
-        match mac {
-            Some(&dst_mac) => Way::Port(PortHop { port, dst_mac, src_mac, mtu }),
+        match self.mac(port, neighbour) {
+            Some(dst_mac) => Way::Port(PortHop { port, dst_mac, src_mac, mtu }),
             None => Way::Unresolved { port, neighbour },
         }
     }

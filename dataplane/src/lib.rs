@@ -12,7 +12,8 @@
 //! - [`forward`]: the rewrites, one file per forwarding method
 //! - [`fragment`]: which ports a fragment belongs to
 //! - [`outbox`]: packets that the director makes itself
-//! - [`fib`]: the way to any address
+//! - [`fib`]: the way to any address; [`pending`]: packets that wait for its
+//!   last piece
 //! - [`icmp`]: ICMP errors, those that it makes and those that it passes on
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
 //!   new one reaches them
@@ -40,6 +41,7 @@ pub mod fragment;
 pub mod icmp;
 pub mod outbox;
 pub mod packet;
+pub mod pending;
 pub mod punt;
 pub mod scheduler;
 pub mod service;

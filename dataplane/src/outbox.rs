@@ -62,6 +62,22 @@ impl Outbox {
         Some(&mut self.memory[start..start + len])
     }
 
+    /// The frames from the one of this index on, in order.
+    pub fn since(&self, index: usize) -> impl Iterator<Item = &[u8]> {
+        self.frames().skip(index).map(|(_, frame)| frame)
+    }
+
+    /// Takes back the frames from the one of this index on.
+    pub fn truncate(&mut self, index: usize) {
+        self.waiting.truncate(index);
+    }
+
+    /// The frame pushed last.
+    #[must_use]
+    pub fn last(&self) -> &[u8] {
+        self.frames().last().map_or(&[], |(_, frame)| frame)
+    }
+
     /// Takes back the frame pushed last.
     pub fn pop(&mut self) {
         self.waiting.pop();

@@ -76,8 +76,19 @@ pub struct Service {
     /// Whether every packet is scheduled on its own and leaves no connection
     /// (UDP).
     pub one_packet: bool,
-    /// The director's addresses that FULLNAT connections come from.
+    /// The director's addresses that FULLNAT connections come from, IPv4 ones
+    /// first.
     pub locals: Arc<[Local]>,
+}
+
+impl Service {
+    /// The local addresses of a family.
+    #[must_use]
+    pub fn locals_of(&self, ipv4: bool) -> &[Local] {
+        let (v4, v6) =
+            self.locals.split_at(self.locals.partition_point(|local| local.address.is_ipv4()));
+        if ipv4 { v4 } else { v6 }
+    }
 }
 
 /// Persistence of a service.
@@ -484,6 +495,8 @@ impl ServerCounts {
         const SECONDS: u32 = 600;
         let least = if ipv4 { LEAST.0 } else { LEAST.1 };
         let mtu = mtu.clamp(least, u16::MAX.into());
+        // As in the kernel, it only ever gets less before it is forgotten.
+        let mtu = self.path_mtu(now).map_or(mtu, |known| mtu.min(known.into()));
         let until = now.plus(SECONDS * TICKS_PER_SECOND);
         self.path_mtu.store((u64::from(mtu) << 32) | u64::from(until.0), Ordering::Relaxed);
         mtu as u16
@@ -632,6 +645,15 @@ mod tests {
             out_bytes: 1500,
         };
         assert_eq!(counts.totals(), totals);
+    }
+
+    #[test]
+    fn a_path_mtu_gets_less_until_it_is_forgotten() {
+        let counts = ServerCounts::new(1);
+        let learn = |now, mtu| counts.learn_path_mtu(Tick(now), mtu, true);
+        assert_eq!([learn(8, 1400), learn(9, 65_535), learn(10, 1300)], [1400, 1400, 1300]);
+        assert_eq!(counts.path_mtu(Tick(11)), Some(1300));
+        assert_eq!(learn(10 + 600 * TICKS_PER_SECOND, 1450), 1450);
     }
 
     #[test]

@@ -56,6 +56,9 @@ check_stop() {
     assert_match "the last line of the log" "$(tail -n 1 "$LAB_TMP/rvsd.log")" 'mbufs in use: 0'
 }
 
+# The MAC address of every server's next hop is known.
+next_hops_known() { rvsadm show nexthops --json | jq -e 'all(.next_hops[]; .mac)' >/dev/null; }
+
 # A column of a server's row in `rvsadm -Ln [--stats]`: 1 is connections with
 # --stats; 3 and 4 are ActiveConn and InActConn without.
 server_column() { # ADDRESS:PORT COLUMN [--stats]
@@ -159,6 +162,8 @@ hops_of_tracepath() { # OUTPUT
 
 check_ping_and_tracepath() { # VIP HOPS
     local out
+    # What large packets through a tunnel taught the client.
+    forget_mtus
     in_ns client ping -n -q -c 2 -i 0.2 -W 2 "$1" >/dev/null || fail "no answer of $1 to ping"
     out=$(in_ns client tracepath -n -m 5 "$1")
     assert_equal "hops of tracepath to $1" "$(hops_of_tracepath "$out")" "$2"

@@ -226,6 +226,7 @@ show_state() {
         echo "-- rvsadm -Ln --stats; rvsadm show workers"
         timeout 5 "$RVSADM" -Ln --stats
         timeout 5 "$RVSADM" show workers
+        timeout 5 "$RVSADM" show drops
     fi
 }
 

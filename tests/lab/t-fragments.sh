@@ -10,8 +10,10 @@ for name in rs1 rs2; do start_decap "$name"; done
 send() { in_ns client python3 "$LAB_DIR/send-fragments.py" "$@"; }
 
 # Fragments of the client's kernel, and ours.
+# Never one twice: a port's connection would be another server's, or a deleted one's.
+port=4100
 fragments() { # VIP CLIENT SERVERS
-    local length order port=4100
+    local length order
     for length in 3000 20000 60000; do
         for order in forward backward shuffled; do
             port=$((port + 1))
@@ -20,12 +22,16 @@ fragments() { # VIP CLIENT SERVERS
         done
     done
     # Small ones, of which the first has little more than the ports.
-    assert_match "fragments of 16 bytes" "$(send "$2" 4200 "$1" 5000 100 16 backward)" "^105 $3 intact\$"
-    assert_match "a datagram in one piece" "$(send "$2" 4201 "$1" 5000 1000 1400 forward)" "^1005 $3 intact\$"
-    answer=$(head -c 30000 "$LAB_TMP/100M" | base64 -w 0 | head -c 30000 | tee "$LAB_TMP/sent" |
-        in_ns client socat -b 65000 -t 1 - "UDP:$(host_port "$1" 5000)")
+    assert_match "fragments of 16 bytes" "$(send "$2" $((port + 1)) "$1" 5000 100 16 backward)" "^105 $3 intact\$"
+    assert_match "a datagram in one piece" "$(send "$2" $((port + 2)) "$1" 5000 1000 1400 forward)" "^1005 $3 intact\$"
+    port=$((port + 2))
+    # Of a file, socat makes one datagram.
+    head -c 30000 "$LAB_TMP/100M" | base64 -w 0 | head -c 30000 >"$LAB_TMP/sent"
+    # The first datagram into a tunnel may only teach the client the path's MTU.
+    answer=$(ask "$1" 2>/dev/null) || answer=$(ask "$1")
     assert_equal "the answer to 30,000 bytes" "${answer#*: }" "$(cat "$LAB_TMP/sent")"
 }
+ask() { in_ns client socat -b 65000 -t 1 - "UDP:$(host_port "$1" 5000)" <"$LAB_TMP/sent"; } # VIP
 run() { # VIP CLIENT SERVER...
     local names=rs1
     if [[ "${*:3}" == *"$RS2"* || "${*:3}" == *"$RS2_6"* ]]; then names='rs[12]'; fi

@@ -103,6 +103,7 @@ check_stop
 
 say "services of the file"
 director_start +services-fullnat.toml
+wait_for 5 "the servers' next hops" next_hops_known
 assert_match "-Sn" "$(rvsadm -Sn)" "-A -t $VIP:80 .*--local-address $local4"
 assert_match "-Sn" "$(rvsadm -Sn)" "-A -t $VIP:81 .*--client-address proxy"
 check_answers "$VIP"
@@ -121,7 +122,7 @@ if (($(nproc) >= 2)); then
         check_upload "$vip" 20M
         check_echo "$vip"
     done
-    check_load "http://$VIP6/"
+    check_load "http://[$VIP6]/"
     check_mbufs "$at_rest"
     check_stop
 fi

@@ -66,6 +66,7 @@ say "load"
 check_load "http://$VIP/"
 
 say "the servers reach the client's network through the director"
+route_via client "$DIRECTOR" "$DIRECTOR6"
 for address in "$CLIENT" "$CLIENT6" "$VIP" "$VIP6"; do
     in_ns rs1 ping -n -q -c 1 -W 2 "$address" >/dev/null || fail "rs1 gets no answer of $address"
 done
@@ -83,7 +84,7 @@ if (($(nproc) >= 2)); then
         check_upload "$vip"
         check_echo "$vip"
     done
-    check_load "http://$VIP6/"
+    check_load "http://[$VIP6]/"
     check_mbufs "$at_rest"
     check_stop
 fi

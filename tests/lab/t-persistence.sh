@@ -71,6 +71,7 @@ assert_no_match "the next server" "$(answers "$CLIENT" "$VIP")" "$first"
 
 say "port 0: all ports of the VIP, one server for a client"
 rvsadm -C
+wait_for 60 "all connections and templates to end: $(rvsadm -Lnc)" no_connections
 rvsadm -A -t "$VIP:0" -s rr -p 60
 rvsadm -a -t "$VIP:0" -r "$RS1:0" -g
 rvsadm -a -t "$VIP:0" -r "$RS2:0" -g

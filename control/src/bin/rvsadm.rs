@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use control::api::Request;
 use control::client::{self, Client};
 use control::ipvsadm::{self, Streams};
+use control::settings;
 use control::show::{self, Topic};
 
 /// The command line of RVS. Options of ipvsadm (`rvsadm -h`) are accepted as
@@ -27,6 +29,14 @@ struct Native {
 
 #[derive(Subcommand)]
 enum NativeCommand {
+    /// Change a setting, the kernel's net.ipv4.vs.NAME; `show settings` lists
+    /// them
+    Set {
+        /// Its name, with or without net.ipv4.vs.
+        name: String,
+        /// Its value
+        value: u8,
+    },
     /// Show RVS's own counters and state
     Show {
         /// What to show
@@ -72,10 +82,15 @@ fn is_ipvsadm(first: Option<&OsString>) -> bool {
 }
 
 fn native(native: Native) -> ExitCode {
-    let NativeCommand::Show { topic, json, all } = native.command;
-    let shown = Client::connect(&native.socket)
-        .and_then(|mut client| show::show(&mut client, topic, json, all));
-    let text = match shown {
+    let done = Client::connect(&native.socket).and_then(|mut client| match native.command {
+        NativeCommand::Show { topic, json, all } => show::show(&mut client, topic, json, all),
+        NativeCommand::Set { name, value } => {
+            let name = settings::plain_name(&name).to_owned();
+            client.change(&Request::SetSetting { name, value })?;
+            Ok(String::new())
+        }
+    });
+    let text = match done {
         Ok(text) => text,
         Err(error) => {
             eprintln!("{error}");

@@ -8,15 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use control::api::Request;
 use control::config::{self, Config};
-use control::daemon::saved::{Loaded, Saved, Service, Services};
-use control::daemon::{Daemon, Lock, Network};
+use control::daemon::saved::Saved;
+use control::daemon::{Daemon, Lock, Network, begin};
 use control::kernel::OwnedAddress;
 use control::machine::Machine;
-use control::registry::Registry;
 use control::server::Access;
-use dataplane::service::Hop;
 use dataplane::snapshot::Port;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -79,7 +76,10 @@ fn run(config: &Config) -> Result<bool, String> {
     let network = Network::start(ports.clone(), &addresses(config), run_dir)?;
     let ports = ports.into_iter().map(|port| Port::new(port.mac, port.mtu)).collect();
     let saved = Saved::new(run_dir);
-    let registry = registry(config, &saved, ports)?;
+    let registry = begin::registry(config, &saved, ports)?;
+    if !registry.local_addresses().is_empty() {
+        check_local_ports(config.local_ports);
+    }
     let (running, links, instruments) = machine.launch(config)?;
     let socket = &config.control.socket;
     let ended = Daemon::new(socket, access, registry, links, saved, Some(network), instruments)
@@ -113,53 +113,18 @@ fn addresses(config: &Config) -> BTreeSet<OwnedAddress> {
     addresses
 }
 
-/// The services that the daemon begins with: those of a daemon that was killed,
-/// otherwise the file's. The way to their servers is found when it starts.
-fn registry(config: &Config, saved: &Saved, ports: Vec<Port>) -> Result<Registry, String> {
-    if let Some(Loaded { services, changes }) = saved.load() {
-        let path = saved.path().display();
-        match fill(config, services, &changes, ports.clone()) {
-            Ok(registry) => {
-                log::warn!(
-                    "the last rvsd did not stop cleanly: its services are taken up from {path}, those of the configuration file are not read; to begin with the file's, stop rvsd and start it again"
-                );
-                return Ok(registry);
-            }
-            // Of another release, perhaps: no reason not to start.
-            Err(error) => log::warn!("{path}: {error}; its services are lost"),
-        }
+/// Warns of ports that both FULLNAT and the kernel give to connections: replies
+/// to the director's own would be taken for FULLNAT's on a local address.
+fn check_local_ports((first, last): (u16, u16)) {
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let Ok(range) = std::fs::read_to_string(path) else { return };
+    let mut range = range.split_whitespace().map(str::parse::<u16>);
+    let (Some(Ok(from)), Some(Ok(to))) = (range.next(), range.next()) else { return };
+    if first <= to && from <= last {
+        log::warn!(
+            "fullnat.ports {first}-{last} and the kernel's own {from}-{to} (net.ipv4.ip_local_port_range) have ports in common: change one of them"
+        );
     }
-    fill(config, from_file(config), &[], ports)
-}
-
-fn fill(
-    config: &Config,
-    begin: Services,
-    changes: &[Request],
-    ports: Vec<Port>,
-) -> Result<Registry, String> {
-    let workers = config.director.cores.len();
-    let mut registry = Registry::new(workers, ports, begin.timeouts);
-    for Service { spec, servers } in begin.services {
-        let id = spec.id;
-        registry.add_service(spec).map_err(|e| e.to_string())?;
-        for server in servers {
-            registry.add_server(&id, server, &|_| Hop::Unresolved).map_err(|e| e.to_string())?;
-        }
-    }
-    for change in changes {
-        let changed = registry.change(change, &|_| Hop::Unresolved);
-        changed.unwrap_or(Ok(())).map_err(|e| e.to_string())?;
-    }
-    Ok(registry)
-}
-
-fn from_file(config: &Config) -> Services {
-    let services = config
-        .services
-        .iter()
-        .map(|service| Service { spec: service.spec.clone(), servers: service.servers.clone() });
-    Services { timeouts: config.timeouts, services: services.collect() }
 }
 
 /// Each client of the control socket takes a descriptor.

@@ -86,9 +86,10 @@ pub(super) fn address(text: &str) -> Parsed<IpAddr> {
     global(ip(text)?)
 }
 
-/// `192.168.1.100:80` or `[fd00:1::100]:80`.
-pub(super) fn endpoint(text: &str) -> Parsed<SocketAddr> {
-    match address_and_port(text)? {
+/// `192.168.1.100:80` or `[fd00:1::100]:80`; port 0 only where it has a
+/// meaning.
+pub(super) fn endpoint(text: &str, zero: bool) -> Parsed<SocketAddr> {
+    match host_and_port(text, zero)? {
         (address, Some(port)) => Ok(SocketAddr::new(address, port)),
         (_, None) => Err("has no port".to_owned()),
     }
@@ -96,11 +97,15 @@ pub(super) fn endpoint(text: &str) -> Parsed<SocketAddr> {
 
 /// An endpoint whose port may be left out.
 pub(super) fn address_and_port(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
+    host_and_port(text, false)
+}
+
+fn host_and_port(text: &str, zero: bool) -> Parsed<(IpAddr, Option<u16>)> {
     if let Ok(address) = text.parse() {
         return Ok((global(address)?, None));
     }
     if let Ok(endpoint) = text.parse::<SocketAddr>() {
-        if endpoint.port() == 0 {
+        if endpoint.port() == 0 && !zero {
             return Err("has port 0".to_owned());
         }
         if matches!(endpoint, SocketAddr::V6(v6) if v6.scope_id() != 0) {
@@ -116,6 +121,48 @@ pub(super) fn address_and_port(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
         Some(_) => "has a port that is not a number".to_owned(),
         None => "is not an IP address".to_owned(),
     })
+}
+
+/// `10.0.0.0/8`, or one address.
+pub(super) fn network(text: &str) -> Parsed<(IpAddr, u8)> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (ip(address)?, Some(length)),
+        None => (ip(text)?, None),
+    };
+    let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match length {
+        None => bits,
+        // u8's parser takes a sign.
+        Some(length) => Some(length)
+            .filter(|l| l.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|l| l.parse().ok())
+            .filter(|prefix| *prefix <= bits)
+            .ok_or_else(|| format!("has a prefix length outside of 0 to {bits}"))?,
+    };
+    let host = match address {
+        IpAddr::V4(v4) => v4.to_bits() & u32::MAX.checked_shr(prefix.into()).unwrap_or(0) != 0,
+        IpAddr::V6(v6) => v6.to_bits() & u128::MAX.checked_shr(prefix.into()).unwrap_or(0) != 0,
+    };
+    if host {
+        return Err("has ones behind its prefix".to_owned());
+    }
+    Ok((address, prefix))
+}
+
+/// `80`, or `8000-8999`: first and last port.
+pub(super) fn ports(text: &str) -> Parsed<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |digits: &str| {
+        let digits = Some(digits).filter(|d| d.bytes().all(|byte| byte.is_ascii_digit()));
+        digits.and_then(|d| d.parse::<u16>().ok())
+    };
+    let (Some(first), Some(last)) = (port(first), port(last)) else {
+        return Err("is not a port or a range of ports".to_owned());
+    };
+    if first > last {
+        return Err("ends before it begins".to_owned());
+    }
+    Ok((first, last))
 }
 
 /// A PCI address or a vdev, each perhaps with driver arguments.

@@ -9,8 +9,10 @@
 
 mod address;
 mod cores;
+mod marks;
 mod read;
 mod sections;
+mod servers;
 mod services;
 
 #[cfg(test)]
@@ -22,7 +24,9 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::api::{ServerSpec, ServiceSpec, Timeouts};
+use dataplane::service::MarkRule;
+
+use crate::api::{ServerSpec, ServiceSpec, Settings, Timeouts};
 pub use address::{Bus, Cidr, Device};
 pub use cores::online_cores;
 pub use read::Error;
@@ -49,13 +53,19 @@ pub struct Config {
     pub punt: Punt,
     /// `[timeouts]`: 900, 120 and 300 s by default.
     pub timeouts: Timeouts,
+    /// `[settings]`: the kernel's defaults where not given.
+    pub settings: Settings,
     /// `[[port]]`, at least one, in the order of the file. Names, devices and
     /// addresses are unique.
     pub ports: Vec<Port>,
     /// `[vip]`.
     pub vip: Vip,
-    /// `[[service]]`, in the order of the file. Protocol and address are
-    /// unique.
+    /// `[fullnat]`: first and last port on local addresses; at least 1,024.
+    pub local_ports: (u16, u16),
+    /// `[[fwmark]]`, in the order of the file.
+    pub rules: Vec<MarkRule>,
+    /// `[[service]]`, in the order of the file. Protocol and address, or mark
+    /// and family, are unique.
     pub services: Vec<Service>,
 }
 
@@ -69,6 +79,8 @@ pub struct Director {
     /// Most connections of one worker, per address family; 1,000,000 by
     /// default.
     pub connections: u32,
+    /// Persistence templates of all workers together; 1,000,000 by default.
+    pub templates: u32,
     /// Absolute path of the directory of the lock, the record of owned
     /// addresses and, by default, the socket; `/run/rvs` by default.
     pub run_dir: PathBuf,
@@ -165,11 +177,9 @@ pub struct Vip {
 /// A virtual service and its servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// The service; its id is [`crate::api::ServiceId::Address`] with a port
-    /// that is not 0.
+    /// The service.
     pub spec: ServiceSpec,
-    /// Its servers in the order of the file, of the service's family and each
-    /// once; the port is filled in.
+    /// Its servers in the order of the file, each once; the port is filled in.
     pub servers: Vec<ServerSpec>,
 }
 

@@ -231,6 +231,10 @@ impl<'t> Item<'t> {
             })
     }
 
+    pub(super) fn as_bool(&self) -> Option<bool> {
+        self.value.get_ref().as_bool()
+    }
+
     pub(super) fn string(&self, give: &str) -> Result<&'t str> {
         self.value.get_ref().as_str().ok_or_else(|| self.wrong_type(give))
     }

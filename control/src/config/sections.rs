@@ -9,16 +9,21 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use dataplane::snapshot::LocalPorts;
+
 use super::read::{Item, Result, Source, Table, quoted};
 use super::{
     Cidr, Config, Control, Device, Director, Eal, HugePages, MAX_CORES, MAX_PORTS, Poll, Port,
-    Punt, Vip, address, cores, services,
+    Punt, Vip, address, cores, marks, services,
 };
-use crate::api::Timeouts;
+use crate::api::{Settings, Timeouts};
+use crate::settings;
 
-pub(super) const SECTIONS: [&str; 8] =
-    ["director", "control", "eal", "punt", "timeouts", "port", "vip", "service"];
-pub(super) const DIRECTOR: [&str; 4] = ["cores", "poll", "connections", "run_dir"];
+pub(super) const SECTIONS: [&str; 11] = [
+    "director", "control", "eal", "punt", "timeouts", "settings", "port", "vip", "fullnat",
+    "fwmark", "service",
+];
+pub(super) const DIRECTOR: [&str; 5] = ["cores", "poll", "connections", "templates", "run_dir"];
 pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];
 pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
 pub(super) const PUNT: [&str; 4] = ["neighbour", "routing", "tcp", "other"];
@@ -26,6 +31,7 @@ pub(super) const TIMEOUTS: [&str; 3] = ["tcp", "tcp_fin", "udp"];
 pub(super) const PORT: [&str; 6] =
     ["name", "device", "mtu", "rx_descriptors", "tx_descriptors", "addresses"];
 pub(super) const VIP: [&str; 1] = ["addresses"];
+pub(super) const FULLNAT: [&str; 1] = ["ports"];
 
 /// The least MTU that IPv6 works with (RFC 8200, section 5).
 const MIN_MTU_IP6: u16 = 1_280;
@@ -41,14 +47,29 @@ pub(super) fn config(source: Source<'_>, online: &BTreeSet<u32>) -> Result<Confi
     let eal = eal(&eal_section)?;
     let punt = punt(&root.section("punt", &PUNT)?)?;
     let timeouts = timeouts(&root.section("timeouts", &TIMEOUTS)?)?;
+    let settings = read_settings(&root.section("settings", &settings::NAMES)?)?;
     let mut seen = Seen::default();
     let ports = ports(&root, &mut seen)?;
     for port in &ports {
         enough_mbufs(&eal_section, &eal, port, director.cores.len())?;
     }
     let vip = vip(&root.section("vip", &VIP)?, &mut seen.owned, &ports)?;
+    let local_ports = local_ports(&root.section("fullnat", &FULLNAT)?)?;
+    let rules = marks::rules(&root, &ports)?;
     let services = services::services(&root, &seen.owned)?;
-    Ok(Config { director, control, eal, punt, timeouts, ports, vip, services })
+    Ok(Config {
+        director,
+        control,
+        eal,
+        punt,
+        timeouts,
+        settings,
+        ports,
+        vip,
+        local_ports,
+        rules,
+        services,
+    })
 }
 
 /// Things of which there may be one each, with the offset of the first.
@@ -97,11 +118,12 @@ fn director(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Director> {
     let polls = [("busy", Poll::Busy), ("adaptive", Poll::Adaptive)];
     let poll = table.item("poll").map_or(Ok(Poll::Busy), |item| item.choice(&polls))?;
     let connections = table.integer("connections", 1_000_000, 1_024..=200_000_000)?;
+    let templates = table.integer("templates", 1_000_000, 1_024..=200_000_000)?;
     let run_dir = match table.item("run_dir") {
         Some(item) => item.parsed("an absolute path such as \"/run/rvs\"", absolute_path)?,
         None => PathBuf::from("/run/rvs"),
     };
-    Ok(Director { cores, poll, connections, run_dir })
+    Ok(Director { cores, poll, connections, templates, run_dir })
 }
 
 fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Vec<u32>> {
@@ -216,6 +238,41 @@ fn timeouts(table: &Table<'_>) -> Result<Timeouts> {
         tcp: table.integer("tcp", 900, range.clone())?,
         tcp_fin: table.integer("tcp_fin", 120, range.clone())?,
         udp: table.integer("udp", 300, range)?,
+    })
+}
+
+fn read_settings(table: &Table<'_>) -> Result<Settings> {
+    let mut settings = Settings::default();
+    for name in settings::NAMES {
+        let Some(item) = table.item(name) else { continue };
+        let most = settings::most(name).unwrap_or(1);
+        let value = match item.as_bool() {
+            Some(yes) if most == 1 => u8::from(yes),
+            _ => item.integer(0..=most)?,
+        };
+        settings.set(name, value).map_err(|error| item.error(error))?;
+    }
+    Ok(settings)
+}
+
+/// Fewer would be used up at once: each worker has its share of them.
+const FEWEST_LOCAL_PORTS: u16 = 1_024;
+
+fn local_ports(table: &Table<'_>) -> Result<(u16, u16)> {
+    let Some(item) = table.item("ports") else {
+        let LocalPorts(first, last) = LocalPorts::default();
+        return Ok((first, last));
+    };
+    let give = format!("a range of at least {FEWEST_LOCAL_PORTS} ports such as \"1024-32767\"");
+    item.parsed(&give, |text| {
+        let (first, last) = address::ports(text)?;
+        if first == 0 {
+            return Err("begins with port 0".to_owned());
+        }
+        if last - first < FEWEST_LOCAL_PORTS - 1 {
+            return Err(format!("has {} ports", last - first + 1));
+        }
+        Ok((first, last))
     })
 }
 

@@ -1,51 +1,95 @@
 //! Turns `[[service]]` and `[[service.server]]` into the API's types.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use dataplane::scheduler::Scheduler;
 
 use super::read::{Item, Result, Table, quoted};
 use super::sections::Unique;
-use super::{Service, address};
-use crate::api::{Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
+use super::{Service, address, servers};
+use crate::api::{ClientAddress, Persistence, Protocol, ServiceId, ServiceSpec};
+use crate::registry::{MAX_MSS, MIN_MSS};
 
-pub(super) const SERVICE: [&str; 5] =
-    ["protocol", "address", "scheduler", "scheduler_flags", "server"];
-pub(super) const SERVER: [&str; 5] =
-    ["address", "method", "weight", "upper_threshold", "lower_threshold"];
+pub(super) const SERVICE: [&str; 13] = [
+    "protocol",
+    "address",
+    "fwmark",
+    "family",
+    "scheduler",
+    "scheduler_flags",
+    "persistence",
+    "persistence_prefix",
+    "one_packet",
+    "local_addresses",
+    "client_address",
+    "mss",
+    "server",
+];
+
+pub(super) const PROTOCOLS: [(&str, Protocol); 3] =
+    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
+
+const LOCAL: &str = "an address of the director that servers can answer to such as \
+                     \"192.168.1.22\" or \"fd00:1::22\"";
 
 pub(super) fn services(root: &Table<'_>, owned: &Unique<IpAddr>) -> Result<Vec<Service>> {
     let tables = root.sections("service", &SERVICE)?;
     let mut seen = Unique::default();
     let mut services = Vec::with_capacity(tables.len());
     for table in &tables {
-        let (protocol, address) = identity(table, &mut seen)?;
+        let id = identity(table, &mut seen)?;
         let scheduler = scheduler(table)?;
         let spec = ServiceSpec {
-            id: ServiceId::Address { protocol, address },
-            scheduler: scheduler.name().to_owned(),
             scheduler_flags: scheduler_flags(table, scheduler)?,
-            persistence: None,
-            one_packet: false,
+            persistence: persistence(table, &id)?,
+            one_packet: one_packet(table, &id)?,
+            local_addresses: local_addresses(table)?,
+            client_address: client_address(table, &id)?,
+            mss: mss(table, &id)?,
+            ..ServiceSpec::new(id, scheduler.name())
         };
-        services.push(Service { spec, servers: servers(table, address, owned)? });
+        let servers = servers::servers(table, &spec, owned)?;
+        services.push(Service { spec, servers });
     }
     Ok(services)
 }
 
-type Identity = (Protocol, SocketAddr);
-
-fn identity(table: &Table<'_>, seen: &mut Unique<Identity>) -> Result<Identity> {
-    let choices = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-    let protocol = table.required("protocol", "\"tcp\" or \"udp\"")?.choice(&choices)?;
+fn identity(table: &Table<'_>, seen: &mut Unique<ServiceId>) -> Result<ServiceId> {
+    if let Some(item) = table.item("fwmark") {
+        return fwmark(table, &item, seen);
+    }
+    if let Some(item) = table.item("family") {
+        return Err(item.error("is for fwmark services; others have the address's, leave it out"));
+    }
+    let protocol = table
+        .required("protocol", "\"tcp\" or \"udp\" or \"sctp\", or fwmark")?
+        .choice(&PROTOCOLS)?;
     let give = "the virtual address and a port from 1 to 65535 such as \"192.168.1.100:80\" or \
                 \"[fd00:1::100]:80\"";
     let item = table.required("address", give)?;
-    let address = item.parsed(give, address::endpoint)?;
-    let name = if protocol == Protocol::Tcp { "tcp" } else { "udp" };
+    let persistent = table.item("persistence").is_some();
+    let address = item.parsed(give, |text| address::endpoint(text, persistent))?;
+    let id = ServiceId::Address { protocol, address };
     let give = "put all its servers under one [[service]]";
-    seen.insert(&item, (protocol, address), format_args!("{name} {address}"), give)?;
-    Ok((protocol, address))
+    let name = PROTOCOLS.iter().find(|(_, p)| *p == protocol).map_or("", |(name, _)| name);
+    seen.insert(&item, id, format_args!("{name} {address}"), give)?;
+    Ok(id)
+}
+
+fn fwmark(table: &Table<'_>, item: &Item<'_>, seen: &mut Unique<ServiceId>) -> Result<ServiceId> {
+    for key in ["protocol", "address"] {
+        if let Some(other) = table.item(key) {
+            return Err(other.error("stands beside fwmark; give one or the other"));
+        }
+    }
+    let mark = item.integer(1..=u32::MAX)?;
+    let families = [("ipv4", false), ("ipv6", true)];
+    let ipv6 = table.item("family").map_or(Ok(false), |item| item.choice(&families))?;
+    let id = ServiceId::Fwmark { mark, ipv6 };
+    let family = if ipv6 { "IPv6" } else { "IPv4" };
+    let give = "put all its servers under one [[service]]";
+    seen.insert(item, id, format_args!("mark {mark} for {family}"), give)?;
+    Ok(id)
 }
 
 /// The scheduler; ipvsadm's default where there is none.
@@ -76,72 +120,72 @@ fn scheduler_flags(table: &Table<'_>, scheduler: Scheduler) -> Result<Vec<String
     items.iter().map(flag).collect()
 }
 
-fn servers(
-    service: &Table<'_>,
-    virtual_address: SocketAddr,
-    owned: &Unique<IpAddr>,
-) -> Result<Vec<ServerSpec>> {
-    let tables = service.sections("server", &SERVER)?;
-    let mut seen = Unique::default();
-    let mut servers = Vec::with_capacity(tables.len());
-    for table in &tables {
-        let (item, address) = server_address(table, virtual_address, owned)?;
-        seen.insert(&item, address, address, "give each server of a service once")?;
-        let (upper_threshold, lower_threshold) = thresholds(table)?;
-        servers.push(ServerSpec {
-            address,
-            method: method(table)?,
-            weight: table.integer("weight", 1, 0..=65_535)?,
-            upper_threshold,
-            lower_threshold,
-        });
-    }
-    Ok(servers)
-}
-
-fn server_address<'t>(
-    table: &'t Table<'t>,
-    service: SocketAddr,
-    owned: &Unique<IpAddr>,
-) -> Result<(Item<'t>, SocketAddr)> {
-    let give = "the server's address such as \"192.168.1.31\" or \"fd00:1::31\"";
-    let item = table.required("address", give)?;
-    let (address, port) = item.parsed(give, address::address_and_port)?;
-    if address.is_ipv4() != service.is_ipv4() {
-        let family = if service.is_ipv4() { "IPv4" } else { "IPv6" };
-        let message = format!("{address} is not {family} as its service; give an {family} address");
-        return Err(item.error(message));
-    }
-    // Direct routing leaves the ports alone.
-    if port.is_some_and(|port| port != service.port()) {
-        let message =
-            format!("has another port than its service; give none, or {}", service.port());
-        return Err(item.error(message));
-    }
-    if address == service.ip() || owned.contains(&address) {
-        return Err(item.error(format!("{address} is the director's own; give {give}")));
-    }
-    Ok((item, SocketAddr::new(address, service.port())))
-}
-
-/// The upper and the lower threshold.
-fn thresholds(table: &Table<'_>) -> Result<(u32, u32)> {
-    let upper = table.integer("upper_threshold", 0, 0..=u32::MAX)?;
-    let lower = table.integer("lower_threshold", 0, 0..=u32::MAX)?;
-    match table.item("lower_threshold") {
-        Some(item) if lower > upper => Err(item.error(format!(
-            "{lower} is greater than upper_threshold {upper}; give an integer from 0 to {upper}"
-        ))),
-        _ => Ok((upper, lower)),
-    }
-}
-
-fn method(table: &Table<'_>) -> Result<Method> {
-    let Some(item) = table.item("method") else {
-        return Ok(Method::Dr);
+fn persistence(table: &Table<'_>, id: &ServiceId) -> Result<Option<Persistence>> {
+    let prefix = table.item("persistence_prefix");
+    let Some(timeout) = table.item("persistence") else {
+        return match prefix {
+            Some(item) => Err(item.error("means nothing without persistence; give that, too")),
+            None => Ok(None),
+        };
     };
-    item.parsed("\"dr\"", |text| match text {
-        "dr" => Ok(Method::Dr),
-        _ => Err("is not a method of this version".to_owned()),
-    })
+    let timeout = timeout.integer(1..=31 * 86_400)?;
+    let (range, one) = if is_ipv6(id) { (1..=128, 128) } else { (0..=32, 32) };
+    let prefix = prefix.map_or(Ok(one), |item| item.integer(range))?;
+    Ok(Some(Persistence { timeout, prefix, engine: None }))
+}
+
+fn one_packet(table: &Table<'_>, id: &ServiceId) -> Result<bool> {
+    let one_packet = table.boolean("one_packet", false)?;
+    let tcp_or_sctp =
+        matches!(id, ServiceId::Address { protocol: Protocol::Tcp | Protocol::Sctp, .. });
+    if one_packet && tcp_or_sctp {
+        return Err(table.error("one_packet", "is for UDP and fwmark services; leave it out"));
+    }
+    Ok(one_packet)
+}
+
+fn local_addresses(table: &Table<'_>) -> Result<Vec<IpAddr>> {
+    let items = table.items("local_addresses", "addresses such as [\"192.168.1.22\"]")?;
+    let mut seen = Unique::default();
+    let mut addresses = Vec::with_capacity(items.len());
+    for item in &items {
+        let address = item.parsed(LOCAL, address::address)?;
+        seen.insert(item, address, address, "give each address once")?;
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn client_address(table: &Table<'_>, id: &ServiceId) -> Result<ClientAddress> {
+    let Some(item) = table.item("client_address") else {
+        return Ok(ClientAddress::None);
+    };
+    let how = item.choice(&[
+        ("none", ClientAddress::None),
+        ("toa", ClientAddress::Toa),
+        ("proxy", ClientAddress::Proxy),
+    ])?;
+    let tcp = matches!(id, ServiceId::Address { protocol: Protocol::Tcp, .. });
+    if !how.is_none() && !tcp {
+        return Err(item.error("is for TCP services; leave it out"));
+    }
+    Ok(how)
+}
+
+fn mss(table: &Table<'_>, id: &ServiceId) -> Result<Option<u16>> {
+    let Some(item) = table.item("mss") else {
+        return Ok(None);
+    };
+    let mss = item.integer(MIN_MSS..=MAX_MSS)?;
+    if matches!(id, ServiceId::Address { protocol: Protocol::Udp | Protocol::Sctp, .. }) {
+        return Err(item.error("is for TCP and fwmark services; leave it out"));
+    }
+    Ok(Some(mss))
+}
+
+fn is_ipv6(id: &ServiceId) -> bool {
+    match id {
+        ServiceId::Address { address, .. } => address.is_ipv6(),
+        ServiceId::Fwmark { ipv6, .. } => *ipv6,
+    }
 }

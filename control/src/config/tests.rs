@@ -4,9 +4,16 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::api::{Method, Protocol, ServiceId};
+use crate::api::{ClientAddress, Method, Persistence, Protocol, ServiceId, Tunnel, TunnelChecksum};
+use crate::settings;
 
 const EXAMPLE: &str = include_str!("../../../configs/rvsd.toml");
+const EXAMPLES: [&str; 4] = [
+    EXAMPLE,
+    include_str!("../../../configs/nat.toml"),
+    include_str!("../../../configs/tun.toml"),
+    include_str!("../../../configs/fullnat.toml"),
+];
 const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
 const SHORTEST: &str = "director.cores = [1]\n[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n";
 
@@ -16,16 +23,19 @@ fn parse(text: &str) -> Result<Config, Error> {
 
 /// Dotted paths of all keys, without indices.
 fn keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 9] = [
+    let sections: [(&str, &[&str]); 12] = [
         ("director", &sections::DIRECTOR),
         ("control", &sections::CONTROL),
         ("eal", &sections::EAL),
         ("punt", &sections::PUNT),
         ("timeouts", &sections::TIMEOUTS),
+        ("settings", &settings::NAMES),
         ("port", &sections::PORT),
         ("vip", &sections::VIP),
+        ("fullnat", &sections::FULLNAT),
+        ("fwmark", &marks::FWMARK),
         ("service", &services::SERVICE),
-        ("service.server", &services::SERVER),
+        ("service.server", &servers::SERVER),
     ];
     sections
         .iter()
@@ -60,7 +70,8 @@ fn file_with(key: &str, value: &str) -> String {
     };
     let (tcp, vip, rr) =
         ("protocol = \"tcp\"", "address = \"192.168.1.100:80\"", "scheduler = \"rr\"");
-    let rip = "address = \"192.168.1.31\"";
+    let (rip, tun) = ("address = \"192.168.1.31\"", "method = \"tun\"");
+    let service = |lines: &[&str]| format!("{SHORTEST}[[service]]\n{}\n", lines.join("\n"));
     match key {
         "director.cores" => format!("{key} = {value}\n[[port]]\n{name}\n{device}\n"),
         "port.name" => port("", &line, device),
@@ -73,6 +84,21 @@ fn file_with(key: &str, value: &str) -> String {
         "service.server.lower_threshold" => {
             server(tcp, vip, rr, &format!("{rip}\nupper_threshold = 100000\n{line}"))
         }
+        "service.fwmark" => service(&[&line]),
+        "service.family" => service(&["fwmark = 7", &line]),
+        "service.persistence_prefix" => service(&[tcp, vip, "persistence = 360", &line]),
+        "service.one_packet" => service(&["protocol = \"udp\"", vip, &line]),
+        "service.server.tunnel" => server(tcp, vip, rr, &format!("{rip}\n{tun}\n{line}")),
+        "service.server.tunnel_port" => {
+            server(tcp, vip, rr, &format!("{rip}\n{tun}\ntunnel = \"gue\"\n{line}"))
+        }
+        "service.server.tunnel_checksum" => {
+            server(tcp, vip, rr, &format!("{rip}\n{tun}\ntunnel = \"gre\"\n{line}"))
+        }
+        "fwmark.mark" => format!("{SHORTEST}[[fwmark]]\n{line}\n{tcp}\n"),
+        "fwmark.protocol" => format!("{SHORTEST}[[fwmark]]\nmark = 7\n{line}\n"),
+        _ if section == "fwmark" => format!("{SHORTEST}[[fwmark]]\nmark = 7\n{tcp}\n{line}\n"),
+        _ if section == "service" => service(&[tcp, vip, &line]),
         _ if section == "port" => port(&line, name, device),
         _ if section == "service.server" => server(tcp, vip, rr, &format!("{rip}\n{line}")),
         _ => format!("{key} = {value}\n{SHORTEST}"),
@@ -95,10 +121,12 @@ fn the_example_shows_every_key_with_its_default() {
     let servers = &example.services[0].servers;
     assert_eq!(servers[0].method, servers[1].method);
     assert_eq!(servers[0].weight, servers[1].weight);
+    assert_eq!(example.settings, shortest.settings);
     for key in keys() {
         let (_, leaf) = key.rsplit_once('.').unwrap();
         let shown = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{leaf} = "));
-        assert!(EXAMPLE.lines().any(shown), "configs/rvsd.toml does not show {key}");
+        let mut lines = EXAMPLES.iter().flat_map(|text| text.lines());
+        assert!(lines.any(shown), "no file in configs/ shows {key}");
     }
 }
 
@@ -175,6 +203,87 @@ fn the_example_is_understood() {
     let server = &service.servers[1];
     assert_eq!(server.address, "[fd00:1::32]:80".parse().unwrap());
     assert_eq!((&server.method, server.weight), (&Method::Dr, 1));
+}
+
+/// A list of servers of the example files, shortly.
+fn servers(config: &Config, service: usize) -> Vec<(String, &Method)> {
+    let servers = config.services[service].servers.iter();
+    servers.map(|server| (server.address.to_string(), &server.method)).collect()
+}
+
+#[test]
+fn the_examples_of_methods_are_understood() {
+    use dataplane::packet::Protocol as Packet;
+    let [_, nat, tun, fullnat] = EXAMPLES.map(|text| parse(text).unwrap());
+    assert_eq!(
+        servers(&nat, 0),
+        [("10.0.0.31:8080".into(), &Method::Nat), ("10.0.0.32:8080".into(), &Method::Nat)]
+    );
+    assert!(nat.services[1].spec.one_packet);
+    let marked = &nat.services[2].spec;
+    assert_eq!(marked.id, ServiceId::Fwmark { mark: 1, ipv6: false });
+    let persistence = Persistence { timeout: 360, prefix: 24, engine: None };
+    assert_eq!(marked.persistence, Some(persistence));
+    assert_eq!(servers(&nat, 2)[0].0, "10.0.0.31:0");
+    let rule = MarkRule {
+        mark: 1,
+        protocol: Some(Packet::Tcp),
+        source: Some(("0.0.0.0".parse().unwrap(), 0)),
+        destination: Some(("192.168.1.101".parse().unwrap(), 32)),
+        ports: Some((80, 80)),
+        ingress: Some(0),
+    };
+    let second = MarkRule { source: None, ports: Some((443, 443)), ingress: None, ..rule };
+    assert_eq!(nat.rules, [rule, second]);
+
+    let (full, none) = (TunnelChecksum::Full, TunnelChecksum::None);
+    assert_eq!(
+        servers(&tun, 0),
+        [
+            ("192.168.2.31:80".into(), &Method::Tun(Tunnel::Ipip)),
+            ("192.168.2.32:80".into(), &Method::Tun(Tunnel::Gue { port: 6080, checksum: full })),
+            ("[fd00:2::33]:80".into(), &Method::Tun(Tunnel::Gre { checksum: none })),
+        ]
+    );
+    assert_eq!(tun.services[0].spec.mss, Some(1400));
+    let address = "192.168.1.100:0".parse().unwrap();
+    assert_eq!(tun.services[1].spec.id, ServiceId::Address { protocol: Protocol::Sctp, address });
+
+    let spec = &fullnat.services[0].spec;
+    assert_eq!(spec.local_addresses.len(), 2);
+    assert_eq!(spec.client_address, ClientAddress::Proxy);
+    assert_eq!(servers(&fullnat, 0)[0], ("10.0.0.31:8080".into(), &Method::Fullnat));
+    assert_eq!(servers(&fullnat, 1), [("10.0.0.31:80".into(), &Method::Fullnat)]);
+    assert_eq!(fullnat.local_ports, (1024, 32_767));
+}
+
+/// Whatever a file may say, the daemon starts with.
+#[test]
+fn the_registry_takes_what_the_file_says() {
+    use crate::daemon::begin;
+    use crate::daemon::saved::Saved;
+    for text in EXAMPLES {
+        let config = parse(text).unwrap();
+        let saved = Saved::new(Path::new("/nonexistent"));
+        let registry = begin::registry(&config, &saved, Vec::new()).unwrap();
+        let listed = registry.statuses(None, usize::MAX).0;
+        let count = |services: usize, servers: usize| (services, servers);
+        assert_eq!(
+            count(listed.len(), listed.iter().map(|s| s.servers.len()).sum()),
+            count(config.services.len(), config.services.iter().map(|s| s.servers.len()).sum())
+        );
+    }
+}
+
+#[test]
+fn settings_are_numbers_or_booleans() {
+    let text = format!(
+        "settings.sloppy_tcp = true\nsettings.pmtu_disc = false\nsettings.conn_reuse_mode = 2\n{SHORTEST}"
+    );
+    let settings = parse(&text).unwrap().settings;
+    let wanted =
+        Settings { sloppy_tcp: 1, pmtu_disc: 0, conn_reuse_mode: 2, ..Settings::default() };
+    assert_eq!(settings, wanted);
 }
 
 #[test]

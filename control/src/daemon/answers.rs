@@ -21,6 +21,7 @@ impl Daemon {
                 Ok(self.services(services, next))
             }
             Request::Timeouts {} => Ok(Response::Timeouts { timeouts: self.registry.timeouts() }),
+            Request::Settings {} => Ok(Response::Settings { settings: self.registry.settings() }),
             Request::ListConnections { cursor, limit } => {
                 match self.listings.ask(client, cursor, limit) {
                     Ok(()) => return Outcome::Later,

@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use dataplane::packet::{self, Tuple4, Tuple6};
-use dataplane::time::{Clock, Tick};
+use dataplane::time::Tick;
 use dataplane::update::{ConnectionKey, ConnectionRow};
 
 use super::workers::{Listed, Workers};
+use super::{Instruments, templates};
 use crate::api::{self, Connection, ConnectionCursor, Error, ErrorCode, Protocol, Reply, Response};
 use crate::registry::Registry;
 use crate::server::ClientId;
@@ -56,9 +57,10 @@ impl Listings {
         &mut self,
         workers: &mut Workers,
         registry: &Registry,
-        clock: &Clock,
+        instruments: &Instruments,
         now: Instant,
     ) -> Option<(ClientId, Reply)> {
+        let clock = &instruments.clock;
         let listed = workers.collect(now);
         if let Some((client, worker)) = self.current {
             let reply = match listed? {
@@ -77,6 +79,11 @@ impl Listings {
             return Some((client, reply));
         }
         let Wanted { client, cursor, limit } = self.queue.pop_front()?;
+        if templates::is_here(&cursor) {
+            let (connections, next) =
+                templates::page(&instruments.templates, registry, clock.now(), &cursor, limit);
+            return Some((client, Ok(Response::Connections { connections, next })));
+        }
         if workers.list(cursor, limit, now) {
             self.current = Some((client, cursor.worker));
             return None;
@@ -110,6 +117,10 @@ fn connection(
             }
         }
     };
+    let mut server = registry.server_address(row.server)?;
+    if server.port() == 0 {
+        server.set_port(virtual_address.port());
+    }
     Some(Connection {
         protocol: match packet::Protocol::from_number(protocol)? {
             packet::Protocol::Tcp => Protocol::Tcp,
@@ -120,7 +131,7 @@ fn connection(
         expires_ms: row.expiry.millis_since(now),
         client,
         virtual_address,
-        server: registry.server_address(row.server)?,
+        server,
         worker,
     })
 }

@@ -3,10 +3,12 @@
 //! registry; nothing in it waits for a client, the kernel or a worker.
 
 mod answers;
+pub mod begin;
 mod listing;
 mod lock;
 mod network;
 pub mod saved;
+mod templates;
 mod ways;
 mod workers;
 
@@ -15,8 +17,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::conn::persistence::Templates;
 use dataplane::service::Hop;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
@@ -74,6 +78,8 @@ pub struct Instruments {
     pub connections: u32,
     /// The workers' clock.
     pub clock: Clock,
+    /// Persistence templates, which the workers share.
+    pub templates: Arc<Templates>,
 }
 
 /// The control thread's state.
@@ -253,7 +259,7 @@ impl Daemon {
             self.publish();
         }
         if let Some((client, reply)) =
-            self.listings.advance(&mut self.workers, &self.registry, &self.instruments.clock, now)
+            self.listings.advance(&mut self.workers, &self.registry, &self.instruments, now)
         {
             self.api.reply(client, &reply);
         }
@@ -360,6 +366,7 @@ impl Daemon {
         let Some(network) = &mut self.network else { return };
         self.unresolved = false;
         self.resolved = network.generation();
+        network.own_locals(&self.registry.local_addresses());
         if let Some((fib, ports)) = network.changed_ways() {
             self.registry.set_ways(fib, ports);
             self.dirty = true;

@@ -1,7 +1,7 @@
 //! The daemon's side of the kernel: its tables are followed and turned into
 //! what workers need, and what rvsd puts into them is kept there.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -16,8 +16,8 @@ use dataplane::update::Missing;
 
 use super::ways::{self, Ways};
 use crate::kernel::{
-    KeptNeighbours, Mirror, MissingNeighbours, Monitor, OwnedAddress, OwnedAddresses, Progress,
-    Requests,
+    KeptNeighbours, Mirror, MissingNeighbours, Monitor, NoRoute, OwnedAddress, OwnedAddresses,
+    Progress, Requests,
 };
 
 /// How long the first reading of the kernel's tables may take.
@@ -46,7 +46,26 @@ pub struct Network {
     missing: MissingNeighbours,
     ways: Ways,
     owned: OwnedAddresses,
+    /// Addresses to own as long as the daemon runs.
+    fixed: BTreeSet<OwnedAddress>,
+    /// Local addresses of FULLNAT and where they are.
+    locals: BTreeMap<IpAddr, Place>,
+    /// Some address could not be put up or removed, which was said.
+    failed: bool,
+    /// Local addresses of which it was said that they are nowhere.
+    told: BTreeSet<IpAddr>,
     ports: Vec<NetworkPort>,
+}
+
+/// Where a local address of FULLNAT is to be put up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// On the tap of the port in whose network it is.
+    Tap(OwnedAddress),
+    /// It is an address of this machine in any case.
+    There,
+    /// In no port's network.
+    Nowhere,
 }
 
 impl Network {
@@ -75,6 +94,10 @@ impl Network {
             missing: MissingNeighbours::default(),
             ways: Ways::default(),
             owned,
+            fixed: addresses.clone(),
+            locals: BTreeMap::new(),
+            failed: false,
+            told: BTreeSet::new(),
             ports,
         };
         // On failure the drop removes those that could be added.
@@ -187,10 +210,77 @@ impl Network {
         self.kept.sync(&wanted, &mut self.requests);
     }
 
+    /// Puts up these local addresses of FULLNAT, so that the kernel answers ARP
+    /// and neighbour solicitations for them, and removes those of earlier calls
+    /// that are not among them.
+    pub fn own_locals(&mut self, wanted: &BTreeSet<IpAddr>) {
+        let place = |&ip: &IpAddr| match self.locals.get(&ip) {
+            // Once there, its route leads to the machine itself.
+            Some(Place::Tap(owned)) => (ip, Place::Tap(owned.clone())),
+            _ => (ip, self.place(ip)),
+        };
+        let locals = wanted.iter().map(place).collect();
+        if self.locals != locals {
+            self.locals = locals;
+            self.sync_owned();
+        }
+    }
+
+    fn place(&self, ip: IpAddr) -> Place {
+        // The mirror may not know yet what was just put up.
+        if self.fixed.iter().any(|owned| owned.ip == ip) {
+            return Place::There;
+        }
+        match self.mirror.resolve(ip) {
+            Err(NoRoute::Local) => Place::There,
+            Ok(resolved) if resolved.neighbour == ip => {
+                match ways::port_of(&self.ports, &resolved.link_name) {
+                    Some(index) => Place::Tap(OwnedAddress {
+                        link: self.ports[index].name.clone(),
+                        ip,
+                        prefix_len: if ip.is_ipv4() { 32 } else { 128 },
+                    }),
+                    None => Place::Nowhere,
+                }
+            }
+            _ => Place::Nowhere,
+        }
+    }
+
+    /// Tells the kernel about owned addresses. What fails is said once, and
+    /// tried again every second.
+    fn sync_owned(&mut self) {
+        let locals = self.locals.values().filter_map(|place| match place {
+            Place::Tap(owned) => Some(owned.clone()),
+            Place::There | Place::Nowhere => None,
+        });
+        let wanted = self.fixed.iter().cloned().chain(locals).collect();
+        match self.owned.sync(&wanted, &mut self.requests) {
+            Ok(()) => self.failed = false,
+            Err(errors) => {
+                if !self.failed {
+                    errors.iter().for_each(|e| log::error!("{e}; it is tried again every second"));
+                }
+                self.failed = true;
+            }
+        }
+    }
+
     /// To be called every second.
     pub fn refresh(&mut self, now: Instant) {
         self.kept.refresh(&self.mirror, &mut self.requests);
         self.missing.refresh(now, &self.mirror, &mut self.requests);
+        if self.failed {
+            self.sync_owned();
+        }
+        for (ip, place) in &self.locals {
+            if *place == Place::Nowhere && self.told.insert(*ip) {
+                log::warn!(
+                    "local address {ip} is in no port's network and is not put up: servers reach it only by a route to the director"
+                );
+            }
+        }
+        self.told.retain(|ip| self.locals.get(ip) == Some(&Place::Nowhere));
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Request, ServerSpec, ServiceSpec, Timeouts};
+use crate::api::{Request, ServerSpec, ServiceSpec, Settings, Timeouts};
 
 const FILE: &str = "services.json";
 const VERSION: u32 = 1;
@@ -33,6 +33,9 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Services {
     /// The timeouts in force.
     pub timeouts: Timeouts,
+    /// The settings in force.
+    #[serde(default)]
+    pub settings: Settings,
     /// Oldest first.
     pub services: Vec<Service>,
 }
@@ -194,7 +197,8 @@ mod tests {
     }
 
     fn state(udp: u32) -> Services {
-        Services { timeouts: Timeouts { tcp: 1, tcp_fin: 2, udp }, services: vec![] }
+        let timeouts = Timeouts { tcp: 1, tcp_fin: 2, udp };
+        Services { timeouts, settings: Settings::default(), services: vec![] }
     }
 
     fn change(udp: u32) -> Request {
@@ -244,6 +248,18 @@ mod tests {
         fs::write(saved.path(), &text[..text.len() - 1]).unwrap();
         let loaded = saved.load();
         assert_eq!(loaded, Some(Loaded { services: state(3), changes: vec![change(4)] }));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// One of a release without settings.
+    #[test]
+    fn what_a_record_does_not_say_is_as_by_default() {
+        let dir = directory("older");
+        let line =
+            r#"{"version":1,"state":{"timeouts":{"tcp":1,"tcp_fin":2,"udp":3},"services":[]}}"#;
+        fs::write(dir.join(FILE), format!("{line}\n")).unwrap();
+        let loaded = Saved::new(&dir).load();
+        assert_eq!(loaded, Some(Loaded { services: state(3), changes: vec![] }));
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -9,6 +9,7 @@ use dataplane::counters::Counters;
 use dataplane::snapshot::Snapshot;
 use dataplane::update::{ControlEnd, Dump, Missing, Reply, Update};
 
+use super::templates;
 use crate::api::ConnectionCursor;
 
 /// A worker that has not answered by then is stalled. It answers within a loop,
@@ -147,7 +148,8 @@ impl Workers {
         None
     }
 
-    /// After the IPv4 table the IPv6 one, after that the next worker.
+    /// After the IPv4 table the IPv6 one, after that the next worker, and after
+    /// the last one the templates.
     fn next_cursor(&self, worker: usize, dump: &Dump) -> Option<ConnectionCursor> {
         let at = |worker: usize, ipv6, group: usize| {
             Some(ConnectionCursor { worker: worker as u32, ipv6, group: group as u64 })
@@ -156,7 +158,7 @@ impl Workers {
             (false, ipv6) => at(worker, ipv6, dump.group),
             (true, false) => at(worker, true, 0),
             (true, true) if worker + 1 < self.ends.len() => at(worker + 1, false, 0),
-            (true, true) => None,
+            (true, true) => Some(templates::START),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::names::{Ports, parse_endpoint, parse_number};
 use super::options::{Opt, Set, TunnelKind, Verb};
@@ -10,9 +10,10 @@ use super::output::View;
 use super::vocabulary::{Forwarding, Parsed, Start};
 use super::words::{Word, Words};
 use crate::api::{
-    Method, Persistence, Protocol, ServerSpec, ServiceId, ServiceSpec, Timeouts, Tunnel,
-    TunnelChecksum,
+    ClientAddress, Method, Persistence, Protocol, ServerSpec, ServiceId, ServiceSpec, Timeouts,
+    Tunnel, TunnelChecksum,
 };
+use crate::registry::{MAX_MSS, MIN_MSS};
 
 /// The longest timeout that ipvsadm takes, s: 31 days.
 const MAX_TIMEOUT: u32 = 31 * 24 * 3600;
@@ -167,6 +168,9 @@ struct Line {
     netmask: String,
     engine: Option<String>,
     flags: String,
+    local_addresses: Vec<IpAddr>,
+    client_address: ClientAddress,
+    mss: Option<u16>,
     server: Option<SocketAddr>,
     method: Forwarding,
     weight: u32,
@@ -250,6 +254,9 @@ impl Line {
             Opt::Netmask => self.netmask = text,
             Opt::Engine => self.engine = Some(text),
             Opt::SchedFlags => self.flags = text,
+            Opt::LocalAddress => self.local_addresses = local_addresses(&text)?,
+            Opt::ClientAddress => self.client_address = client_address(&text)?,
+            Opt::Mss => self.mss = mss(&text)?,
             Opt::RealServer => self.server = Some(self.server_address(&text, ports)?),
             Opt::Weight => self.weight = number(0, MAX_INT, "weight")?,
             Opt::UpperThreshold => self.upper_threshold = number(0, MAX_INT, "u_threshold")?,
@@ -351,7 +358,16 @@ impl Line {
         let persistence =
             persistent.then_some(Persistence { timeout: self.persistence, prefix, engine });
         let scheduler = self.scheduler.clone().unwrap_or_else(|| "wlc".to_owned());
-        Ok(ServiceSpec { id, scheduler, scheduler_flags, persistence, one_packet })
+        Ok(ServiceSpec {
+            id,
+            scheduler,
+            scheduler_flags,
+            persistence,
+            one_packet,
+            local_addresses: self.local_addresses.clone(),
+            client_address: self.client_address,
+            mss: self.mss,
+        })
     }
 
     /// The length of `-M`: a mask in dots for IPv4, a length for IPv6.
@@ -513,6 +529,36 @@ fn tunnel_kind(text: &str) -> Result<TunnelKind, UsageError> {
         "gue" => Ok(TunnelKind::Gue),
         "gre" => Ok(TunnelKind::Gre),
         _ => Err(UsageError::new("illegal tunnel type specified")),
+    }
+}
+
+/// The addresses of `--local-address`, between commas.
+fn local_addresses(text: &str) -> Result<Vec<IpAddr>, UsageError> {
+    text.split(',')
+        .map(|address| {
+            let message = format!("illegal local address `{address}' specified");
+            address.parse().map_err(|_| UsageError::new(message))
+        })
+        .collect()
+}
+
+fn client_address(text: &str) -> Result<ClientAddress, UsageError> {
+    match text {
+        "none" => Ok(ClientAddress::None),
+        "toa" => Ok(ClientAddress::Toa),
+        "proxy" => Ok(ClientAddress::Proxy),
+        _ => Err(UsageError::new("illegal client-address specified; it is none, toa or proxy")),
+    }
+}
+
+/// The value of `--mss`; 0 is none.
+fn mss(text: &str) -> Result<Option<u16>, UsageError> {
+    match parse_number(text, 0, MAX_MSS.into()).map(|mss| mss as u16) {
+        Some(0) => Ok(None),
+        Some(mss @ MIN_MSS..) => Ok(Some(mss)),
+        _ => Err(UsageError::new(format!(
+            "illegal mss specified; it is {MIN_MSS} to {MAX_MSS}, or 0 for none"
+        ))),
     }
 }
 

@@ -570,13 +570,7 @@ fn udp(address: &str) -> ServiceId {
 }
 
 fn service(id: ServiceId) -> ServiceSpec {
-    ServiceSpec {
-        id,
-        scheduler: "wlc".into(),
-        scheduler_flags: Vec::new(),
-        persistence: None,
-        one_packet: false,
-    }
+    ServiceSpec::new(id, "wlc")
 }
 
 fn persistent(id: ServiceId, timeout: u32, prefix: u8) -> ServiceSpec {
@@ -632,6 +626,48 @@ fn services_are_understood() {
         panic!("a persistence engine is refused");
     };
     assert_eq!(sip.persistence.unwrap().engine.as_deref(), Some("sip"));
+}
+
+/// The options that only RVS has.
+#[test]
+fn options_of_fullnat_are_understood() {
+    let spec = ServiceSpec {
+        local_addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        client_address: ClientAddress::Toa,
+        mss: Some(1400),
+        ..service(tcp("1.2.3.4:80"))
+    };
+    let line = "-t 1.2.3.4:80 --local-address 10.0.0.1,fd00::1 --client-address=toa --mss 1400";
+    assert_eq!(parse(&format!("-A {line}")), Ok(Command::AddService(spec.clone())));
+    assert_eq!(parse(&format!("-E {line}")), Ok(Command::EditService(spec)));
+    // An edit without them takes them away.
+    let plain = parse("-E -t 1.2.3.4:80 --client-address none --mss 0");
+    assert_eq!(plain, Ok(Command::EditService(service(tcp("1.2.3.4:80")))));
+    let proxy = ServiceSpec { client_address: ClientAddress::Proxy, ..service(tcp("1.2.3.4:80")) };
+    let line = "-A -t 1.2.3.4:80 --client-address proxy";
+    assert_eq!(parse(line), Ok(Command::AddService(proxy)));
+    let mss = "illegal mss specified; it is 88 to 65495, or 0 for none";
+    for (options, message) in [
+        ("--local-address 10.0.0.1,", "illegal local address `' specified"),
+        ("--local-address 10.0.0.1:80", "illegal local address `10.0.0.1:80' specified"),
+        (
+            "--local-address 10.0.0.1 --local-address 10.0.0.2",
+            "multiple 'local-address' options specified",
+        ),
+        ("--client-address tao", "illegal client-address specified; it is none, toa or proxy"),
+        ("--mss 87", mss),
+        ("--mss 65496", mss),
+        ("--mss 1k", mss),
+    ] {
+        let line = format!("-A -t 1.2.3.4:80 {options}");
+        assert_eq!(parse(&line), Err(UsageError::new(message)), "{line}");
+    }
+    for option in ["local-address 10.0.0.1", "client-address toa", "mss 1400"] {
+        let line = format!("-a -t 1.2.3.4:80 -r 1.1.1.1 --{option}");
+        let name = option.split(' ').next().unwrap();
+        let message = format!("Illegal '{name}' option with the 'add-server' command");
+        assert_eq!(parse(&line), Err(UsageError::new(message)), "{line}");
+    }
 }
 
 fn server(address: &str, method: Method) -> ServerSpec {

@@ -45,6 +45,12 @@ Options of -A and -E:
       --pe ENGINE                   persistence engine: sip
   -o, --ops                         one-packet scheduling (UDP)
   -b, --sched-flags FLAG[,FLAG]     sh-fallback, sh-port, mh-fallback, mh-port
+      --local-address ADDR[,ADDR]   addresses that FULLNAT connections come
+                                    from (RVS)
+      --client-address HOW          how FULLNAT servers learn the client's:
+                                    none, toa or proxy (RVS)
+      --mss BYTES                   most that a connection's TCP MSS option may
+                                    say; 0 leaves it alone (RVS)
 
 Options of -a and -e:
   -r, --real-server HOST[:PORT]     SERVER; also of -d
@@ -78,7 +84,7 @@ Options of --start-daemon:
       --syncid ID  --sync-maxlen BYTES  --mcast-interface NAME
       --mcast-group ADDRESS  --mcast-port PORT  --mcast-ttl TTL
 
-rvsadm show workers|ports|drops|nexthops tells about RVS itself; see
-rvsadm show --help. The variable RVS_SOCKET names the socket of rvsd when it
-is not /run/rvs/rvsd.sock.
+rvsadm show workers|ports|drops|nexthops|settings tells about RVS itself, and
+rvsadm set NAME VALUE changes a setting; see rvsadm show --help. The variable
+RVS_SOCKET names the socket of rvsd when it is not /run/rvs/rvsd.sock.
 ";

@@ -3,7 +3,8 @@
 
 use super::grammar::UsageError;
 
-/// The options, in the order in which ipvsadm checks them.
+/// The options, in the order in which ipvsadm checks them; then those that only
+/// RVS has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opt {
     Numeric,
@@ -40,17 +41,21 @@ pub(super) enum Opt {
     TunNocsum,
     TunCsum,
     TunRemcsum,
+    LocalAddress,
+    ClientAddress,
+    Mss,
 }
 
 use Opt::{
-    Connection, Daemon, Engine, Exact, LowerThreshold, McastGroup, McastInterface, McastPort,
-    McastTtl, Method, Netmask, NoSort, Numeric, Ops, Persistent, PersistentConn, Rate, RealServer,
-    SchedFlags, Scheduler, Service, Stats, SyncId, SyncMaxlen, Thresholds, Timeout, TunCsum,
-    TunInfo, TunNocsum, TunPort, TunRemcsum, TunType, UpperThreshold, Weight,
+    ClientAddress, Connection, Daemon, Engine, Exact, LocalAddress, LowerThreshold, McastGroup,
+    McastInterface, McastPort, McastTtl, Method, Mss, Netmask, NoSort, Numeric, Ops, Persistent,
+    PersistentConn, Rate, RealServer, SchedFlags, Scheduler, Service, Stats, SyncId, SyncMaxlen,
+    Thresholds, Timeout, TunCsum, TunInfo, TunNocsum, TunPort, TunRemcsum, TunType, UpperThreshold,
+    Weight,
 };
 
 impl Opt {
-    const ALL: [Self; 34] = [
+    const ALL: [Self; 37] = [
         Numeric,
         Connection,
         Service,
@@ -85,6 +90,9 @@ impl Opt {
         TunNocsum,
         TunCsum,
         TunRemcsum,
+        LocalAddress,
+        ClientAddress,
+        Mss,
     ];
 
     const fn name(self) -> &'static str {
@@ -123,6 +131,9 @@ impl Opt {
             TunNocsum => "tun-nocsum",
             TunCsum => "tun-csum",
             TunRemcsum => "tun-remcsum",
+            LocalAddress => "local-address",
+            ClientAddress => "client-address",
+            Mss => "mss",
         }
     }
 }
@@ -188,7 +199,17 @@ const NOTHING: Rules = Rules { name: "", required: &[], allowed: &[], exclusive:
 
 const SERVICE: Rules = Rules {
     required: &[Service],
-    allowed: &[Scheduler, Persistent, Netmask, Ops, Engine, SchedFlags],
+    allowed: &[
+        Scheduler,
+        Persistent,
+        Netmask,
+        Ops,
+        Engine,
+        SchedFlags,
+        LocalAddress,
+        ClientAddress,
+        Mss,
+    ],
     ..NOTHING
 };
 

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::names::Names;
 use super::order;
 use crate::api::{
-    Connection, Method, Persistence, Protocol, Request, ServerSpec, ServerStatus, ServiceId,
-    ServiceSpec, ServiceStatus, Stats, Timeouts, Tunnel, TunnelChecksum,
+    ClientAddress, Connection, Method, Persistence, Protocol, Request, ServerSpec, ServerStatus,
+    ServiceId, ServiceSpec, ServiceStatus, Stats, Timeouts, Tunnel, TunnelChecksum,
 };
 
 /// What a listing of services shows of each.
@@ -249,9 +249,11 @@ pub fn command(request: &Request) -> Option<String> {
         Request::SetTimeouts { timeouts: Timeouts { tcp, tcp_fin, udp } } => {
             format!("--set {tcp} {tcp_fin} {udp}")
         }
+        Request::SetSetting { name, value } => format!("set {name} {value}"),
         Request::Hello { .. }
         | Request::ListServices { .. }
         | Request::Timeouts {}
+        | Request::Settings {}
         | Request::ListConnections { .. }
         | Request::Counters {}
         | Request::NextHops { .. } => return None,
@@ -299,6 +301,18 @@ fn service_options(spec: &ServiceSpec) -> String {
     }
     if !spec.scheduler_flags.is_empty() {
         line(&mut text, format_args!(" -b {}", spec.scheduler_flags.join(",")));
+    }
+    if !spec.local_addresses.is_empty() {
+        let locals: Vec<_> = spec.local_addresses.iter().map(ToString::to_string).collect();
+        line(&mut text, format_args!(" --local-address {}", locals.join(",")));
+    }
+    match spec.client_address {
+        ClientAddress::None => {}
+        ClientAddress::Toa => text.push_str(" --client-address toa"),
+        ClientAddress::Proxy => text.push_str(" --client-address proxy"),
+    }
+    if let Some(mss) = spec.mss {
+        line(&mut text, format_args!(" --mss {mss}"));
     }
     text
 }

@@ -115,7 +115,14 @@ impl Machine {
     ) -> Result<(Running, Vec<ControlEnd>, Instruments), String> {
         let Self { ports, taps, shard, eal } = self;
         let clock = Clock::start();
-        let (links, workers, kernel_rings) = make_workers(config, &ports, &shard, clock)?;
+        let templates = Templates::new(config.director.templates as usize, HashKey::random())
+            .map_err(|error| {
+                let wanted = config.director.templates;
+                format!("{wanted} persistence templates: {error}; lower director.templates or add memory")
+            })?;
+        let templates = Arc::new(templates);
+        let (links, workers, kernel_rings) =
+            make_workers(config, &ports, &shard, &templates, clock)?;
         let stop = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(KernelCounters::default());
@@ -149,6 +156,7 @@ impl Machine {
             kernel_path: Box::new(move || read(&counters)),
             connections: config.director.connections,
             clock,
+            templates,
         };
         Ok((running, links, instruments))
     }
@@ -255,21 +263,16 @@ impl OpenPort {
     }
 }
 
-/// Persistence templates that there is room for.
-const TEMPLATES: usize = 100_000;
-
 type Parts = (Vec<ControlEnd>, Vec<Worker>, rings::KernelRings);
 
 fn make_workers(
     config: &Config,
     ports: &[OpenPort],
     shard: &Arc<Shard>,
+    templates: &Arc<Templates>,
     clock: Clock,
 ) -> Result<Parts, String> {
     let hash_key = HashKey::random();
-    let templates = Templates::new(TEMPLATES, HashKey::random())
-        .map_err(|error| format!("persistence templates: {error}"))?;
-    let templates = Arc::new(templates);
     let (worker_rings, kernel_rings) = rings::connect(config.director.cores.len());
     let mut links = Vec::new();
     let mut workers = Vec::new();
@@ -289,7 +292,7 @@ fn make_workers(
                 other: config.punt.other,
             },
             icmp_limits: IcmpLimits::default(),
-            templates: Arc::clone(&templates),
+            templates: Arc::clone(templates),
             random: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), index) as u32,
         };
         let director = Director::new(director, link).map_err(|error| {

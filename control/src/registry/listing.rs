@@ -44,11 +44,17 @@ impl Registry {
         })
     }
 
-    /// The address of a server by the number that its connections have; also
-    /// of a deleted one.
+    /// Where a server gets its packets, by the number that its connections
+    /// have; also of a deleted one. Port 0: on the port that clients used.
     #[must_use]
     pub fn server_address(&self, number: u32) -> Option<SocketAddr> {
-        Some(self.servers.get(number)?.spec.address)
+        Some(self.servers.get(number)?.published.address)
+    }
+
+    /// The service that persistence templates know by this number.
+    #[must_use]
+    pub fn service_of_number(&self, number: u32) -> Option<ServiceId> {
+        Some(self.services.get(&u64::from(number))?.spec.id)
     }
 
     /// The status of one service.
@@ -81,8 +87,9 @@ impl Registry {
         let servers = entry.servers.iter().map(|&number| {
             let server = self.server(number);
             let (active, inactive) = server.published.counts.connections.read();
+            let persistent = server.published.counts.connections.templates();
             let stats = server.meter.stats(server.published.counts.totals());
-            ServerStatus { spec: server.spec.clone(), active, inactive, persistent: 0, stats }
+            ServerStatus { spec: server.spec.clone(), active, inactive, persistent, stats }
         });
         ServiceStatus {
             spec: entry.spec.clone(),

@@ -9,11 +9,15 @@
 //! (as with the kernel), and no number is given out twice.
 
 mod listing;
+mod locals;
+mod methods;
+mod nat;
+mod options;
 mod rates;
 mod slots;
 mod validate;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -21,16 +25,22 @@ use dataplane::conn;
 use dataplane::fib::Fib;
 use dataplane::scheduler::{self, Candidate, Candidates, Scheduler};
 use dataplane::service::{
-    ClientAddress, Hop, Method, Server, ServerCounts, Service, ServiceKey, Services, TrafficTotals,
+    ClientAddress, Hop, MarkRule, Method, NatSources, Server, ServerCounts, Service, ServiceKey,
+    Services, TrafficTotals,
 };
-use dataplane::snapshot::{Port, Snapshot};
+use dataplane::snapshot::{LocalPorts, Port, Snapshot};
 
-use crate::api::{Error, ErrorCode, Request, ServerSpec, ServiceId, ServiceSpec, Timeouts};
+use crate::api::{
+    Error, ErrorCode, Request, ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts,
+};
 use crate::daemon::saved;
 pub use listing::ServerRow;
+use locals::Locals;
+pub use options::{MAX_MSS, MIN_MSS};
 use rates::Meter;
 pub use rates::PERIOD_SECONDS;
 use slots::Slots;
+pub(crate) use validate::protocol_of;
 use validate::{check_server, check_service, key_of};
 
 /// All services and servers.
@@ -40,6 +50,14 @@ pub struct Registry {
     ports: Vec<Port>,
     fib: Arc<Fib>,
     timeouts: Timeouts,
+    settings: Settings,
+    /// What gives packets their marks, in the order of the configuration.
+    rules: Arc<[MarkRule]>,
+    locals: Locals,
+    /// First and last port on local addresses.
+    local_ports: LocalPorts,
+    /// Where replies of NAT servers come from; `None` when such servers changed.
+    nat_sources: Option<Arc<NatSources>>,
     epoch: u64,
     /// By creation: a service keeps its place for as long as it exists.
     services: BTreeMap<u64, ServiceEntry>,
@@ -94,6 +112,11 @@ impl Registry {
             ports,
             fib: Arc::default(),
             timeouts,
+            settings: Settings::default(),
+            rules: Arc::default(),
+            locals: Locals::default(),
+            local_ports: LocalPorts::default(),
+            nat_sources: None,
             epoch: 0,
             services: BTreeMap::new(),
             by_key: HashMap::new(),
@@ -104,8 +127,26 @@ impl Registry {
         }
     }
 
+    /// With rules that give packets their marks.
+    #[must_use]
+    pub fn with_rules(self, rules: Vec<MarkRule>) -> Self {
+        Self { rules: rules.into(), ..self }
+    }
+
+    /// With this first and last port on local addresses.
+    #[must_use]
+    pub fn with_local_ports(self, (first, last): (u16, u16)) -> Self {
+        Self { local_ports: LocalPorts(first, last), ..self }
+    }
+
+    /// With these settings.
+    #[must_use]
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
     /// Carries a request out. `None` when it is not one that changes services,
-    /// servers or timeouts.
+    /// servers, timeouts or settings.
     pub fn change(&mut self, request: &Request, resolve: Resolve<'_>) -> Option<Result<(), Error>> {
         Some(match request {
             Request::AddService { service } => self.add_service(service.clone()),
@@ -123,6 +164,7 @@ impl Registry {
             }
             Request::DeleteServer { service, server } => self.delete_server(service, *server),
             Request::SetTimeouts { timeouts } => self.set_timeouts(*timeouts),
+            Request::SetSetting { name, value } => self.settings.set(name, *value),
             _ => return None,
         })
     }
@@ -136,9 +178,10 @@ impl Registry {
         if self.by_key.contains_key(&key) {
             return Err(Error::new(ErrorCode::ServiceExists, "Service already exists"));
         }
+        let locals = self.locals.number(&spec.local_addresses)?;
         let place = self.next_place;
         self.next_place += 1;
-        let published = Arc::new(Service {
+        let mut published = Service {
             key,
             number: place as u32,
             scheduler,
@@ -146,15 +189,16 @@ impl Registry {
             candidates: Candidates::default(),
             persistence: None,
             one_packet: false,
-            locals: Arc::default(),
-        });
+            locals,
+        };
+        options::publish(&mut published, &spec);
         let mut entry = ServiceEntry {
             spec,
             scheduler,
             servers: Vec::new(),
             retired: TrafficTotals::default(),
             meter: Meter::default(),
-            published,
+            published: Arc::new(published),
         };
         // Servers in the trash from an earlier service of this name count on;
         // this service begins at 0.
@@ -164,22 +208,34 @@ impl Registry {
         Ok(())
     }
 
-    /// Changes the scheduler of a service and its flags.
+    /// Changes everything of a service but its name and servers.
     ///
     /// # Errors
     /// When it does not exist, or asks for something impossible.
     pub fn edit_service(&mut self, spec: ServiceSpec) -> Result<(), Error> {
         let place = self.place(&spec.id, ErrorCode::NoSuchService)?;
-        let (_, scheduler) = check_service(&spec)?;
+        let (key, scheduler) = check_service(&spec)?;
+        for &number in &self.services[&place].servers {
+            methods::check(&spec, &key, &self.server(number).spec)?;
+        }
+        let locals = self.locals.number(&spec.local_addresses)?;
         let entry = self.services.get_mut(&place).expect("a place has a service");
+        let mut service = (*entry.published).clone();
         if entry.scheduler != scheduler {
             // Another scheduler begins anew.
-            let mut service = (*entry.published).clone();
             service.state = Arc::new(scheduler::State::new(scheduler));
-            entry.published = Arc::new(service);
+        }
+        service.locals = locals;
+        options::publish(&mut service, &spec);
+        entry.published = Arc::new(service);
+        entry.scheduler = scheduler;
+        for number in &entry.servers {
+            let server = self.servers.get_mut(*number).expect("a service's server is in its slot");
+            if server.publish(&spec) {
+                self.nat_sources = None;
+            }
         }
         entry.spec = spec;
-        entry.scheduler = scheduler;
         self.republish(place);
         Ok(())
     }
@@ -221,7 +277,8 @@ impl Registry {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
         let key = entry.published.key;
-        let spec = check_server(&key, spec)?;
+        let service = entry.spec.clone();
+        let spec = check_server(&service, &key, spec)?;
         if self.server_of(entry, spec.address).is_some() {
             return Err(Error::new(ErrorCode::ServerExists, "Destination already exists"));
         }
@@ -231,7 +288,6 @@ impl Registry {
                 let server = self.servers.get_mut(number).expect("trash is in its slot");
                 server.deleted = None;
                 server.spec = spec;
-                server.set_thresholds();
                 if server.place != place {
                     // Another service of that name: it counts from here, as in
                     // the kernel.
@@ -242,9 +298,12 @@ impl Registry {
                     published.hop = hop;
                     published.deleted = false;
                 });
+                if server.publish(&service) {
+                    self.nat_sources = None;
+                }
                 number
             }
-            None => self.new_server(key, place, spec, hop)?,
+            None => self.new_server(&service, key, place, spec, hop)?,
         };
         if hop == Hop::Unresolved {
             self.fresh.insert(number, 0);
@@ -268,7 +327,8 @@ impl Registry {
 
     fn new_server(
         &mut self,
-        service: ServiceKey,
+        service: &ServiceSpec,
+        key: ServiceKey,
         place: u64,
         spec: ServerSpec,
         hop: Hop,
@@ -283,15 +343,17 @@ impl Registry {
             mss: None,
             counts: Arc::new(ServerCounts::new(self.workers)),
         });
-        let entry =
-            ServerEntry { service, place, spec, meter: Meter::default(), deleted: None, published };
-        entry.set_thresholds();
+        let meter = Meter::default();
+        let mut entry = ServerEntry { service: key, place, spec, meter, deleted: None, published };
+        if entry.publish(service) {
+            self.nat_sources = None;
+        }
         self.servers
             .insert(entry)
             .ok_or_else(|| Error::new(ErrorCode::NoSpace, "no server number is free"))
     }
 
-    /// Changes a server's weight and thresholds.
+    /// Changes everything of a server but its address.
     ///
     /// # Errors
     /// When there is no such service or server, or the new form is impossible.
@@ -303,17 +365,16 @@ impl Registry {
     ) -> Result<(), Error> {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
-        let spec = check_server(&entry.published.key, spec)?;
+        let service = entry.spec.clone();
+        let spec = check_server(&service, &entry.published.key, spec)?;
         let (_, number) = self.server_of(entry, spec.address).ok_or_else(no_such_server)?;
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         let hop = resolve(&spec);
         server.spec = spec;
-        server.set_thresholds();
-        let weight = server.spec.weight;
-        server.republish(|published| {
-            published.hop = hop;
-            published.weight = weight;
-        });
+        server.republish(|published| published.hop = hop);
+        if server.publish(&service) {
+            self.nat_sources = None;
+        }
         self.republish(place);
         Ok(())
     }
@@ -325,8 +386,7 @@ impl Registry {
     pub fn delete_server(&mut self, service: &ServiceId, address: SocketAddr) -> Result<(), Error> {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
-        let address = validate::with_port(address, entry.published.key.vport());
-        let (index, number) = self.server_of(entry, address).ok_or_else(no_such_server)?;
+        let (index, number) = self.server_called(entry, address).ok_or_else(no_such_server)?;
         let entry = self.services.get_mut(&place).expect("found above");
         entry.servers.remove(index);
         entry.published.state.server_removed(index);
@@ -381,6 +441,19 @@ impl Registry {
         Ok(())
     }
 
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// The local addresses that services have now.
+    #[must_use]
+    pub fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        let services = self.services.values();
+        services.flat_map(|service| service.spec.local_addresses.iter().copied()).collect()
+    }
+
     /// Takes over what the kernel now says of the ways to all addresses and of
     /// the ports. Until the first time nothing leaves by the way to an address.
     pub fn set_ways(&mut self, fib: Arc<Fib>, ports: Vec<Port>) {
@@ -412,8 +485,7 @@ impl Registry {
         }
         let Ok(place) = self.place(service, ErrorCode::NoSuchService) else { return false };
         let entry = &self.services[&place];
-        let address = validate::with_port(address, entry.published.key.vport());
-        let server = self.server_of(entry, address);
+        let server = self.server_called(entry, address);
         server.is_some_and(|(_, number)| self.fresh.contains_key(&number))
     }
 
@@ -446,7 +518,8 @@ impl Registry {
             spec: entry.spec.clone(),
             servers: entry.servers.iter().rev().map(|&n| self.server(n).spec.clone()).collect(),
         });
-        saved::Services { timeouts: self.timeouts, services: services.collect() }
+        let (timeouts, settings) = (self.timeouts, self.settings);
+        saved::Services { timeouts, settings, services: services.collect() }
     }
 
     /// Builds the snapshot of what there now is, under a new epoch.
@@ -461,16 +534,23 @@ impl Registry {
             let server = self.servers.get_mut(*number).expect("trash is in its slot");
             server.deleted.get_or_insert(self.epoch);
         }
+        let all = self.servers.slots().flatten();
+        let nat_sources =
+            Arc::clone(self.nat_sources.get_or_insert_with(|| Arc::new(nat::sources(all))));
         Arc::new(Snapshot {
             epoch: self.epoch,
             services: Services::new(
                 self.services.values().map(|s| Arc::clone(&s.published)),
-                Arc::default(),
+                Arc::clone(&self.rules),
             ),
             servers,
             ports: self.ports.clone(),
             fib: Arc::clone(&self.fib),
             timeouts,
+            nat_sources,
+            locals: self.locals.by_number(),
+            local_ports: self.local_ports,
+            settings: self.settings.into(),
             ..Snapshot::default()
         })
     }
@@ -489,10 +569,14 @@ impl Registry {
                 let server = self.server(number);
                 server.deleted.is_some_and(|epoch| epoch <= running)
                     && server.published.counts.connections.read() == (0, 0)
+                    && server.published.counts.connections.templates() == 0
             })
             .collect();
         for &number in &gone {
             let server = self.servers.remove(number).expect("trash is in its slot");
+            if server.nat_source().is_some() {
+                self.nat_sources = None;
+            }
             self.recover(&server.service, server.spec.address);
             if let Some(place) = self.by_key.get(&server.service) {
                 let service = self.services.get_mut(place).expect("a place has a service");
@@ -572,17 +656,42 @@ impl Registry {
         numbers.find(|&(_, number)| self.server(number).spec.address == address)
     }
 
+    /// The server that an address stands for in a command: that with its port,
+    /// 0 standing for the service's, or one whose port says nothing.
+    fn server_called(&self, entry: &ServiceEntry, address: SocketAddr) -> Option<(usize, u32)> {
+        let key = &entry.published.key;
+        let port = if address.port() == 0 { key.vport() } else { address.port() };
+        self.server_of(entry, SocketAddr::new(address.ip(), port)).or_else(|| {
+            let mut numbers = entry.servers.iter().copied().enumerate();
+            numbers.find(|&(_, number)| {
+                let ServerSpec { address: own, method, .. } = &self.server(number).spec;
+                own.ip() == address.ip() && methods::goes_by_address(key, method)
+            })
+        })
+    }
+
     fn server(&self, number: u32) -> &ServerEntry {
         self.servers.get(number).expect("a number in use is in its slot")
     }
 }
 
 impl ServerEntry {
-    /// Makes the thresholds known to the workers, at once: they are no part of
-    /// the snapshot.
-    fn set_thresholds(&self) {
+    /// Has workers see its present form under that of its service. Thresholds
+    /// are in force at once: they are no part of the snapshot. Whether it
+    /// changed where replies of NAT servers come from.
+    fn publish(&mut self, service: &ServiceSpec) -> bool {
+        let before = self.nat_source();
+        let mut server = (*self.published).clone();
+        methods::publish(&mut server, service, &self.service, &self.spec);
+        self.published = Arc::new(server);
         let ServerSpec { upper_threshold, lower_threshold, .. } = self.spec;
         self.published.counts.connections.set_thresholds(upper_threshold, lower_threshold);
+        before != self.nat_source()
+    }
+
+    /// Where its replies come from if it is a NAT server.
+    fn nat_source(&self) -> Option<SocketAddr> {
+        (self.published.method == Method::Nat).then_some(self.published.address)
     }
 
     fn republish(&mut self, change: impl FnOnce(&mut Server)) {
@@ -596,5 +705,7 @@ fn no_such_server() -> Error {
     Error::new(ErrorCode::NoSuchServer, "No such destination")
 }
 
+#[cfg(test)]
+mod method_tests;
 #[cfg(test)]
 mod tests;

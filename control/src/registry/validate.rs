@@ -7,44 +7,47 @@ use dataplane::packet;
 use dataplane::scheduler::Scheduler;
 use dataplane::service::ServiceKey;
 
-use crate::api::{Error, ErrorCode, Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
+use super::{methods, options};
+use crate::api::{Error, ErrorCode, Protocol, ServerSpec, ServiceId, ServiceSpec};
 
 /// The longest timeout that ipvsadm accepts, s: 31 days.
-const MAX_TIMEOUT: u32 = 31 * 24 * 3600;
+pub(super) const MAX_TIMEOUT: u32 = 31 * 24 * 3600;
 
 /// The key that packets to a service have.
 pub(super) fn key_of(id: &ServiceId) -> Result<ServiceKey, Error> {
-    let ServiceId::Address { protocol, address } = id else {
-        return Err(unsupported("firewall marks are not supported yet"));
-    };
-    let protocol = match protocol {
+    Ok(match *id {
+        ServiceId::Address { protocol, address } => ServiceKey::Address {
+            protocol: protocol_of(protocol),
+            vip: address.ip(),
+            vport: address.port(),
+        },
+        ServiceId::Fwmark { mark: 0, .. } => {
+            return Err(invalid("mark 0 is that of packets without a mark"));
+        }
+        ServiceId::Fwmark { mark, ipv6 } => {
+            let family = if ipv6 { packet::Family::V6 } else { packet::Family::V4 };
+            ServiceKey::Fwmark { mark, family }
+        }
+    })
+}
+
+/// A protocol as workers know it.
+pub(crate) fn protocol_of(protocol: Protocol) -> packet::Protocol {
+    match protocol {
         Protocol::Tcp => packet::Protocol::Tcp,
         Protocol::Udp => packet::Protocol::Udp,
-        Protocol::Sctp => return Err(unsupported("SCTP services are not supported yet")),
-    };
-    Ok(ServiceKey::Address { protocol, vip: address.ip(), vport: address.port() })
+        Protocol::Sctp => packet::Protocol::Sctp,
+    }
 }
 
 /// Checks a service.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<(ServiceKey, Scheduler), Error> {
     let key = key_of(&spec.id)?;
-    if spec.persistence.is_some() {
-        return Err(unsupported("persistence is not supported yet"));
-    }
-    if spec.one_packet {
-        return Err(unsupported("one-packet scheduling is not supported yet"));
-    }
     if let ServiceId::Address { address, .. } = spec.id {
         check_scope(address)?;
+        check_unicast(address.ip())?;
     }
-    if let ServiceKey::Address { vip, vport, .. } = key {
-        if !is_unicast(vip) {
-            return Err(invalid(format!("{vip} is not a unicast address")));
-        }
-        if vport == 0 {
-            return Err(invalid("port 0 is for persistent services only"));
-        }
-    }
+    options::check(spec, &key)?;
     Ok((key, scheduler(&spec.scheduler, &spec.scheduler_flags)?))
 }
 
@@ -60,17 +63,11 @@ fn scheduler(name: &str, flags: &[String]) -> Result<Scheduler, Error> {
 
 /// Checks a server of a service, and gives it the port that it will have.
 pub(super) fn check_server(
-    service: &ServiceKey,
+    service: &ServiceSpec,
+    key: &ServiceKey,
     mut spec: ServerSpec,
 ) -> Result<ServerSpec, Error> {
-    match spec.method {
-        Method::Dr => {}
-        Method::Nat => return Err(unsupported("method Masq (-m) is not supported yet; use -g")),
-        Method::Tun(_) => {
-            return Err(unsupported("method Tunnel (-i) is not supported yet; use -g"));
-        }
-        Method::Fullnat => return Err(unsupported("method FullNat is not supported yet; use -g")),
-    }
+    methods::check(service, key, &spec)?;
     // The kernel's ERANGE: also of a lower threshold without an upper one.
     if spec.lower_threshold > spec.upper_threshold {
         let (lower, upper) = (spec.lower_threshold, spec.upper_threshold);
@@ -78,25 +75,13 @@ pub(super) fn check_server(
             "the lower threshold {lower} is greater than the upper threshold {upper}"
         )));
     }
-    if !is_unicast(spec.address.ip()) {
-        return Err(invalid(format!("{} is not a unicast address", spec.address.ip())));
-    }
+    check_unicast(spec.address.ip())?;
     check_scope(spec.address)?;
-    if spec.address.is_ipv4() != (service.family() == packet::Family::V4) {
-        return Err(invalid("a server has its service's address family"));
-    }
     if spec.weight > 65_535 {
         return Err(invalid(format!("weight {} is not 0 to 65535", spec.weight)));
     }
-    // The packet keeps its port under DR, so the server's is the service's.
-    spec.address.set_port(service.vport());
+    spec.address.set_port(methods::port(key, &spec.method, spec.address.port()));
     Ok(spec)
-}
-
-/// The address with the service's port: DR has no other.
-pub(super) fn with_port(mut address: SocketAddr, vport: u16) -> SocketAddr {
-    address.set_port(vport);
-    address
 }
 
 pub(super) fn check_timeout(name: &str, seconds: u32) -> Result<(), Error> {
@@ -117,17 +102,18 @@ fn check_scope(address: SocketAddr) -> Result<(), Error> {
     }
 }
 
-fn is_unicast(address: IpAddr) -> bool {
-    match address {
+pub(super) fn check_unicast(address: IpAddr) -> Result<(), Error> {
+    let unicast = match address {
         IpAddr::V4(a) => !a.is_unspecified() && !a.is_multicast() && a != Ipv4Addr::BROADCAST,
         IpAddr::V6(a) => !a.is_unspecified() && !a.is_multicast(),
-    }
+    };
+    if unicast { Ok(()) } else { Err(invalid(format!("{address} is not a unicast address"))) }
 }
 
-fn invalid(message: impl Into<String>) -> Error {
+pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidArgument, message)
 }
 
-fn unsupported(message: impl Into<String>) -> Error {
+pub(super) fn unsupported(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::Unsupported, message)
 }

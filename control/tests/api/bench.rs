@@ -274,6 +274,7 @@ pub(crate) fn daemon(
         kernel_path: Box::new(KernelPathCounters::default),
         connections: CONNECTIONS,
         clock,
+        templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
     };
     let saved = Saved::new(socket.parent().unwrap());
     Daemon::new(socket, access, registry, links, saved, None, instruments)
@@ -292,13 +293,7 @@ pub(crate) fn id(address: &str) -> ServiceId {
 }
 
 pub(crate) fn service(address: &str, scheduler: &str) -> ServiceSpec {
-    ServiceSpec {
-        id: id(address),
-        scheduler: scheduler.into(),
-        scheduler_flags: vec![],
-        persistence: None,
-        one_packet: false,
-    }
+    ServiceSpec::new(id(address), scheduler)
 }
 
 pub(crate) fn server(address: &str, weight: u32) -> ServerSpec {

@@ -4,14 +4,19 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use control::api::{ErrorCode, Request, Settings};
+use control::daemon::saved::Saved;
+
 use crate::Test;
-use crate::bench::{Bench, FIN, RS1, RS2, Ran, VIP, client_address, tcp};
+use crate::bench::{Bench, FIN, RS1, RS2, Ran, VIP, client_address, refusal, tcp};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the session of the LVS guide", guide),
     ("refusals: messages and exit codes", refusals),
     ("schedulers, their flags, thresholds", schedulers),
     ("save, clear, restore gives the same services", save_and_restore),
+    ("every kind of service and server is listed, saved and restored", kinds),
+    ("settings are read, set and survive a crash", settings),
     ("timeouts are set and take effect", timeouts),
     ("zero starts the counters again", zero),
     ("a deleted service comes back with its connections", trash),
@@ -165,15 +170,19 @@ fn refusals() {
         );
     }
     for (line, hint) in [
-        ("-A -t 192.168.1.101:80 -s rr -p", "persistence is not supported yet\n"),
-        ("-A -f 1 -s rr", "firewall marks are not supported yet\n"),
         (
-            "-a -t 192.168.1.100:80 -r 192.168.1.33 -m",
-            "method Masq (-m) is not supported yet; use -g\n",
+            "-A -u 192.168.1.101:80 -s rr -p --pe sip",
+            "persistence engines (sip) are not supported\n",
+        ),
+        ("-A -u 192.168.1.101:80 --mss 1400", "only TCP has an MSS\n"),
+        (
+            "-a -t 192.168.1.100:80 -r 192.168.1.33 -b",
+            "FullNat server 192.168.1.33 needs an IPv4 local address of its service: edit the service with --local-address\n",
         ),
     ] {
         let ran = bench.adm(line);
-        assert_eq!((ran.code, ran.stderr.as_str()), (255, hint), "{line}");
+        assert_eq!(ran.code, 255, "{line}");
+        assert!(ran.stderr.ends_with(hint), "{line}: {ran:?}");
     }
     let multicast = bench.adm("-a -t 192.168.1.100:80 -r 224.0.0.1");
     assert_eq!(multicast.code, 255);
@@ -188,6 +197,64 @@ fn refusals() {
          -a -t 192.168.1.100:80 -r 192.168.1.31:80 -g -w 1\n\
          -a -t 192.168.1.100:80 -r 192.168.1.32:80 -g -w 1\n"
     );
+}
+
+/// Saved lines, in the order of the listing, which restore the same.
+const KINDS: &str = "\
+-A -t 192.168.1.100:0 -s rr -p 300 -M 255.255.255.0
+-a -t 192.168.1.100:0 -r 10.0.0.31:0 -m -w 1
+-A -t 192.168.1.100:80 -s wlc --local-address 10.0.0.1,fd00::1 --client-address proxy --mss 1400
+-a -t 192.168.1.100:80 -r 10.0.0.31:8080 -b -w 1
+-a -t 192.168.1.100:80 -r 10.0.0.32:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-csum
+-A -u 192.168.1.100:53 -s rr -o
+-a -u 192.168.1.100:53 -r 10.0.0.31:5353 -m -w 1
+-A --sctp-service 192.168.1.100:9 -s rr
+-a --sctp-service 192.168.1.100:9 -r 10.0.0.31:9 -i -w 1 --tun-type ipip
+-A -f 7 -s rr
+-a -f 7 -r 10.0.0.31:0 -m -w 1
+-A -f 7 -6 -s rr
+-a -f 7 -6 -r [fd00::31]:0 -g -w 1
+";
+
+fn kinds() {
+    let bench = Bench::start(1);
+    let restored = bench.adm_with("-R", KINDS);
+    assert_eq!((restored.code, restored.stderr.as_str()), (0, ""));
+    assert_eq!(bench.adm_ok("-Sn"), KINDS);
+    let listed = bench.adm_ok("-Ln --tun-info");
+    for row in [
+        "TCP  192.168.1.100:0 rr persistent 300 mask 255.255.255.0",
+        "  -> 10.0.0.31:0                  Masq    n/a           1      0          0         ",
+        "TCP  192.168.1.100:80 wlc",
+        "  -> 10.0.0.31:8080               FullNat n/a           1      0          0         ",
+        "  -> 10.0.0.32:80                 Tunnel  gue:6080:+c   1      0          0         ",
+        "UDP  192.168.1.100:53 rr ops",
+        "SCTP 192.168.1.100:9 rr",
+        "FWM  7 rr",
+        "FWM  7 IPv6 rr",
+    ] {
+        assert!(listed.lines().any(|line| line.trim_end() == row.trim_end()), "{row}\n{listed}");
+    }
+    for view in ["--stats", "--rate", "--thresholds", "--persistent-conn"] {
+        assert_eq!(bench.adm_ok(&format!("-Ln {view}")).lines().count(), 3 + 13, "{view}");
+    }
+    bench.adm_ok("-d -f 7 -r 10.0.0.31");
+    bench.adm_ok("-e -u 192.168.1.100:53 -r 10.0.0.31:5353 -m -w 0");
+    let edit = bench.adm("-e -u 192.168.1.100:53 -r 10.0.0.31 -m -w 0");
+    assert_eq!((edit.code, edit.stderr.as_str()), (255, "No such destination\n"));
+}
+
+fn settings() {
+    let bench = Bench::start(1);
+    let mut client = bench.client();
+    assert_eq!(client.settings().unwrap(), Settings::default());
+    let set = |name: &str, value| Request::SetSetting { name: name.into(), value };
+    client.change(&set("expire_nodest_conn", 1)).unwrap();
+    assert_eq!(refusal(&mut client, &set("sloppy", 1)), ErrorCode::InvalidArgument);
+    let wanted = Settings { expire_nodest_conn: 1, ..Settings::default() };
+    assert_eq!(client.settings().unwrap(), wanted);
+    let kept = Saved::new(bench.socket.parent().unwrap()).load().unwrap();
+    assert_eq!(kept.changes, [set("expire_nodest_conn", 1)]);
 }
 
 fn save_and_restore() {
@@ -312,6 +379,13 @@ fn program() {
             assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{line}");
             ran.stdout
         };
+        if program == rvsadm {
+            ok("set net.ipv4.vs.sloppy_tcp 1");
+            assert!(ok("show settings").contains("sloppy_tcp = 1\n"));
+            let wrong = run("set sloppy_tcp 2", "");
+            let message = "setting sloppy_tcp 2 is not 0 to 1\n";
+            assert_eq!((wrong.code, wrong.stderr.as_str()), (1, message));
+        }
         // Without arguments: the listing.
         assert_eq!(ok(""), TITLE);
         ok("-A -t 192.168.1.100:http -s rr");

@@ -13,6 +13,7 @@ use super::state::State;
 use super::table::Slot;
 use super::tables::Place;
 use crate::packet::{Family, Protocol, Tuple, Tuple4, Tuple6};
+use crate::service::ClientAddress;
 use crate::time::Tick;
 
 /// An entry of a connection table. Implemented by [`Entry4`] and [`Entry6`].
@@ -75,6 +76,10 @@ const REPLY: u8 = 1;
 const MIXED: u8 = 2;
 /// The server has acknowledged the PROXY header.
 const PROXY_ACKED: u8 = 4;
+/// The server is told the client's address by a TCP option.
+const TOA: u8 = 8;
+/// It is told by a PROXY header.
+const PROXY: u8 = 16;
 
 impl Body {
     /// The body of a connection to `server`, first seen now.
@@ -186,9 +191,32 @@ impl Body {
         self.detail
     }
 
-    /// Notes the client's initial sequence number.
+    /// Notes the client's initial sequence number, of a stream whose PROXY
+    /// header is still to be acknowledged.
     pub const fn set_initial_sequence(&mut self, sequence: u32) {
         self.detail = sequence;
+        self.flags &= !PROXY_ACKED;
+    }
+
+    /// How the server of this connection is told the client's address.
+    #[must_use]
+    #[inline]
+    pub const fn client_address(&self) -> ClientAddress {
+        match self.flags & (TOA | PROXY) {
+            0 => ClientAddress::None,
+            TOA => ClientAddress::Toa,
+            _ => ClientAddress::Proxy,
+        }
+    }
+
+    /// Notes how the server is told the client's address.
+    pub const fn set_client_address(&mut self, how: ClientAddress) {
+        let bits = match how {
+            ClientAddress::None => 0,
+            ClientAddress::Toa => TOA,
+            ClientAddress::Proxy => PROXY,
+        };
+        self.flags = (self.flags & !(TOA | PROXY)) | bits;
     }
 
     /// Whether the server has acknowledged the PROXY header.

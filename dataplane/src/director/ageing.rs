@@ -82,14 +82,13 @@ impl Core {
         if self.has_lost_server(cx, body) {
             return true;
         }
-        if !opens {
+        if !opens || settings.conn_reuse_mode == 0 {
             return false;
         }
         // A drained server keeps its connections, but with expire_nodest_conn
         // not its clients' new ones.
         let drained = || cx.snapshot.server(body.server).is_some_and(|server| server.weight == 0);
-        (settings.conn_reuse_mode != 0 && body.state().is_reusable())
-            || (settings.expire_nodest_conn && drained())
+        body.state().is_reusable() || (settings.expire_nodest_conn && drained())
     }
 
     /// Ends a connection, by either of its entries.
@@ -106,19 +105,19 @@ impl Core {
     }
 
     /// Makes room in a full table for an entry with this hash: the oldest
-    /// half-open connection nearby goes, but not `spared`, the other entry of the
-    /// connection that is being made. Whether there was one.
+    /// half-open connection nearby goes, but not the one at `keep`. Whether
+    /// there was one.
     #[cold]
     pub(super) fn recycle<E: Tabled>(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         hash: u64,
-        spared: Option<Place>,
+        keep: Option<Place>,
     ) -> bool {
         let rank = |slot, entry: &E| {
             let body = entry.body();
-            let may_go = body.state().is_half_open() && spared != Some(E::place(slot));
+            let may_go = body.state().is_half_open() && keep != Some(E::place(slot));
             may_go.then(|| body.last().0)
         };
         let Some(slot) = E::table(tables).victim(hash, rank) else { return false };

@@ -64,16 +64,22 @@ impl Core {
             return;
         }
         let (sender, _) = endpoints(addresses);
-        let way = match addresses {
-            Addresses::V4 { src, .. } => cx.snapshot.fib.lookup4(*src),
-            Addresses::V6 { src, .. } => cx.snapshot.fib.lookup6(src),
-        };
-        let Ok(hop) = self.resolved(cx, way) else { return };
+        let back = Tuple::of(addresses, 0, 0).reversed();
+        let Some((hop, missing)) = self.way(cx, &back) else { return };
         let source = source.or_else(|| cx.snapshot.port_address(hop.port, sender.is_ipv4()));
         let Some(source) = source else { return };
         let origin = Origin { source, id: self.ids.take() as u16, hop: &hop };
-        if icmp::make(error, packet, &origin, &mut self.outbox) {
-            self.counters.generated += 1;
+        if !icmp::make(error, packet, &origin, &mut self.outbox) {
+            return;
+        }
+        match missing {
+            None => self.counters.generated += 1,
+            Some(neighbour) => {
+                // It counts when it leaves.
+                let frame = self.outbox.last();
+                let _ = self.pending.keep(cx.now, hop.port, neighbour, frame);
+                self.outbox.pop();
+            }
         }
     }
 
@@ -188,18 +194,18 @@ impl Core {
         } else {
             server.counts.packet(self.worker, bytes);
             match self.server_hop(cx, server, headers, frame) {
-                Ok(hop) => Ok(hop),
+                Ok(hop) => Some((hop, None)),
                 Err(verdict) => return verdict,
             }
         };
-        let hop = match hop {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop(reason),
-        };
+        let Some((hop, missing)) = hop else { return self.drop(DropReason::NoRoute) };
         // An error from the servers' side comes from the VIP, whoever sent it.
         let vip = if body.is_reply() { Some(tables.tuple(twin).destination().0) } else { None };
         match self.rewrite_error(&hop, message, vip, &to, headers, frame) {
-            Ok(()) => Verdict::Send { port: hop.port },
+            Ok(()) => {
+                let before = self.outbox.len();
+                self.unless_missing(cx, missing, before, Verdict::Send { port: hop.port }, frame)
+            }
             Err(reason) => self.drop(reason),
         }
     }
@@ -221,6 +227,10 @@ impl Core {
         match (headers.family(), embedded) {
             (Family::V4, Tuple::V4(_)) | (Family::V6, Tuple::V6(_)) => {
                 decrement_ttl(frame, headers)?;
+                // No error has a reason to be so long; nobody is told of it.
+                if headers.ip_len > hop.mtu {
+                    return Err(DropReason::TooBig);
+                }
                 let outer = Tuple::new(source, 0, to.destination().0, 0)
                     .ok_or(DropReason::NoTranslation)?
                     .addresses();

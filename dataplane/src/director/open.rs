@@ -22,6 +22,9 @@ use crate::snapshot::LocalPorts;
 /// looks for a free one: some microseconds.
 const PORT_PROBES: usize = 128;
 
+/// From one local port that is tried to the next; a prime.
+const STRIDE: u64 = 4_294_967_291;
+
 /// The chunk that opens an SCTP association (RFC 9260, section 3.3.2).
 pub(super) const SCTP_INIT: u8 = 1;
 
@@ -52,11 +55,13 @@ impl Core {
         let Some(service) = cx.snapshot.services.find(headers, frame.port) else {
             return Err(self.unserved(cx, headers, frame));
         };
-        self.may_open(cx, headers)?;
+        let opens = self.may_open(cx, service, headers)?;
         let (number, template) = match self.choose(cx, service, headers) {
             Ok(chosen) => chosen,
             Err(reason) => {
-                if reason == DropReason::NoServer {
+                // While servers are about to come, the client had better try
+                // again than hear that there is nothing.
+                if reason == DropReason::NoServer && !service.candidates.any_fresh() {
                     self.tell_client(cx, icmp::Error::PortUnreachable, headers, frame);
                 }
                 return Err(self.drop(reason));
@@ -69,6 +74,19 @@ impl Core {
         if service.one_packet && headers.protocol != Protocol::Tcp {
             return Err(self.forward_once(cx, &opening, hash, headers, frame));
         }
+        if !opens {
+            return Err(match server.method {
+                Method::Dr | Method::Tun(_) => {
+                    self.forward_stateless(cx, &opening, hash, headers, frame)
+                }
+                Method::Nat | Method::Fullnat => {
+                    if let Some(template) = template {
+                        self.templates.close(template);
+                    }
+                    self.punt(cx.now, PuntKind::Tcp)
+                }
+            });
+        }
         match self.insert::<E>(cx, tables, key, &opening, headers, frame) {
             Ok(slot) => Ok(slot),
             // A consistent hash finds the server again without an entry.
@@ -76,8 +94,7 @@ impl Core {
                 if matches!(service.scheduler, Scheduler::Mh(_))
                     && matches!(server.method, Method::Dr | Method::Tun(_)) =>
             {
-                self.counters.stateless += 1;
-                Err(self.forward_once(cx, &opening, hash, headers, frame))
+                Err(self.forward_stateless(cx, &opening, hash, headers, frame))
             }
             Err(reason) => {
                 if let Some(template) = template {
@@ -103,10 +120,19 @@ impl Core {
         self.punt(cx.now, punt_kind(headers))
     }
 
-    /// Whether a packet may open a connection, by its protocol.
-    fn may_open(&mut self, cx: Context<'_>, headers: &Headers) -> Result<(), Verdict> {
+    /// Whether a packet may open a connection, by its protocol. `Ok(false)`: it
+    /// does not, but may be of one that has no entry.
+    fn may_open(
+        &mut self,
+        cx: Context<'_>,
+        service: &Service,
+        headers: &Headers,
+    ) -> Result<bool, Verdict> {
         let settings = &cx.snapshot.settings;
         match headers.protocol {
+            Protocol::Tcp if self.may_be_stateless(cx, service) => {
+                Ok(headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN)
+            }
             Protocol::Tcp if headers.tcp_flags & tcp::RST != 0 => {
                 Err(self.drop(DropReason::TcpRstNoConnection))
             }
@@ -117,8 +143,14 @@ impl Core {
             Protocol::Sctp if headers.tcp_flags != SCTP_INIT && !settings.sloppy_sctp => {
                 Err(self.punt(cx.now, PuntKind::Other))
             }
-            _ => Ok(()),
+            _ => Ok(true),
         }
+    }
+
+    /// Whether packets without a connection may belong to one that was opened
+    /// while the table was full, and that the scheduler finds again.
+    fn may_be_stateless(&self, cx: Context<'_>, service: &Service) -> bool {
+        matches!(service.scheduler, Scheduler::Mh(_)) && cx.now < self.stateless_until
     }
 
     /// Chooses a server, by the client's template where the service has those.
@@ -195,6 +227,7 @@ impl Core {
                     }
                     _ => None,
                 };
+                body.set_client_address(server.client_address);
                 let to = to_server(&client, local, server.address, headers.dst_port)
                     .ok_or(DropReason::NoTranslation)?;
                 let place = self.insert_pair::<E>(cx, tables, protocol, (&client, &to), body)?;
@@ -232,10 +265,13 @@ impl Core {
             self.close(cx, tables, old);
         }
         let client = self.insert_entry::<E>(cx, tables, protocol, from, body, None)?;
-        let (other, spared) = (body.for_replies(), Some(client));
+        // Nothing counts the connection yet: the second entry must not take
+        // the first one's place.
+        let keep = Some(client);
+        let other = body.for_replies();
         let server = match reply.family() {
-            Family::V4 => self.insert_entry::<Entry4>(cx, tables, protocol, &reply, other, spared),
-            Family::V6 => self.insert_entry::<Entry6>(cx, tables, protocol, &reply, other, spared),
+            Family::V4 => self.insert_entry::<Entry4>(cx, tables, protocol, &reply, other, keep),
+            Family::V6 => self.insert_entry::<Entry6>(cx, tables, protocol, &reply, other, keep),
         };
         let server = match server {
             Ok(server) => server,
@@ -251,7 +287,7 @@ impl Core {
     }
 
     /// Adds an entry, if need be in the place of a half-open connection other
-    /// than that of `spared`.
+    /// than the one at `keep`.
     fn insert_entry<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -259,14 +295,14 @@ impl Core {
         protocol: Protocol,
         tuple: &Tuple,
         body: Body,
-        spared: Option<Place>,
+        keep: Option<Place>,
     ) -> Result<Place, DropReason> {
         let expiry = cx.snapshot.timeouts.expiry(body.state(), cx.now);
         match tables.insert(protocol, tuple, body, cx.now, expiry) {
             Ok(place) => Ok(place),
             Err(TableFull) => {
                 let hash = tables.hash(protocol, tuple);
-                if !self.recycle::<E>(cx, tables, hash, spared) {
+                if !self.recycle::<E>(cx, tables, hash, keep) {
                     return Err(DropReason::TableFull);
                 }
                 tables
@@ -290,17 +326,16 @@ impl Core {
     ) -> Option<(Local, u16)> {
         let LocalPorts(first, last) = cx.snapshot.local_ports;
         let ports = u32::from(last.saturating_sub(first)) + 1;
-        let of_family = |local: &&Local| local.address.is_ipv4() == server.is_ipv4();
-        let count = service.locals.iter().filter(of_family).count() as u32;
-        if count == 0 {
-            return None;
-        }
+        let locals = service.locals_of(server.is_ipv4());
+        let count = u32::try_from(locals.len()).ok().filter(|&count| count > 0)?;
         let all = ports.saturating_mul(count);
         let mut probes = 0;
         for _ in 0..all.min(PORT_PROBES as u32 * self.shard.workers() as u32 * 2) {
-            let index = self.next_local % all;
+            // A prime beyond `all` visits each once: ports that follow one
+            // another may all have one owner, these do not.
+            let index = (u64::from(self.next_local) * STRIDE % u64::from(all)) as u32;
             self.next_local = self.next_local.wrapping_add(1);
-            let local = *service.locals.iter().filter(of_family).nth((index % count) as usize)?;
+            let local = *locals.get((index % count) as usize)?;
             let port = first + (index / count) as u16;
             let reply = reply_tuple(server, local.address, port)?;
             if self.shard.workers() > 1 && self.natural_owner(&reply) != self.worker {
@@ -316,6 +351,20 @@ impl Core {
             }
         }
         None
+    }
+
+    /// Forwards a packet of a connection for which the table had no room.
+    fn forward_stateless(
+        &mut self,
+        cx: Context<'_>,
+        opening: &Opening<'_>,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        self.counters.stateless += 1;
+        self.stateless_until = cx.snapshot.timeouts.expiry(State::Established, cx.now);
+        self.forward_once(cx, opening, hash, headers, frame)
     }
 
     /// Forwards a packet that leaves no connection.
@@ -370,7 +419,7 @@ pub(super) fn to_server(
 }
 
 /// The sequence number of a TCP packet.
-fn sequence_of(headers: &Headers, frame: &Frame<'_>) -> u32 {
+pub(super) fn sequence_of(headers: &Headers, frame: &Frame<'_>) -> u32 {
     let bytes = frame.bytes().get(usize::from(headers.l4) + 4..);
     bytes.and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }

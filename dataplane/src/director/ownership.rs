@@ -48,36 +48,63 @@ impl Core {
         }
     }
 
-    /// Of all workers that may own a packet the one of this index, in the order
-    /// in which they are asked.
+    /// Of the workers that may own a packet the one of this index, in the order
+    /// in which they are asked: each once, however many services say so, so
+    /// that no packet travels longer than once round. `None` where the hash
+    /// alone says who does.
     fn candidate(&self, snapshot: &Snapshot, headers: &Headers, index: usize) -> Option<usize> {
         let Headers { protocol, src_port, dst_port, .. } = *headers;
         let (src, _) = endpoints(&headers.addresses);
+        let mut sources = snapshot.nat_sources.of(protocol, src, src_port).peekable();
+        sources.peek()?;
+        let workers = self.shard.workers();
         let hash = self.shard.hash(&headers.addresses, src_port, dst_port);
+        let natural = self.shard.owner(hash);
+        let mut asked = Asked::default();
         let mut left = index;
-        let mut any = false;
-        for source in snapshot.nat_sources.of(protocol, src, src_port) {
-            any = true;
-            let (first, count) = match source {
+        let mut is_next = |worker| {
+            if !asked.add(worker) {
+                return false;
+            }
+            left = left.wrapping_sub(1);
+            left == usize::MAX
+        };
+        for source in sources {
+            let found = match source {
                 NatSource::Of(vip, vport) => {
                     let vport = if vport == 0 { src_port } else { vport };
                     let constant = self.shard.constant(vip, vport, src, src_port);
-                    (self.shard.owner(hash ^ constant), 1)
+                    Some(self.shard.owner(hash ^ constant)).filter(|&worker| is_next(worker))
                 }
                 // To any address: every worker may have it.
-                NatSource::Marked => (0, self.shard.workers()),
+                NatSource::Marked => (0..workers).find(|&worker| is_next(worker)),
             };
-            if left < count {
-                return Some(first + left);
+            if found.is_some() {
+                return found;
             }
-            left -= count;
         }
-        (any && left == 0).then(|| self.shard.owner(hash))
+        // Who may open a connection is the last, if need be once more.
+        (left == 0).then_some(natural)
     }
 
     /// The owner of packets with these addresses and ports by their own hash.
     pub(super) fn natural_owner(&self, tuple: &Tuple) -> usize {
         let (src_port, dst_port) = tuple.ports();
         self.shard.owner(self.shard.hash(&tuple.addresses(), src_port, dst_port))
+    }
+}
+
+/// The workers that were asked.
+#[derive(Default)]
+struct Asked([u64; 4]);
+
+impl Asked {
+    /// Adds a worker; whether it is new.
+    fn add(&mut self, worker: usize) -> bool {
+        let bit = 1 << (worker % 64);
+        let Some(word) = self.0.get_mut(worker / 64) else { return false };
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
     }
 }

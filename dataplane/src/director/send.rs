@@ -1,10 +1,11 @@
 //! The last steps of a packet whose way is known: TTL, options, MTU, the
 //! rewrite of its forwarding method, the Ethernet header.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use super::open::sequence_of;
 use super::{Context, Core, Verdict, punt_kind};
-use crate::conn::{Place, Slot, Tabled, Tables};
+use crate::conn::{Place, Slot, State, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::fib::Way;
 use crate::forward::nat::{self, Deltas};
@@ -13,7 +14,7 @@ use crate::forward::translate::{self, Fit};
 use crate::forward::tun::{self, Path, Refused, Sent, Tunnel};
 use crate::forward::{self, cut, mss, set_ethernet, toa};
 use crate::icmp;
-use crate::packet::headers::Addresses;
+use crate::packet::headers::{Addresses, tcp};
 use crate::packet::options::{self, OptionError};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::service::{ClientAddress, Encapsulation, Hop, PortHop, Server};
@@ -35,6 +36,10 @@ pub(super) enum Stop {
     /// Longer than its sender may send.
     TooBig {
         mtu: u16,
+    },
+    /// An IPv4 option makes no sense, at this place in the packet.
+    BadOption {
+        pointer: u8,
     },
 }
 
@@ -104,7 +109,7 @@ impl Core {
         let mtu = server.counts.path_mtu(cx.now).map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
         let pmtu_disc = cx.snapshot.settings.pmtu_disc;
         let path = Path { tunnel: &tunnel, hop: &hop, mtu, pmtu_disc, flow: (flow >> 32) as u32 };
-        let sent = self.options(cx, &hop, headers, frame).map_err(Stop::from).and_then(|()| {
+        let sent = self.options(cx, &hop, headers, frame).and_then(|()| {
             let before = self.outbox.len();
             match tun::forward(frame, headers, &path, &mut self.ids, &mut self.outbox)? {
                 Sent::Whole => Ok(Verdict::Send { port: hop.port }),
@@ -138,9 +143,12 @@ impl Core {
         };
         let deltas = tables.deltas(E::place(slot));
         clamp(server, headers, frame);
-        let told = match server.client_address {
+        let told = match tables.body(E::place(slot)).client_address() {
             ClientAddress::None => None,
-            how => told(tables, E::place(slot)).map(|stream| (how, stream)),
+            how => {
+                restart(tables, E::place(slot), headers, frame);
+                told(tables, E::place(slot)).map(|stream| (how, stream))
+            }
         };
         let sent = self.rewrite(cx, &hop, &to, deltas, told.as_ref(), headers, frame);
         self.sent(cx, Side::Client, sent, headers, frame)
@@ -160,16 +168,12 @@ impl Core {
         let Some(to) = self.target(cx, tables, E::place(slot), server) else {
             return self.drop(DropReason::NoTranslation);
         };
-        let hop = match self.way(cx, &to) {
-            Ok(hop) => hop,
-            Err(reason) => {
-                if reason == DropReason::NoRoute {
-                    self.tell_server(cx, icmp::Error::HostUnreachable, headers, frame);
-                }
-                return self.drop(reason);
-            }
+        let Some((hop, missing)) = self.way(cx, &to) else {
+            self.tell_server(cx, icmp::Error::HostUnreachable, headers, frame);
+            return self.drop(DropReason::NoRoute);
         };
-        if server.client_address == ClientAddress::Proxy {
+        let how = tables.body(E::place(slot)).client_address();
+        if how == ClientAddress::Proxy && has_tcp_header(headers) {
             if let Some(stream) = told(tables, E::place(slot)) {
                 match proxy::to_client(frame, headers, &stream) {
                     Ok(true) => tables.body_mut(E::place(slot)).set_proxy_acked(),
@@ -180,8 +184,10 @@ impl Core {
         }
         let deltas = tables.deltas(E::place(slot));
         clamp(server, headers, frame);
+        let before = self.outbox.len();
         let sent = self.rewrite(cx, &hop, &to, deltas, None, headers, frame);
-        self.sent(cx, Side::Server, sent, headers, frame)
+        let verdict = self.sent(cx, Side::Server, sent, headers, frame);
+        self.unless_missing(cx, missing, before, verdict, frame)
     }
 
     /// NAT of a packet that leaves no connection.
@@ -227,12 +233,10 @@ impl Core {
             return Some(tables.tuple(twin).reversed());
         }
         let from = tables.tuple(place);
-        let local = match server.method {
-            crate::service::Method::Fullnat => {
-                let (port, number) = body.local();
-                Some((*cx.snapshot.locals.get(usize::from(number))?, port))
-            }
-            _ => None,
+        let local = match body.local() {
+            // NAT, which has no local port.
+            (0, _) => None,
+            (port, number) => Some((*cx.snapshot.locals.get(usize::from(number))?, port)),
         };
         super::open::to_server(&from, local, server.address, from.destination().1)
     }
@@ -293,9 +297,7 @@ impl Core {
             }
             Tuple::V6(to) => translate::to_ip6(frame, headers, to, hop.mtu)?,
         };
-        if fit == Fit::Whole {
-            self.tell_address(hop, told, headers, frame)?;
-        }
+        self.tell_address(hop, told, headers, frame)?;
         set_ethernet(frame, headers, hop);
         if fit == Fit::Pieces {
             self.in_pieces(hop, headers, frame)?;
@@ -312,7 +314,7 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        let Some((how, stream)) = told.filter(|_| headers.protocol == Protocol::Tcp) else {
+        let Some((how, stream)) = told.filter(|_| has_tcp_header(headers)) else {
             return Ok(());
         };
         match how {
@@ -381,12 +383,12 @@ impl Core {
     /// Processes the options of an IPv4 packet, as every router on its way.
     #[inline]
     fn options(
-        &mut self,
+        &self,
         cx: Context<'_>,
         hop: &PortHop,
         headers: &Headers,
         frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Stop> {
         if headers.is_plain() || headers.family() == Family::V6 {
             return Ok(());
         }
@@ -395,25 +397,20 @@ impl Core {
 
     #[cold]
     fn process_options(
-        &mut self,
+        &self,
         cx: Context<'_>,
         hop: &PortHop,
         headers: &Headers,
         frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Stop> {
         let address = cx.snapshot.ports.get(usize::from(hop.port)).and_then(|p| p.address4);
         let header = usize::from(headers.l3)..usize::from(headers.l4);
         let Some(header) = frame.bytes_mut().get_mut(header) else { return Ok(()) };
         let midnight = cx.snapshot.milliseconds_of_day(cx.now);
         match options::process(header, address.unwrap_or(0), midnight) {
             Ok(()) => Ok(()),
-            Err(error) => {
-                if let OptionError::Malformed { pointer } = error {
-                    let error = icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() };
-                    self.tell_client(cx, error, headers, frame);
-                }
-                Err(error.reason())
-            }
+            Err(OptionError::Malformed { pointer }) => Err(Stop::BadOption { pointer }),
+            Err(error) => Err(error.reason().into()),
         }
     }
 
@@ -437,26 +434,68 @@ impl Core {
         }
     }
 
-    /// How packets with these addresses leave.
+    /// How packets with these addresses leave; and the neighbour whose MAC
+    /// address they have to wait for, in place of which the hop has zeroes.
+    /// Control hears of it. `None` when there is no way.
     #[inline]
-    pub(super) fn way(&mut self, cx: Context<'_>, to: &Tuple) -> Result<PortHop, DropReason> {
+    pub(super) fn way(&mut self, cx: Context<'_>, to: &Tuple) -> Option<(PortHop, Option<IpAddr>)> {
         let way = match to {
             Tuple::V4(to) => cx.snapshot.fib.lookup4(to.dst),
             Tuple::V6(to) => cx.snapshot.fib.lookup6(&to.dst),
         };
-        self.resolved(cx, way)
-    }
-
-    /// A way's port and neighbour; control hears of a neighbour that is missing.
-    pub(super) fn resolved(&mut self, cx: Context<'_>, way: Way) -> Result<PortHop, DropReason> {
         match way {
-            Way::Port(hop) => Ok(hop),
+            Way::Port(hop) => Some((hop, None)),
             Way::Unresolved { port, neighbour } => {
                 self.link.missing(cx.now, port, neighbour);
-                Err(DropReason::NoNextHop)
+                let own = cx.snapshot.ports.get(usize::from(port))?;
+                let hop = PortHop { port, dst_mac: [0; 6], src_mac: own.mac, mtu: own.mtu };
+                Some((hop, Some(neighbour)))
             }
-            Way::NoRoute | Way::Local => Err(DropReason::NoRoute),
+            Way::NoRoute | Way::Local => None,
         }
+    }
+
+    /// Has a packet that is ready to be sent wait for a missing neighbour, and
+    /// its further pieces, which are in the outbox since it had `before` frames.
+    #[inline]
+    pub(super) fn unless_missing(
+        &mut self,
+        cx: Context<'_>,
+        missing: Option<IpAddr>,
+        before: usize,
+        verdict: Verdict,
+        frame: &Frame<'_>,
+    ) -> Verdict {
+        let (Some(neighbour), Verdict::Send { port }) = (missing, verdict) else {
+            return verdict;
+        };
+        for piece in self.outbox.since(before) {
+            // They count when they leave.
+            let _ = self.pending.keep(cx.now, port, neighbour, piece);
+            self.counters.generated -= 1;
+        }
+        self.outbox.truncate(before);
+        let whole = frame.len() == frame.total_len();
+        if whole && self.pending.keep(cx.now, port, neighbour, frame.bytes()) {
+            self.counters.held += 1;
+            return Verdict::Absorbed;
+        }
+        self.drop(DropReason::NoNextHop)
+    }
+
+    /// Sends what waited for neighbours that are now known.
+    #[cold]
+    pub(super) fn send_pending(&mut self, cx: Context<'_>) {
+        let Self { pending, outbox, counters, .. } = self;
+        let too_long = pending.retry(cx.now, cx.snapshot.fib.neighbours(), |port, frame| {
+            counters.generated += 1;
+            match outbox.push(port, frame.len()) {
+                Some(slot) => slot.copy_from_slice(frame),
+                None => counters.drop(DropReason::TxFull),
+            }
+        });
+        counters.generated += too_long;
+        counters.drop_many(DropReason::NoNextHop, too_long);
     }
 
     /// The verdict of a packet that was to be sent. Its sender is told what it
@@ -487,6 +526,10 @@ impl Core {
     ) -> Verdict {
         let (reason, error) = match stop {
             Stop::TooBig { mtu } => (DropReason::TooBig, Some(icmp::Error::TooBig { mtu })),
+            Stop::BadOption { pointer } => {
+                let error = icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() };
+                (DropReason::Ip4BadOptions, Some(error))
+            }
             Stop::Drop(DropReason::TtlExpired) => {
                 (DropReason::TtlExpired, Some(icmp::Error::TimeExceeded))
             }
@@ -499,6 +542,13 @@ impl Core {
         }
         self.drop(reason)
     }
+}
+
+/// Whether there is a TCP header in the packet: a later fragment has bytes of
+/// its user's in that place.
+#[inline]
+fn has_tcp_header(headers: &Headers) -> bool {
+    headers.protocol == Protocol::Tcp && !headers.later_fragment
 }
 
 /// What the server of a FULLNAT connection is told, by either of its entries.
@@ -514,6 +564,24 @@ fn told(tables: &Tables, place: Place) -> Option<Stream> {
         client: socket(tuple.source()),
         vip: socket(tuple.destination()),
     })
+}
+
+/// Notes the initial sequence number of a client's SYN that begins a handshake
+/// on a connection that was there before: another attempt, or a port that is
+/// used again.
+#[cold]
+fn restart(tables: &mut Tables, place: Place, headers: &Headers, frame: &Frame<'_>) {
+    let opens = has_tcp_header(headers) && headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN;
+    if !opens || tables.body(place).state() != State::SynRecv {
+        return;
+    }
+    if let Some(twin) = tables.twin(place) {
+        let sequence = sequence_of(headers, frame);
+        let server = tables.body_mut(twin);
+        if server.initial_sequence() != sequence {
+            server.set_initial_sequence(sequence);
+        }
+    }
 }
 
 /// Lowers the MSS that a SYN announces, where the service asks for it.

@@ -15,6 +15,8 @@ use crate::snapshot::Port;
 use crate::time::TICKS_PER_SECOND;
 use crate::update::{ConnectionKey, ControlEnd, channel};
 
+mod pairs;
+
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
 const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];
 const SERVER_MAC: [[u8; 6]; 2] = [[0, 0x50, 0, 0, 1, 0], [0, 0x50, 0, 0, 2, 0]];

@@ -100,7 +100,6 @@ impl Worker {
             }
         }
         packets += self.take_over(now, burst);
-        self.send_own();
         packets += self.inject();
         self.flush();
         self.director.housekeeping(now);
@@ -149,6 +148,7 @@ impl Worker {
                 Verdict::Absorbed | Verdict::Drop(_) => {}
             }
         }
+        self.send_own();
     }
 
     /// Forwards what other workers handed over, a burst from each. The packets

@@ -56,6 +56,12 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// Whether there is a server that will take connections in a moment.
+    #[must_use]
+    pub fn any_fresh(&self) -> bool {
+        self.list.iter().any(|candidate| candidate.fresh)
+    }
+
     /// The servers in the order in which they are to be walked, for a
     /// scheduler.
     #[must_use]

@@ -82,7 +82,7 @@ fn request(registry: &mut Registry, json: &[u8]) {
 /// A daemon that was killed takes its services up again, all of them.
 fn comes_back(old: &Registry) {
     let saved = old.saved();
-    let mut new = registry();
+    let mut new = registry().with_settings(saved.settings);
     new.set_timeouts(saved.timeouts).expect("timeouts that were in force");
     for service in &saved.services {
         new.add_service(service.spec.clone()).expect("a service that was there");
