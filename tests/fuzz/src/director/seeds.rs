@@ -67,7 +67,19 @@ pub fn seeds() -> Vec<Vec<u8>> {
                         .step(Step::Fragment, &[6, 7, service])
                         .step(Step::Burst, &[1])
                         .client(family | protocol | 16, service, 10, 4)
-                        .answer(3),
+                        .answer(3)
+                        .client(family | protocol | 16, service, 10, 178)
+                        // An answer in fragments, with its connection and
+                        // after it is gone.
+                        .client(family | protocol, service, 10, 4)
+                        .step(Step::Answer, &[0, 3])
+                        .step(Step::Fragment, &[2, 8, service])
+                        .step(Step::Burst, &[0])
+                        .client(family | protocol, service, 10, 4)
+                        .step(Step::Time, &[15, 255])
+                        .step(Step::Answer, &[0, 3])
+                        .step(Step::Fragment, &[2, 9, service])
+                        .step(Step::Burst, &[1]),
                 );
             }
         }
