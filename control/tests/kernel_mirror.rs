@@ -17,7 +17,7 @@ use namespaces::{FAR_MAC, Scene, Test, addr, ip, ip_output, run_dir, second_cabl
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-const TESTS: [Test; 15] = [
+const TESTS: [Test; 16] = [
     ("the mirror shows links and addresses", links_and_addresses),
     ("resolve agrees with ip route get", agrees_with_ip_route_get),
     ("routes are followed as they change", follows_changes),
@@ -31,6 +31,7 @@ const TESTS: [Test; 15] = [
     ("addresses are added and deleted once", address_requests),
     ("owned addresses: the operator's are not removed", owned_addresses),
     ("owned addresses: a killed daemon's are found", owned_after_kill),
+    ("owned addresses: a VIP is no source of the director", vips_are_no_source),
     ("local addresses are put up in their port's network", local_addresses),
     ("refusals name the operation and the error", refusals),
 ];
@@ -479,6 +480,37 @@ fn owned_addresses(_: &Scene) {
     owned.sync(&set(&[]), &mut requests).unwrap();
     assert!(!is_on_lo(&ours[0]) && is_on_lo(&theirs));
     assert_eq!(OwnedAddresses::open(&run_dir).unwrap().iter().count(), 0);
+    fs::remove_dir_all(&run_dir).unwrap();
+}
+
+/// The neighbours lie closer to the VIPs than to the port's addresses.
+fn vips_are_no_source(_: &Scene) {
+    let run_dir = run_dir("source");
+    let mut requests = Requests::open().unwrap();
+    let mut owned = OwnedAddresses::open(&run_dir).unwrap();
+    let port = OwnedAddress { link: "lan".into(), ip: addr("2001:db8:5::1"), prefix_len: 64 };
+    let vips = [
+        vip("lan", "2001:db8:5::100"),
+        vip("lan", "2001:db8::100"),
+        vip("lo", "192.0.2.100"),
+        vip("lan", "192.0.2.101"),
+    ];
+    let wanted = vips.iter().chain([&port]).cloned().collect();
+    owned.sync(&wanted, &mut requests).unwrap();
+    for (neighbour, source) in [
+        ("2001:db8::101", "2001:db8::1"),
+        ("2001:db8:5::101", "2001:db8:5::1"),
+        ("192.0.2.102", "192.0.2.1"),
+    ] {
+        let way = ip(&format!("route get {neighbour}"));
+        assert!(way.contains(&format!(" src {source} ")), "{way}");
+    }
+    // For good, and answered for.
+    let shown = ip("-6 addr show dev lan to 2001:db8::100");
+    assert!(shown.contains("deprecated") && shown.contains("valid_lft forever"), "{shown}");
+    assert!(ip("route get 2001:db8::100").starts_with("local "));
+    owned.sync(&set(&[]), &mut requests).unwrap();
+    assert!(ip("-6 addr show dev lan to 2001:db8::100").is_empty());
     fs::remove_dir_all(&run_dir).unwrap();
 }
 

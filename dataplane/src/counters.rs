@@ -66,6 +66,8 @@ drop_reasons! {
     FragmentTimeout = "fragment_timeout",
     /// Fragment of a datagram for which the fragment table had no room.
     FragmentTableFull = "fragment_table_full",
+    /// Fragment whose datagram's first fragment left no connection.
+    FragmentNoConnection = "fragment_no_connection",
     /// ICMP error that is too short, or whose checksum is wrong.
     IcmpBad = "icmp_bad",
     /// ICMP error about a packet that no connection sent.

@@ -35,7 +35,7 @@ use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
 use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
-use crate::packet::headers::{Addresses, Parsed, parse, tcp};
+use crate::packet::headers::{Addresses, Parsed, parse, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
@@ -382,10 +382,10 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let slot = match self.find::<E>(cx, tables, hash, key, headers) {
-            Some(slot) => slot,
+        let (slot, opened) = match self.find::<E>(cx, tables, hash, key, headers) {
+            Some(slot) => (slot, false),
             None => match self.open::<E>(cx, tables, key, hash, headers, frame) {
-                Ok(slot) => slot,
+                Ok(slot) => (slot, true),
                 Err(verdict) => return verdict,
             },
         };
@@ -399,11 +399,13 @@ impl Core {
         if server.deleted {
             return self.drop(DropReason::ServerDeleted);
         }
-        let old = body.state();
         // The connection's own method: the server may have been given another.
         let is_pair = body.twin(E::FAMILY).is_some();
-        let new = old.after_client_packet(is_pair, headers);
-        self.touch::<E>(cx, tables, slot, server, old, new);
+        if !opened {
+            let old = body.state();
+            let new = old.after_client_packet(is_pair, headers);
+            self.touch::<E>(cx, tables, slot, server, old, new);
+        }
         server.counts.packet(self.worker, u64::from(headers.ip_len));
         match server.method {
             _ if is_pair => self.send_nat::<E>(cx, tables, slot, server, headers, frame),
@@ -428,6 +430,9 @@ impl Core {
         let old = E::table(tables).entry(slot).body().state();
         let new = old.after_server_packet(headers);
         self.touch::<E>(cx, tables, slot, server, old, new);
+        if E::table(tables).entry(slot).body().template() != 0 {
+            self.assure_by_reply(E::table_mut(tables).entry_mut(slot).body_mut());
+        }
         server.counts.reply(self.worker, u64::from(headers.ip_len));
         self.send_reply::<E>(cx, tables, slot, server, headers, frame)
     }
@@ -478,7 +483,11 @@ impl Core {
         headers: &Headers,
     ) -> Option<Slot> {
         let slot = E::table(tables).find(hash, key)?;
-        let opens = headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN;
+        let opens = match headers.protocol {
+            Protocol::Tcp => headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN,
+            Protocol::Udp => false,
+            Protocol::Sctp => headers.tcp_flags == sctp::INIT,
+        };
         if opens || cx.snapshot.settings.expire_nodest_conn {
             let body = *E::table(tables).entry(slot).body();
             if self.is_outlived(cx, &body, opens) {

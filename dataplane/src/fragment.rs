@@ -22,7 +22,7 @@
 
 use crate::conn::HashKey;
 use crate::counters::DropReason;
-use crate::packet::headers::Addresses;
+use crate::packet::headers::{Addresses, chunk_type};
 use crate::packet::{Frame, Headers, Protocol};
 use crate::time::{TICKS_PER_SECOND, Tick};
 
@@ -107,7 +107,7 @@ pub struct Fragment {
 pub struct First {
     /// The ports.
     pub ports: Ports,
-    /// The flag byte of TCP; 0 otherwise.
+    /// As [`Headers::tcp_flags`].
     pub tcp_flags: u8,
 }
 
@@ -139,11 +139,7 @@ impl Fragment {
         if offset != 0 {
             return Ok(Self { key, first: None });
         }
-        let header_len = match headers.protocol {
-            Protocol::Tcp => 20,
-            Protocol::Udp => 8,
-            Protocol::Sctp => 12,
-        };
+        let header_len = headers.protocol.header_len();
         let end = bytes.len().min(l3 + usize::from(headers.ip_len));
         let header = bytes.get(l4..end).filter(|payload| payload.len() >= header_len);
         let header = header.ok_or(DropReason::L4Truncated)?;
@@ -151,7 +147,11 @@ impl Fragment {
             src: u16::from_be_bytes([header[0], header[1]]),
             dst: u16::from_be_bytes([header[2], header[3]]),
         };
-        let tcp_flags = if headers.protocol == Protocol::Tcp { header[13] } else { 0 };
+        let tcp_flags = match headers.protocol {
+            Protocol::Tcp => header[13],
+            Protocol::Udp => 0,
+            Protocol::Sctp => chunk_type(header),
+        };
         Ok(Self { key, first: Some(First { ports, tcp_flags }) })
     }
 }

@@ -136,6 +136,15 @@ pub enum Method {
     Fullnat,
 }
 
+impl Method {
+    /// Whether the server's packets pass the director, too.
+    #[must_use]
+    #[inline]
+    pub const fn is_two_sided(self) -> bool {
+        matches!(self, Self::Nat | Self::Fullnat)
+    }
+}
+
 /// What stands between the outer IP header and the client's packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encapsulation {

@@ -6,6 +6,11 @@
 //! behind, and the next start adopts what is still wanted and removes the
 //! rest. An address that was there before is the operator's: it is used,
 //! never recorded and never removed.
+//!
+//! A VIP must not become the source of the director's own packets. IPv6 would
+//! choose it, whose 128 bits match best, so it is added as deprecated
+//! ([`Requests::add_address`]). IPv4 takes the first address of the link, and
+//! one of `lo` only where the link has none.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;

@@ -9,7 +9,7 @@ use netlink_packet_core::{
     NLMSG_ERROR, NetlinkBuffer,
 };
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
@@ -73,7 +73,9 @@ impl Requests {
     }
 
     /// Adds an address to a link. An IPv6 address is usable at once: no
-    /// duplicate address detection.
+    /// duplicate address detection. One of IPv6 for a single host is deprecated
+    /// (RFC 4862, section 5.5.4): it receives, but is no source of the host's
+    /// own packets while the link has another.
     pub fn add_address(
         &mut self,
         link: u32,
@@ -85,6 +87,11 @@ impl Requests {
         if ip.is_ipv6() {
             message.header.flags = AddressHeaderFlags::Nodad;
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            if prefix_len == 128 {
+                let mut life = CacheInfo::default();
+                (life.ifa_preferred, life.ifa_valid) = (0, u32::MAX);
+                message.attributes.push(AddressAttribute::CacheInfo(life));
+            }
         }
         let request = RouteNetlinkMessage::NewAddress(message);
         match self.change(&operation, NLM_F_CREATE | NLM_F_EXCL, request) {

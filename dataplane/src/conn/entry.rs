@@ -57,7 +57,8 @@ pub struct Body {
     /// Slot of the other direction's entry plus one; 0 is none.
     twin: u32,
     /// Of the client's entry: the number of the persistence template's slot, 0
-    /// is none. Unused in the server's.
+    /// is none. Of the server's: that of the template that its next packet
+    /// assures.
     template: u32,
     /// Of the client's entry: the local port (upper half) and the number of the
     /// local address (FULLNAT). Of the server's entry: the client's initial
@@ -162,7 +163,8 @@ impl Body {
     }
 
     /// The number of the persistence template's slot that the connection was
-    /// opened by; 0 is none.
+    /// opened by, or in the server's entry that of the one to be assured; 0 is
+    /// none.
     #[must_use]
     pub const fn template(&self) -> u32 {
         self.template

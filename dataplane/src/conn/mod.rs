@@ -1,9 +1,10 @@
 //! The connection table: layout, states, ageing.
 //!
 //! One [`table::Table`] per worker and address family, touched by that worker
-//! alone; [`tables`] are a worker's two. [`memory`] owns the raw memory and is the one module of the packet
-//! logic with `unsafe`; [`entry`] says what an entry holds; [`state`] is the
-//! TCP state machine and the timeouts; [`hash`] the keyed table hash;
+//! alone; [`tables`] are a worker's two. [`memory`] owns the raw memory and is
+//! the one module of the packet logic with `unsafe`; [`entry`] says what an
+//! entry holds; [`state`] has the states, TCP's state machine and the timeouts;
+//! `sctp` the other state machine; [`hash`] the keyed table hash;
 //! [`ageing`] the pace of the sweep. [`persistence`] is the one table that
 //! workers share.
 
@@ -13,6 +14,7 @@ pub mod hash;
 #[allow(unsafe_code, reason = "owns the table memory")]
 pub mod memory;
 pub mod persistence;
+mod sctp;
 pub mod state;
 pub mod table;
 pub mod tables;

@@ -1,5 +1,7 @@
-//! Connection states, the TCP state machine, and timeouts.
+//! Connection states, the TCP state machine, and timeouts. SCTP's state machine
+//! is in [`super::sctp`].
 
+use super::sctp;
 use crate::packet::headers::tcp;
 use crate::packet::{Headers, Protocol};
 use crate::time::{TICKS_PER_SECOND, Tick};
@@ -28,9 +30,35 @@ pub enum State {
     LastAck,
     /// UDP.
     Udp,
+    /// SCTP, the client's INIT was seen.
+    SctpInit1,
+    /// SCTP, the client's INIT was seen again.
+    SctpInit,
+    /// SCTP, the server sent its cookie.
+    SctpCookieSent,
+    /// SCTP, the client sent the cookie back.
+    SctpCookieReplied,
+    /// SCTP, the server opened.
+    SctpCookieWait,
+    /// SCTP, the server opened, and the client sent its cookie.
+    SctpCookie,
+    /// SCTP, the server opened, and sent the cookie back.
+    SctpCookieEchoed,
+    /// SCTP, both sides agreed.
+    SctpEstablished,
+    /// SCTP, the server has finished first.
+    SctpShutdownSent,
+    /// SCTP, the client has finished first.
+    SctpShutdownReceived,
+    /// SCTP, the server has finished, too.
+    SctpShutdownAckSent,
+    /// SCTP, who was asked did not want to.
+    SctpRejected,
+    /// SCTP, both have finished, or one has aborted.
+    SctpClosed,
 }
 
-const STATES: usize = 10;
+const STATES: usize = 23;
 
 impl State {
     /// The state with this number, as an entry stores it. A number that no
@@ -48,6 +76,19 @@ impl State {
             State::CloseWait,
             State::LastAck,
             State::Udp,
+            State::SctpInit1,
+            State::SctpInit,
+            State::SctpCookieSent,
+            State::SctpCookieReplied,
+            State::SctpCookieWait,
+            State::SctpCookie,
+            State::SctpCookieEchoed,
+            State::SctpEstablished,
+            State::SctpShutdownSent,
+            State::SctpShutdownReceived,
+            State::SctpShutdownAckSent,
+            State::SctpRejected,
+            State::SctpClosed,
         ];
         if (number as usize) < STATES { BY_NUMBER[number as usize] } else { State::Close }
     }
@@ -57,7 +98,7 @@ impl State {
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "NONE",
-            Self::Established => "ESTABLISHED",
+            Self::Established | Self::SctpEstablished => "ESTABLISHED",
             Self::SynSent => "SYN_SENT",
             Self::SynRecv => "SYN_RECV",
             Self::FinWait => "FIN_WAIT",
@@ -66,27 +107,55 @@ impl State {
             Self::CloseWait => "CLOSE_WAIT",
             Self::LastAck => "LAST_ACK",
             Self::Udp => "UDP",
+            Self::SctpInit1 => "INIT1",
+            Self::SctpInit => "INIT",
+            Self::SctpCookieSent => "C-SENT",
+            Self::SctpCookieReplied => "C-REPLIED",
+            Self::SctpCookieWait => "C-WAIT",
+            Self::SctpCookie => "COOKIE",
+            Self::SctpCookieEchoed => "C-ECHOED",
+            Self::SctpShutdownSent => "S-SENT",
+            Self::SctpShutdownReceived => "S-RECEIVED",
+            Self::SctpShutdownAckSent => "S-ACK-SENT",
+            Self::SctpRejected => "REJECTED",
+            Self::SctpClosed => "CLOSED",
         }
+    }
+
+    /// Whether it is a state of SCTP alone.
+    #[must_use]
+    pub const fn is_sctp(self) -> bool {
+        self as u8 >= Self::SctpInit1 as u8
     }
 
     /// Whether it counts as ActiveConn; all others are InActConn.
     #[must_use]
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Established | Self::SynSent | Self::SynRecv)
+        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SctpEstablished)
     }
 
-    /// Whether the client has not yet answered: what a flood of SYNs leaves
-    /// behind, and what makes room first when a table is full.
+    /// Whether it says that client and server have agreed: what makes a
+    /// persistence template worth keeping.
+    #[must_use]
+    pub const fn is_established(self) -> bool {
+        matches!(self, Self::Established | Self::SctpEstablished)
+    }
+
+    /// Whether the client has not yet answered: what a flood of SYNs or INITs
+    /// leaves behind, and what makes room first when a table is full.
     #[must_use]
     pub const fn is_half_open(self) -> bool {
-        matches!(self, Self::None | Self::SynSent | Self::SynRecv)
+        match self {
+            Self::None | Self::SynSent | Self::SynRecv => true,
+            _ => self.is_sctp() && (self as u8) < Self::SctpEstablished as u8,
+        }
     }
 
-    /// Whether a SYN on the same tuple begins a new connection, which is
-    /// scheduled anew (`conn_reuse_mode=1`, the kernel's default).
+    /// Whether a SYN or INIT on the same tuple begins a new connection, which
+    /// is scheduled anew (`conn_reuse_mode=1`, the kernel's default).
     #[must_use]
     pub const fn is_reusable(self) -> bool {
-        matches!(self, Self::TimeWait | Self::Close)
+        matches!(self, Self::TimeWait | Self::Close | Self::SctpClosed)
     }
 
     /// The state after a TCP packet from the client, where both sides' packets
@@ -156,10 +225,12 @@ impl State {
     #[inline]
     pub fn after_client_packet(self, two_sided: bool, headers: &Headers) -> Self {
         match headers.protocol {
-            Protocol::Tcp if headers.later_fragment => self,
+            Protocol::Udp => Self::Udp,
+            _ if headers.later_fragment => self,
             Protocol::Tcp if two_sided => self.after_client(headers.tcp_flags),
             Protocol::Tcp => self.after_client_only(headers.tcp_flags),
-            Protocol::Udp | Protocol::Sctp => Self::Udp,
+            Protocol::Sctp if two_sided => sctp::after_client(self, headers.tcp_flags),
+            Protocol::Sctp => sctp::after_client_only(self, headers.tcp_flags),
         }
     }
 
@@ -168,9 +239,10 @@ impl State {
     #[inline]
     pub fn after_server_packet(self, headers: &Headers) -> Self {
         match headers.protocol {
-            Protocol::Tcp if headers.later_fragment => self,
+            Protocol::Udp => Self::Udp,
+            _ if headers.later_fragment => self,
             Protocol::Tcp => self.after_server(headers.tcp_flags),
-            Protocol::Udp | Protocol::Sctp => Self::Udp,
+            Protocol::Sctp => sctp::after_server(self, headers.tcp_flags),
         }
     }
 
@@ -219,7 +291,9 @@ impl State {
 pub struct Timeouts([u32; STATES]);
 
 impl Default for Timeouts {
-    /// The kernel's.
+    /// The kernel's. Those of SCTP are a little more than its retransmissions
+    /// take: 3 s after the first INIT, 60 s later on (RTO.Initial of RFC 4960
+    /// and RTO.Max).
     fn default() -> Self {
         let mut timeouts = Self([0; STATES]);
         for (state, seconds) in [
@@ -233,6 +307,19 @@ impl Default for Timeouts {
             (State::CloseWait, 60),
             (State::LastAck, 30),
             (State::Udp, 300),
+            (State::SctpInit1, 4),
+            (State::SctpInit, 61),
+            (State::SctpCookieSent, 61),
+            (State::SctpCookieReplied, 61),
+            (State::SctpCookieWait, 61),
+            (State::SctpCookie, 61),
+            (State::SctpCookieEchoed, 61),
+            (State::SctpEstablished, 900),
+            (State::SctpShutdownSent, 61),
+            (State::SctpShutdownReceived, 61),
+            (State::SctpShutdownAckSent, 61),
+            (State::SctpRejected, 4),
+            (State::SctpClosed, 61),
         ] {
             timeouts.set(state, seconds);
         }
@@ -335,7 +422,22 @@ mod tests {
     fn what_counts_as_active() {
         let active: Vec<_> =
             (0..STATES as u8).map(State::from_u8).filter(|s| s.is_active()).collect();
-        assert_eq!(active, [State::Established, State::SynSent, State::SynRecv]);
+        use State::*;
+        assert_eq!(active, [Established, SynSent, SynRecv, SctpEstablished]);
+    }
+
+    #[test]
+    fn what_makes_room_and_what_begins_anew() {
+        let names = |is: fn(State) -> bool| {
+            let states = (0..STATES as u8).map(State::from_u8).filter(|&state| is(state));
+            states.map(State::name).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            names(State::is_half_open),
+            "NONE SYN_SENT SYN_RECV INIT1 INIT C-SENT C-REPLIED C-WAIT COOKIE C-ECHOED"
+        );
+        assert_eq!(names(State::is_reusable), "TIME_WAIT CLOSE CLOSED");
+        assert_eq!(names(State::is_established), "ESTABLISHED ESTABLISHED");
     }
 
     #[test]
@@ -352,5 +454,8 @@ mod tests {
         assert_eq!(timeouts.ticks(State::Established), 900 * TICKS_PER_SECOND);
         assert_eq!(timeouts.ticks(State::SynRecv), 60 * TICKS_PER_SECOND);
         assert_eq!(timeouts.expiry(State::Close, Tick::from_secs(5)), Tick::from_secs(15));
+        let sctp = (0..STATES as u8).map(State::from_u8).filter(|state| state.is_sctp());
+        let seconds: Vec<_> = sctp.map(|s| timeouts.ticks(s) / TICKS_PER_SECOND).collect();
+        assert_eq!(seconds, [4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61]);
     }
 }

@@ -72,7 +72,7 @@ impl Core {
     }
 
     /// Whether a packet ends the connection that it belongs to, so that it is
-    /// treated as one without. `opens` says that it is a SYN.
+    /// treated as one without. `opens` says that it is a SYN or INIT.
     #[cold]
     pub(super) fn is_outlived(&self, cx: Context<'_>, body: &Body, opens: bool) -> bool {
         let settings = &cx.snapshot.settings;
@@ -129,11 +129,22 @@ impl Core {
     /// A connection through a template is established: the template is worth
     /// keeping.
     pub(super) fn assure(&self, tables: &Tables, place: Place, new: State) {
-        if new == State::Established {
+        if new.is_established() {
             let template = tables.body(tables.client(place)).template();
             if let Some(slot) = TemplateSlot::from_number(template) {
                 self.templates.assure(slot);
             }
+        }
+    }
+
+    /// The same for UDP, which has no state that would say so: its template is
+    /// assured by the server's first packet, as in the kernel. (So it never is
+    /// under direct routing and tunnels, where that is not seen.)
+    #[cold]
+    pub(super) fn assure_by_reply(&self, body: &mut Body) {
+        if let Some(slot) = TemplateSlot::from_number(body.template()) {
+            self.templates.assure(slot);
+            body.set_template(0);
         }
     }
 }

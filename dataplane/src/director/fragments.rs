@@ -82,15 +82,15 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Verdict {
         (headers.src_port, headers.dst_port) = (ports.src, ports.dst);
+        // Also for the next candidate, where the connection is not found here:
+        // without the ports it would send the fragment back.
+        frame.handed = Handed { ports: Some((ports.src, ports.dst)), candidate: 0 };
         if self.shard.workers() > 1 {
             let worker = self.owner(cx.snapshot, headers, None);
             if worker != self.worker {
-                let handed = Handed { ports: Some((ports.src, ports.dst)), candidate: 0 };
-                return Verdict::Handoff { worker: worker as u8, handed };
+                return Verdict::Handoff { worker: worker as u8, handed: frame.handed };
             }
         }
-        // Where the connection is not here, the next candidate is to know them.
-        frame.handed.ports = Some((ports.src, ports.dst));
         self.forward_now(cx, tables, headers, frame)
     }
 

@@ -3,17 +3,19 @@
 
 use std::net::IpAddr;
 
+use super::send::{Stop, ip_options, told};
 use super::{Context, Core, Handed, Source, Verdict};
 use crate::conn::{Entry4, Entry6, Place, Tables};
 use crate::counters::DropReason;
+use crate::forward::proxy;
 use crate::forward::translate;
 use crate::forward::tun::quoted_inner;
 use crate::forward::{decrement_ttl, set_ethernet};
 use crate::icmp::{self, Error, Origin, Quoted};
-use crate::packet::headers::{Addresses, tcp};
+use crate::packet::headers::{Addresses, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::punt::PuntKind;
-use crate::service::{Method, PortHop, Server, endpoints};
+use crate::service::{ClientAddress, Method, PortHop, Server, endpoints};
 
 /// An ICMP error that is passed on.
 struct Message<'a> {
@@ -131,17 +133,18 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        if cx.snapshot.services.find(headers, frame.port).is_none() {
+        let Some(service) = cx.snapshot.services.find(headers, frame.port) else {
             return self.punt(cx.now, PuntKind::Other);
-        }
-        if !cx.snapshot.settings.schedule_icmp {
+        };
+        // One-packet services have no connections that an error could be about.
+        if service.one_packet || !cx.snapshot.settings.schedule_icmp {
             return self.drop(DropReason::IcmpNoConnection);
         }
         // As a SYN would be, or an INIT.
         let mut opening = *headers;
         opening.tcp_flags = match headers.protocol {
             Protocol::Tcp => tcp::SYN,
-            Protocol::Udp | Protocol::Sctp => super::open::SCTP_INIT,
+            Protocol::Udp | Protocol::Sctp => sctp::INIT,
         };
         let place = match super::key(&opening) {
             super::Key::V4(key) => {
@@ -199,9 +202,15 @@ impl Core {
             }
         };
         let Some((hop, missing)) = hop else { return self.drop(DropReason::NoRoute) };
+        if body.is_reply() && body.client_address() == ClientAddress::Proxy {
+            if let Some(stream) = told(tables, place).filter(|_| headers.protocol == Protocol::Tcp)
+            {
+                proxy::error_to_client(frame, message.quoted, &stream);
+            }
+        }
         // An error from the servers' side comes from the VIP, whoever sent it.
         let vip = if body.is_reply() { Some(tables.tuple(twin).destination().0) } else { None };
-        match self.rewrite_error(&hop, message, vip, &to, headers, frame) {
+        match self.rewrite_error(cx, &hop, message, vip, &to, headers, frame) {
             Ok(()) => {
                 let before = self.outbox.len();
                 self.unless_missing(cx, missing, before, Verdict::Send { port: hop.port }, frame)
@@ -211,8 +220,10 @@ impl Core {
     }
 
     /// Gives an error the addresses that its receiver knows.
+    #[expect(clippy::too_many_arguments, reason = "all of it is what the error becomes")]
     fn rewrite_error(
         &mut self,
+        cx: Context<'_>,
         hop: &PortHop,
         message: &Message<'_>,
         source: Option<IpAddr>,
@@ -226,6 +237,8 @@ impl Core {
         let embedded = to.reversed();
         match (headers.family(), embedded) {
             (Family::V4, Tuple::V4(_)) | (Family::V6, Tuple::V6(_)) => {
+                // Whatever stops it, nobody is told about an error.
+                ip_options(cx, hop, headers, frame).map_err(Stop::reason)?;
                 decrement_ttl(frame, headers)?;
                 // No error has a reason to be so long; nobody is told of it.
                 if headers.ip_len > hop.mtu {

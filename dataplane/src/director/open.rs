@@ -10,8 +10,9 @@ use crate::conn::persistence::{Refused, TemplateKey, TemplateSlot};
 use crate::conn::{Entry, Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::forward::nat;
+use crate::fragment::Fragment;
 use crate::icmp;
-use crate::packet::headers::{Addresses, tcp};
+use crate::packet::headers::{Addresses, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::punt::PuntKind;
 use crate::scheduler::{Request, Scheduler};
@@ -24,9 +25,6 @@ const PORT_PROBES: usize = 128;
 
 /// From one local port that is tried to the next; a prime.
 const STRIDE: u64 = 4_294_967_291;
-
-/// The chunk that opens an SCTP association (RFC 9260, section 3.3.2).
-pub(super) const SCTP_INIT: u8 = 1;
 
 /// A connection to be made.
 struct Opening<'a> {
@@ -55,8 +53,17 @@ impl Core {
         let Some(service) = cx.snapshot.services.find(headers, frame.port) else {
             return Err(self.unserved(cx, headers, frame));
         };
-        let opens = self.may_open(cx, service, headers)?;
-        let (number, template) = match self.choose(cx, service, headers) {
+        let opens = self.may_open(cx, service, headers)? && !headers.later_fragment;
+        let one_packet = service.one_packet && headers.protocol == Protocol::Udp;
+        if headers.later_fragment && !one_packet && !self.may_be_stateless(cx, service) {
+            // Its first fragment was refused, or what it opened is over.
+            return Err(self.drop(DropReason::FragmentNoConnection));
+        }
+        let number = match one_packet && headers.fragment {
+            true => Some(datagram_number(hash, headers, frame)),
+            false => None,
+        };
+        let (number, template) = match self.choose(cx, service, headers, number) {
             Ok(chosen) => chosen,
             Err(reason) => {
                 // While servers are about to come, the client had better try
@@ -71,7 +78,7 @@ impl Core {
             return Err(self.drop(DropReason::NoServer));
         };
         let opening = Opening { service, number, server, template };
-        if service.one_packet && headers.protocol != Protocol::Tcp {
+        if one_packet {
             return Err(self.forward_once(cx, &opening, hash, headers, frame));
         }
         if !opens {
@@ -83,7 +90,7 @@ impl Core {
                     if let Some(template) = template {
                         self.templates.close(template);
                     }
-                    self.punt(cx.now, PuntKind::Tcp)
+                    self.punt(cx.now, punt_kind(headers))
                 }
             });
         }
@@ -92,7 +99,7 @@ impl Core {
             // A consistent hash finds the server again without an entry.
             Err(DropReason::TableFull)
                 if matches!(service.scheduler, Scheduler::Mh(_))
-                    && matches!(server.method, Method::Dr | Method::Tun(_)) =>
+                    && !server.method.is_two_sided() =>
             {
                 Err(self.forward_stateless(cx, &opening, hash, headers, frame))
             }
@@ -108,7 +115,7 @@ impl Core {
     /// A packet that no service has: the host's, or one that it routes; or, of
     /// a NAT server, one whose connection is gone.
     fn unserved(&mut self, cx: Context<'_>, headers: &Headers, frame: &mut Frame<'_>) -> Verdict {
-        if cx.snapshot.settings.nat_icmp_send {
+        if cx.snapshot.settings.nat_icmp_send && !is_reset(headers) {
             let (src, _) = endpoints(&headers.addresses);
             let mut of = cx.snapshot.nat_sources.of(headers.protocol, src, headers.src_port);
             let is_reply = of.next().is_some();
@@ -140,7 +147,7 @@ impl Core {
             Protocol::Tcp if headers.tcp_flags & tcp::SYN == 0 && !settings.sloppy_tcp => {
                 Err(self.punt(cx.now, PuntKind::Tcp))
             }
-            Protocol::Sctp if headers.tcp_flags != SCTP_INIT && !settings.sloppy_sctp => {
+            Protocol::Sctp if headers.tcp_flags != sctp::INIT && !settings.sloppy_sctp => {
                 Err(self.punt(cx.now, PuntKind::Other))
             }
             _ => Ok(true),
@@ -153,16 +160,22 @@ impl Core {
         matches!(service.scheduler, Scheduler::Mh(_)) && cx.now < self.stateless_until
     }
 
-    /// Chooses a server, by the client's template where the service has those.
+    /// Chooses a server, by the client's template where the service has those;
+    /// otherwise by `number`, if there is one.
     fn choose(
         &mut self,
         cx: Context<'_>,
         service: &Service,
         headers: &Headers,
+        number: Option<u64>,
     ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
         let (client, destination) = endpoints(&headers.addresses);
         let request = Request { client, client_port: headers.src_port, destination, now: cx.now };
-        let choose = || service.scheduler.choose(&service.state, &service.candidates, &request);
+        let Service { scheduler, state, candidates, .. } = service;
+        let choose = || match number {
+            Some(number) => scheduler.choose_by_number(state, candidates, &request, number),
+            None => scheduler.choose(state, candidates, &request),
+        };
         let Some(persistence) = service.persistence else {
             return choose().map(|number| (number, None)).ok_or(DropReason::NoServer);
         };
@@ -202,10 +215,7 @@ impl Core {
         frame: &Frame<'_>,
     ) -> Result<Slot, DropReason> {
         let &Opening { service, number, server, template } = opening;
-        let two_sided = matches!(server.method, Method::Nat | Method::Fullnat);
-        // The state after this packet, so that the caller, whose state machine
-        // sees it once more (a second SYN changes nothing), has nothing to do.
-        let state = State::None.after_client_packet(two_sided, headers);
+        let state = State::None.after_client_packet(server.method.is_two_sided(), headers);
         let mut body = Body::new(number, state, cx.now);
         if let Some(template) = template {
             body.set_template(template.number());
@@ -240,6 +250,8 @@ impl Core {
                 place
             }
         };
+        // With sloppy_tcp or sloppy_sctp it may be an old connection.
+        self.assure(tables, place, state);
         server.counts.connections.open(state.is_active());
         server.counts.scheduled(self.worker);
         Ok(place.slot())
@@ -268,7 +280,10 @@ impl Core {
         // Nothing counts the connection yet: the second entry must not take
         // the first one's place.
         let keep = Some(client);
-        let other = body.for_replies();
+        let mut other = body.for_replies();
+        if protocol == Protocol::Udp {
+            other.set_template(body.template());
+        }
         let server = match reply.family() {
             Family::V4 => self.insert_entry::<Entry4>(cx, tables, protocol, &reply, other, keep),
             Family::V6 => self.insert_entry::<Entry6>(cx, tables, protocol, &reply, other, keep),
@@ -398,6 +413,17 @@ impl Core {
     }
 }
 
+/// Whether a packet only says that there is no connection: nobody need be told
+/// so. TCP's RST, and ABORT of SCTP (RFC 9260, section 3.3.7).
+const fn is_reset(headers: &Headers) -> bool {
+    const ABORT: u8 = 6;
+    match headers.protocol {
+        Protocol::Tcp => headers.tcp_flags & tcp::RST != 0,
+        Protocol::Sctp => headers.tcp_flags == ABORT,
+        Protocol::Udp => false,
+    }
+}
+
 /// The address with a port of its own, or the packet's.
 const fn with_port(server: SocketAddr, port: u16) -> SocketAddr {
     if server.port() == 0 { SocketAddr::new(server.ip(), port) } else { server }
@@ -416,6 +442,14 @@ pub(super) fn to_server(
     let (src, src_port) = local.unwrap_or((client, client_port));
     let server = with_port(server, vport);
     Tuple::new(src, src_port, server.ip(), server.port())
+}
+
+/// A number that all fragments of a datagram have in common, and datagrams that
+/// follow each other have not: servers take turns. `hash` is of the addresses
+/// and ports.
+fn datagram_number(hash: u64, headers: &Headers, frame: &Frame<'_>) -> u64 {
+    let id = Fragment::parse(frame.bytes(), headers).map_or(0, |fragment| fragment.key.id);
+    hash.wrapping_add(u64::from(id))
 }
 
 /// The sequence number of a TCP packet.

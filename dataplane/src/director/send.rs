@@ -37,15 +37,35 @@ pub(super) enum Stop {
     TooBig {
         mtu: u16,
     },
-    /// An IPv4 option makes no sense, at this place in the packet.
+    /// An option of the IPv4 header makes no sense from this byte on.
     BadOption {
         pointer: u8,
     },
 }
 
+impl Stop {
+    /// What it is counted as.
+    pub(super) const fn reason(self) -> DropReason {
+        match self {
+            Self::Drop(reason) => reason,
+            Self::TooBig { .. } => DropReason::TooBig,
+            Self::BadOption { .. } => DropReason::Ip4BadOptions,
+        }
+    }
+}
+
 impl From<DropReason> for Stop {
     fn from(reason: DropReason) -> Self {
         Self::Drop(reason)
+    }
+}
+
+impl From<OptionError> for Stop {
+    fn from(error: OptionError) -> Self {
+        match error {
+            OptionError::Malformed { pointer } => Self::BadOption { pointer },
+            OptionError::SourceRoute => Self::Drop(error.reason()),
+        }
     }
 }
 
@@ -82,7 +102,7 @@ impl Core {
             Err(verdict) => return verdict,
         };
         clamp(server, headers, frame);
-        let ready = self.pass(cx, &hop, headers, frame);
+        let ready = pass(cx, &hop, headers, frame);
         let sent = ready.and_then(|()| self.leave(&hop, headers, frame));
         self.sent(cx, Side::Client, sent, headers, frame)
     }
@@ -109,7 +129,7 @@ impl Core {
         let mtu = server.counts.path_mtu(cx.now).map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
         let pmtu_disc = cx.snapshot.settings.pmtu_disc;
         let path = Path { tunnel: &tunnel, hop: &hop, mtu, pmtu_disc, flow: (flow >> 32) as u32 };
-        let sent = self.options(cx, &hop, headers, frame).and_then(|()| {
+        let sent = ip_options(cx, &hop, headers, frame).and_then(|()| {
             let before = self.outbox.len();
             match tun::forward(frame, headers, &path, &mut self.ids, &mut self.outbox)? {
                 Sent::Whole => Ok(Verdict::Send { port: hop.port }),
@@ -175,6 +195,7 @@ impl Core {
         let how = tables.body(E::place(slot)).client_address();
         if how == ClientAddress::Proxy && has_tcp_header(headers) {
             if let Some(stream) = told(tables, E::place(slot)) {
+                mss::lower(frame, headers, stream.header_len());
                 match proxy::to_client(frame, headers, &stream) {
                     Ok(true) => tables.body_mut(E::place(slot)).set_proxy_acked(),
                     Ok(false) => {}
@@ -257,7 +278,7 @@ impl Core {
     ) -> Result<Verdict, Stop> {
         match (headers.family(), to) {
             (Family::V4, Tuple::V4(to)) => {
-                self.pass(cx, hop, headers, frame)?;
+                pass(cx, hop, headers, frame)?;
                 if headers.later_fragment {
                     nat::rewrite_later_fragment4(frame, headers, to, deltas);
                 } else {
@@ -267,7 +288,7 @@ impl Core {
                 self.leave(hop, headers, frame)
             }
             (Family::V6, Tuple::V6(to)) => {
-                self.pass(cx, hop, headers, frame)?;
+                pass(cx, hop, headers, frame)?;
                 if headers.later_fragment {
                     nat::rewrite_later_fragment6(frame, headers, to);
                 } else {
@@ -331,24 +352,6 @@ impl Core {
         Ok(())
     }
 
-    /// What every router does with a packet that it passes on: options, TTL, is
-    /// it too long.
-    #[inline]
-    fn pass(
-        &mut self,
-        cx: Context<'_>,
-        hop: &PortHop,
-        headers: &Headers,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), Stop> {
-        self.options(cx, hop, headers, frame)?;
-        forward::decrement_ttl(frame, headers)?;
-        if headers.ip_len > hop.mtu && !may_be_cut(headers, frame) {
-            return Err(Stop::TooBig { mtu: hop.mtu });
-        }
-        Ok(())
-    }
-
     /// The Ethernet header; and the fragments of what is too long.
     #[inline]
     fn leave(
@@ -378,40 +381,6 @@ impl Core {
         cut(frame, headers, hop.mtu, hop.port, &mut self.outbox)?;
         self.counters.generated += (self.outbox.len() - before) as u64;
         Ok(())
-    }
-
-    /// Processes the options of an IPv4 packet, as every router on its way.
-    #[inline]
-    fn options(
-        &self,
-        cx: Context<'_>,
-        hop: &PortHop,
-        headers: &Headers,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), Stop> {
-        if headers.is_plain() || headers.family() == Family::V6 {
-            return Ok(());
-        }
-        self.process_options(cx, hop, headers, frame)
-    }
-
-    #[cold]
-    fn process_options(
-        &self,
-        cx: Context<'_>,
-        hop: &PortHop,
-        headers: &Headers,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), Stop> {
-        let address = cx.snapshot.ports.get(usize::from(hop.port)).and_then(|p| p.address4);
-        let header = usize::from(headers.l3)..usize::from(headers.l4);
-        let Some(header) = frame.bytes_mut().get_mut(header) else { return Ok(()) };
-        let midnight = cx.snapshot.milliseconds_of_day(cx.now);
-        match options::process(header, address.unwrap_or(0), midnight) {
-            Ok(()) => Ok(()),
-            Err(OptionError::Malformed { pointer }) => Err(Stop::BadOption { pointer }),
-            Err(error) => Err(error.reason().into()),
-        }
     }
 
     /// How a server's packets leave; or the verdict where they do not.
@@ -524,23 +493,20 @@ impl Core {
         headers: &Headers,
         frame: &Frame<'_>,
     ) -> Verdict {
-        let (reason, error) = match stop {
-            Stop::TooBig { mtu } => (DropReason::TooBig, Some(icmp::Error::TooBig { mtu })),
+        let error = match stop {
+            Stop::TooBig { mtu } => Some(icmp::Error::TooBig { mtu }),
             Stop::BadOption { pointer } => {
-                let error = icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() };
-                (DropReason::Ip4BadOptions, Some(error))
+                Some(icmp::Error::ParameterProblem { code: 0, pointer: pointer.into() })
             }
-            Stop::Drop(DropReason::TtlExpired) => {
-                (DropReason::TtlExpired, Some(icmp::Error::TimeExceeded))
-            }
-            Stop::Drop(reason) => (reason, None),
+            Stop::Drop(DropReason::TtlExpired) => Some(icmp::Error::TimeExceeded),
+            Stop::Drop(_) => None,
         };
         match (error, side) {
             (Some(error), Side::Client) => self.tell_client(cx, error, headers, frame),
             (Some(error), Side::Server) => self.tell_server(cx, error, headers, frame),
             (None, _) => {}
         }
-        self.drop(reason)
+        self.drop(stop.reason())
     }
 }
 
@@ -553,7 +519,7 @@ fn has_tcp_header(headers: &Headers) -> bool {
 
 /// What the server of a FULLNAT connection is told, by either of its entries.
 #[cold]
-fn told(tables: &Tables, place: Place) -> Option<Stream> {
+pub(super) fn told(tables: &Tables, place: Place) -> Option<Stream> {
     let client = tables.client(place);
     let server = tables.body(tables.twin(client)?);
     let tuple = tables.tuple(client);
@@ -582,6 +548,51 @@ fn restart(tables: &mut Tables, place: Place, headers: &Headers, frame: &Frame<'
             server.set_initial_sequence(sequence);
         }
     }
+}
+
+/// What every router does with a packet that it passes on: options, TTL, is
+/// it too long.
+#[inline]
+fn pass(
+    cx: Context<'_>,
+    hop: &PortHop,
+    headers: &Headers,
+    frame: &mut Frame<'_>,
+) -> Result<(), Stop> {
+    ip_options(cx, hop, headers, frame)?;
+    forward::decrement_ttl(frame, headers)?;
+    if headers.ip_len > hop.mtu && !may_be_cut(headers, frame) {
+        return Err(Stop::TooBig { mtu: hop.mtu });
+    }
+    Ok(())
+}
+
+/// Processes the options of an IPv4 packet, as every router on its way.
+#[inline]
+pub(super) fn ip_options(
+    cx: Context<'_>,
+    hop: &PortHop,
+    headers: &Headers,
+    frame: &mut Frame<'_>,
+) -> Result<(), Stop> {
+    if headers.is_plain() || headers.family() == Family::V6 {
+        return Ok(());
+    }
+    process_options(cx, hop, headers, frame)
+}
+
+#[cold]
+fn process_options(
+    cx: Context<'_>,
+    hop: &PortHop,
+    headers: &Headers,
+    frame: &mut Frame<'_>,
+) -> Result<(), Stop> {
+    let address = cx.snapshot.ports.get(usize::from(hop.port)).and_then(|p| p.address4);
+    let header = usize::from(headers.l3)..usize::from(headers.l4);
+    let Some(header) = frame.bytes_mut().get_mut(header) else { return Ok(()) };
+    let midnight = cx.snapshot.milliseconds_of_day(cx.now);
+    Ok(options::process(header, address.unwrap_or(0), midnight)?)
 }
 
 /// Lowers the MSS that a SYN announces, where the service asks for it.

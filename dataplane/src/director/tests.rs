@@ -15,7 +15,10 @@ use crate::snapshot::Port;
 use crate::time::TICKS_PER_SECOND;
 use crate::update::{ConnectionKey, ControlEnd, channel};
 
+mod errors;
+mod fragments;
 mod pairs;
+mod replies;
 
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
 const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];
@@ -47,7 +50,7 @@ fn hop(mac: [u8; 6]) -> Hop {
     Hop::Port(PortHop { port: 0, dst_mac: mac, src_mac: PORT_MAC, mtu: 1500 })
 }
 
-fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
+fn candidates(scheduler: Scheduler, weights: [u32; 2]) -> Candidates {
     let list = weights.iter().zip(0..).map(|(&weight, server)| Candidate {
         server,
         address: SocketAddr::from(([192, 168, 1, 31 + server as u8], 80)),
@@ -55,12 +58,16 @@ fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
         fresh: false,
         counts: Arc::new(ServerCounts::new(2)),
     });
+    Candidates::new(scheduler, list.collect())
+}
+
+fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
     Arc::new(Service {
         key: ServiceKey::Address { protocol, vip, vport: 80 },
         number: 0,
         scheduler: Scheduler::Rr,
         state: Arc::new(scheduler::State::new(Scheduler::Rr)),
-        candidates: Candidates::new(Scheduler::Rr, list.collect()),
+        candidates: candidates(Scheduler::Rr, weights),
         persistence: None,
         one_packet: false,
         locals: Arc::default(),
@@ -72,8 +79,8 @@ fn vip6() -> IpAddr {
 }
 
 impl Bench {
-    /// Worker 0 of `workers`, with TCP and UDP services on VIP:80, and one on
-    /// an IPv6 address, over two servers.
+    /// Worker 0 of `workers`, with TCP, UDP and SCTP services on VIP:80, and
+    /// one on an IPv6 address, over two servers.
     fn new(workers: usize, connections: usize) -> Self {
         let (control, link) = channel();
         let config = DirectorConfig {
@@ -108,6 +115,7 @@ impl Bench {
             [
                 service(Protocol::Tcp, vip, weights),
                 service(Protocol::Udp, vip, weights),
+                service(Protocol::Sctp, vip, weights),
                 service(Protocol::Tcp, vip6(), weights),
             ],
             Arc::default(),
@@ -190,6 +198,19 @@ fn udp4(cport: u16, dport: u16) -> Vec<u8> {
         .ipv4(CIP, VIP, 64)
         .udp(cport, dport)
         .write(&mut bytes, b"hello")
+        .unwrap();
+    bytes
+}
+
+/// An SCTP packet with chunks of these types, without a body.
+fn sctp4(cport: u16, chunks: &[u8]) -> Vec<u8> {
+    let ports = [cport.to_be_bytes(), 80u16.to_be_bytes()].concat();
+    let mut payload = [&ports[..], &[0, 0, 0, 7, 0, 0, 0, 0]].concat();
+    payload.extend(chunks.iter().flat_map(|&chunk| [chunk, 0, 0, 4]));
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, PORT_MAC)
+        .ipv4(CIP, VIP, 64)
+        .write(&mut bytes, etherparse::IpNumber::SCTP, &payload)
         .unwrap();
     bytes
 }
@@ -404,6 +425,67 @@ fn a_syn_on_a_closed_connection_is_scheduled_anew() {
     bench.send(NOON, &tcp4(5000, "A"));
     bench.send(NOON, &tcp4(5000, "FA"));
     assert_eq!(bench.server_of(NOON, &tcp4(5000, "S")), 1);
+}
+
+const INIT: &[u8] = &[1];
+const SCTP_DATA: &[u8] = &[0];
+const ABORT: &[u8] = &[6];
+const COOKIE_ECHO: &[u8] = &[10, 0];
+
+#[test]
+fn an_association_is_opened_by_init_and_lives_by_its_states() {
+    let mut bench = Bench::new(1, 100);
+    assert_eq!(bench.send(NOON, &sctp4(5000, SCTP_DATA)).0, Verdict::Punt);
+    assert_eq!(bench.server_of(NOON, &sctp4(5000, INIT)), 0);
+    assert_eq!(bench.connections(0), (0, 1), "INIT1");
+    assert_eq!(bench.server_of(NOON, &sctp4(5000, COOKIE_ECHO)), 0);
+    assert_eq!(bench.connections(0), (1, 0), "ESTABLISHED");
+    // The cookie came with an ABORT.
+    assert_eq!(bench.server_of(NOON, &sctp4(5000, &[11, 6])), 0);
+    assert_eq!(bench.connections(0), (0, 1), "CLOSED");
+}
+
+#[test]
+fn an_init_that_nobody_answers_is_forgotten_soon() {
+    let mut bench = Bench::new(1, 100);
+    bench.send(NOON, &sctp4(5000, INIT));
+    let later = bench.pass_time(NOON, 3);
+    assert_eq!(bench.connections(0), (0, 1));
+    let later = bench.pass_time(later, 3);
+    assert_eq!(bench.connections(0), (0, 0), "INIT1: 4 s");
+    bench.send(later, &sctp4(5001, INIT));
+    bench.send(later, &sctp4(5001, INIT));
+    let later = bench.pass_time(later, 60);
+    assert_eq!(bench.connections(1), (0, 1), "INIT: 61 s");
+    bench.pass_time(later, 3);
+    assert_eq!(bench.connections(1), (0, 0));
+}
+
+/// As a SYN in TIME_WAIT; other chunks are not taken for flags of TCP.
+#[test]
+fn an_init_on_a_closed_association_is_scheduled_anew() {
+    let mut bench = Bench::new(1, 100);
+    assert_eq!(bench.server_of(NOON, &sctp4(5000, INIT)), 0);
+    assert_eq!(bench.server_of(NOON, &sctp4(5000, ABORT)), 0);
+    for not_opening in [2, 3, 10, 11, 0x12] {
+        assert_eq!(bench.server_of(NOON, &sctp4(5000, &[not_opening])), 0);
+    }
+    assert_eq!(bench.server_of(NOON, &sctp4(5000, INIT)), 1);
+    assert_eq!((bench.connections(0), bench.connections(1)), ((0, 0), (0, 1)));
+    // Not where nothing is reused.
+    bench.server_of(NOON, &sctp4(5000, ABORT));
+    bench.snapshot.settings.conn_reuse_mode = 0;
+    bench.publish();
+    assert_eq!(bench.server_of(NOON, &sctp4(5000, INIT)), 1);
+}
+
+#[test]
+fn sloppy_sctp_takes_associations_up() {
+    let mut bench = Bench::new(1, 100);
+    bench.snapshot.settings.sloppy_sctp = true;
+    bench.publish();
+    assert_eq!(bench.server_of(NOON, &sctp4(5000, SCTP_DATA)), 0);
+    assert_eq!(bench.connections(0), (1, 0));
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub mod tun;
 pub use translate::cut;
 
 use crate::counters::DropReason;
-use crate::packet::{Family, Frame, Headers, Protocol, checksum};
+use crate::packet::{Family, Frame, Headers, checksum};
 use crate::service::PortHop;
 
 pub(crate) const ETHERNET: usize = 14;
@@ -69,11 +69,7 @@ fn l4_mut<'a>(frame: &'a mut Frame<'_>, headers: &Headers) -> Result<&'a mut [u8
     let end = usize::from(headers.l3) + usize::from(headers.ip_len);
     let end = end.min(frame.len());
     let l4 = frame.bytes_mut().get_mut(usize::from(headers.l4)..end);
-    let needed = match headers.protocol {
-        Protocol::Tcp => 20,
-        Protocol::Udp => 8,
-        Protocol::Sctp => 12,
-    };
+    let needed = headers.protocol.header_len();
     l4.filter(|l4| l4.len() >= needed).ok_or(DropReason::L4Truncated)
 }
 

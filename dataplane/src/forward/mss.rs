@@ -1,5 +1,6 @@
 //! TCP MSS clamping: a host that sends no segments longer than fit into a
-//! tunnel needs no ICMP to find out. Off unless a service asks for it.
+//! tunnel needs no ICMP to find out. Off unless a service asks for it, but for
+//! what the director itself adds to a client's first segment.
 
 use crate::packet::headers::tcp;
 use crate::packet::{Frame, Headers, Protocol, checksum};
@@ -16,6 +17,16 @@ const MOST_OPTIONS: usize = 10;
 /// is as right or wrong as before. Never raises one, nor adds one. A packet
 /// with options that are malformed or not all at hand stays as it is.
 pub fn clamp(frame: &mut Frame<'_>, headers: &Headers, mss: u16) {
+    edit(frame, headers, |announced| announced.min(mss));
+}
+
+/// Lowers the MSS option of a SYN or SYN-ACK by so many bytes, which the
+/// director adds to segments. As [`clamp`] otherwise.
+pub fn lower(frame: &mut Frame<'_>, headers: &Headers, by: u16) {
+    edit(frame, headers, |announced| announced.saturating_sub(by));
+}
+
+fn edit(frame: &mut Frame<'_>, headers: &Headers, mss: impl Fn(u16) -> u16) {
     if headers.protocol != Protocol::Tcp || headers.tcp_flags & tcp::SYN == 0 {
         return;
     }
@@ -28,8 +39,9 @@ pub fn clamp(frame: &mut Frame<'_>, headers: &Headers, mss: u16) {
     let Some((values, count)) = find(header) else { return };
     for &at in &values[..count] {
         let old = [header[at], header[at + 1]];
-        if u16::from_be_bytes(old) > mss {
-            header[at..at + 2].copy_from_slice(&mss.to_be_bytes());
+        let new = mss(u16::from_be_bytes(old)).to_be_bytes();
+        if new != old {
+            header[at..at + 2].copy_from_slice(&new);
             fix_checksum(header, at, old);
         }
     }
@@ -105,6 +117,10 @@ mod tests {
     }
 
     fn clamped(bytes: &[u8], mss: u16) -> Vec<u8> {
+        edited(bytes, |frame, headers| clamp(frame, headers, mss))
+    }
+
+    fn edited(bytes: &[u8], edit: impl Fn(&mut Frame<'_>, &Headers)) -> Vec<u8> {
         let mut buffer = bytes.to_vec();
         let len = buffer.len();
         let mut frame = Frame::new(&mut buffer, 0, len, len, 0);
@@ -112,7 +128,7 @@ mod tests {
         frame.ip_checksum_good = true;
         let mut headers = Headers::NONE;
         assert_eq!(parse(&frame, MAC, &mut headers), Ok(Parsed::Flow));
-        clamp(&mut frame, &headers, mss);
+        edit(&mut frame, &headers);
         buffer
     }
 
@@ -138,6 +154,17 @@ mod tests {
                 assert!(checksum_is_right(&got), "{before:?}");
                 assert_eq!(got, segment(flags, after));
             }
+        }
+    }
+
+    /// By 28 bytes, to no less than nothing.
+    #[test]
+    fn an_mss_is_lowered_by_what_is_added() {
+        for (before, after) in [([5, 0xb4], [5, 0x98]), ([0, 29], [0, 1]), ([0, 27], [0, 0])] {
+            let options = |mss: [u8; 2]| segment(tcp::SYN | tcp::ACK, &[2, 4, mss[0], mss[1]]);
+            let got = edited(&options(before), |frame, headers| lower(frame, headers, 28));
+            assert!(checksum_is_right(&got));
+            assert_eq!(got, options(after));
         }
     }
 

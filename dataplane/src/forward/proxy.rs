@@ -36,13 +36,19 @@
 //! out, and so is one that follows it directly while the header is missing: in
 //! the client's view that begins where its own acknowledgement stands.
 //!
+//! ICMP errors quote what the server was sent, by the server's numbers:
+//! [`error_to_client`] takes `H` from those above `F`, without which the client
+//! would take the error for forged.
+//!
 //! # Length
 //!
 //! A segment to which the header would make more than the MTU goes by itself,
 //! and the header in a segment of its own. Both wait for the end of the burst,
 //! in no particular order. A client that is told an MSS that is lower by `H`
-//! never needs this; the window of the server's SYN counts the header, too, but
-//! 52 bytes more or less are in no window that hosts announce.
+//! (as [`mss::lower`](super::mss::lower) does) never needs this; the window of
+//! the server's SYN counts the header, too, but 52 bytes more or less are in no
+//! window that hosts announce. An ICMP error that says that the segment with
+//! the header was too long tells the client an MTU that is lower by `H`.
 //!
 //! # Order
 //!
@@ -52,11 +58,13 @@
 //! header's own segment included: one that came wrong leaves wrong.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use super::{adjust_tcp, l4_mut, make_room, set_ethernet, set_ip_len, tcp_header_len, tcp_options};
 use crate::counters::DropReason;
+use crate::icmp::Quoted;
 use crate::outbox::Outbox;
-use crate::packet::headers::tcp;
+use crate::packet::headers::{Addresses, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, checksum};
 use crate::service::PortHop;
 
@@ -206,6 +214,53 @@ pub fn to_client(
         shift_sack(&mut l4[..tcp_len], acked, stream.first(), header_len);
     }
     Ok(acked)
+}
+
+/// Turns an ICMP error about a segment that the server was sent into one about
+/// the segment that the client sent. To be called before the error's addresses
+/// are rewritten; its checksum is fixed, the quoted one is not. An error that
+/// quotes less than the number stays as it is.
+pub fn error_to_client(frame: &mut Frame<'_>, quoted: &Quoted, stream: &Stream) {
+    let Some(message) = frame.bytes_mut().get_mut(usize::from(quoted.icmp)..) else { return };
+    let (tcp, end) = (quoted.l4 - quoted.icmp, quoted.end - quoted.icmp);
+    let number = usize::from(tcp) + 4..usize::from(tcp) + 8;
+    if number.end > usize::from(end) || number.end > message.len() {
+        return;
+    }
+    let header_len = stream.header_len();
+    let seq = read(message, number.start);
+    let position = seq.wrapping_sub(stream.first()) as i32;
+    if stream.acked || position > 0 {
+        let shorter = seq.wrapping_sub(header_len.into());
+        let before = shorter.wrapping_sub(stream.first()) as i32;
+        // Within the header there is nothing of the client's.
+        let own = if stream.acked || before >= 0 { shorter } else { stream.first() };
+        write_in_error(message, number, &own.to_be_bytes());
+    } else if position == 0 {
+        if let Some(field) = mtu_field(quoted) {
+            let mtu = u16::from_be_bytes([message[field.start], message[field.start + 1]]);
+            if mtu > header_len {
+                write_in_error(message, field, &(mtu - header_len).to_be_bytes());
+            }
+        }
+    }
+}
+
+/// Where in an ICMP message the MTU is, of which the lower 16 bits count.
+fn mtu_field(quoted: &Quoted) -> Option<Range<usize>> {
+    let too_big = match quoted.addresses {
+        Addresses::V4 { .. } => (quoted.icmp_type, quoted.icmp_code) == (3, 4),
+        Addresses::V6 { .. } => quoted.icmp_type == 2,
+    };
+    too_big.then_some(6..8)
+}
+
+/// Writes words of an ICMP message and adjusts its checksum.
+fn write_in_error(message: &mut [u8], place: Range<usize>, new: &[u8]) {
+    let difference = checksum::replace(0, &message[place.clone()], new);
+    message[place].copy_from_slice(new);
+    let sum = u16::from_be_bytes([message[2], message[3]]);
+    message[2..4].copy_from_slice(&checksum::after(sum, difference).to_be_bytes());
 }
 
 /// Whether a TCP segment's checksum says that it is not what was sent. False

@@ -438,6 +438,9 @@ fn reads_ipv4_fragments() {
     let syn = read(packet4(6, 0x2000, 0, &transport_header(24))).unwrap();
     assert_eq!(syn.key.protocol, Protocol::Tcp);
     assert_eq!(syn.first, Some(First { ports: WEB, tcp_flags: 2 }));
+    let init = [&transport_header(12)[..], &[1, 0, 0, 20]].concat();
+    let init = read(packet4(132, 0x2000, 0, &init)).unwrap();
+    assert_eq!(init.first, Some(First { ports: WEB, tcp_flags: 1 }));
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Protocol {
     }
 
     /// Length of the part of the header that must be there.
-    const fn header_len(self) -> usize {
+    pub(crate) const fn header_len(self) -> usize {
         match self {
             Self::Tcp => 20,
             Self::Udp => 8,
@@ -63,6 +63,29 @@ pub mod tcp {
     pub const RST: u8 = 0x04;
     /// The acknowledgement field counts.
     pub const ACK: u8 = 0x10;
+}
+
+/// SCTP chunk types of [`Headers::tcp_flags`] (RFC 9260, section 3.2) that
+/// change an association's state.
+pub mod sctp {
+    /// Opens an association.
+    pub const INIT: u8 = 1;
+    /// The answer, with a cookie.
+    pub const INIT_ACK: u8 = 2;
+    /// Ends an association at once, or refuses one.
+    pub const ABORT: u8 = 6;
+    /// No more data from the sender.
+    pub const SHUTDOWN: u8 = 7;
+    /// The answer.
+    pub const SHUTDOWN_ACK: u8 = 8;
+    /// An error report.
+    pub const ERROR: u8 = 9;
+    /// The cookie, sent back.
+    pub const COOKIE_ECHO: u8 = 10;
+    /// The cookie was good.
+    pub const COOKIE_ACK: u8 = 11;
+    /// The end.
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
 }
 
 /// Source and destination address of a packet.
@@ -95,7 +118,8 @@ pub struct Headers {
     pub src_port: u16,
     /// Destination port; 0 in a fragment.
     pub dst_port: u16,
-    /// The flag byte of TCP; the type of the first chunk of SCTP; 0 otherwise.
+    /// The flag byte of TCP; of SCTP the type of the chunk that tells the
+    /// state: the first, or an ABORT that follows a cookie; 0 otherwise.
     pub tcp_flags: u8,
     /// Whether this is a fragment. Ports are then not read, not even in the
     /// first one.
@@ -505,10 +529,27 @@ fn parse_l4(bytes: &[u8], l4_len: usize, headers: &mut Headers) -> Result<Parsed
     headers.tcp_flags = match headers.protocol {
         Protocol::Tcp => header[13],
         Protocol::Udp => 0,
-        Protocol::Sctp if l4_len > needed => bytes.get(l4 + needed).copied().unwrap_or(0),
-        Protocol::Sctp => 0,
+        Protocol::Sctp => chunk_type(&bytes[l4..bytes.len().min(l4 + l4_len)]),
     };
     Ok(Parsed::Flow)
+}
+
+/// The type of the SCTP chunk that tells the state, as the kernel finds it: of
+/// several in a packet the first, unless that is about a cookie and an ABORT
+/// comes next (which RFC 9260, section 6.10 allows behind control chunks). 0
+/// (DATA) when there is none.
+pub(crate) fn chunk_type(packet: &[u8]) -> u8 {
+    const CHUNK: usize = 4;
+    let chunks = packet.get(Protocol::Sctp.header_len()..).unwrap_or_default();
+    let Some(&[first, _, high, low]) = chunks.first_chunk::<CHUNK>() else { return 0 };
+    if matches!(first, sctp::COOKIE_ECHO | sctp::COOKIE_ACK) {
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        let next = chunks.get(len.next_multiple_of(4)..).and_then(<[u8]>::first_chunk::<CHUNK>);
+        if len >= CHUNK && matches!(next, Some([sctp::ABORT, ..])) {
+            return sctp::ABORT;
+        }
+    }
+    first
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

@@ -81,6 +81,27 @@ pub fn process(header: &mut [u8], address: u32, timestamp_ms: u32) -> Result<(),
     Ok(())
 }
 
+/// Makes the options of a packet those of its fragments but the first: what is
+/// not to be copied into them (RFC 791, section 3.1) becomes no operations, as
+/// in the kernel. Stops at what makes no sense.
+pub fn for_later_fragments(options: &mut [u8]) {
+    const COPIED: u8 = 0x80;
+    let mut at = 0;
+    while let Some(&[kind, ref rest @ ..]) = options.get(at..) {
+        let len = match (kind, rest.first()) {
+            (END, _) => return,
+            (NO_OPERATION, _) => 1,
+            (_, Some(&len)) if len >= 2 => usize::from(len),
+            _ => return,
+        };
+        let Some(option) = options.get_mut(at..at + len) else { return };
+        if kind & COPIED == 0 {
+            option.fill(NO_OPERATION);
+        }
+        at += len;
+    }
+}
+
 /// An error that points to the byte at `at` of the options.
 const fn malformed(at: usize) -> OptionError {
     OptionError::Malformed { pointer: (FIXED + at) as u8 }
@@ -201,6 +222,22 @@ mod tests {
         let checksum = !(checksum::add(0, &header) as u16);
         header[10..12].copy_from_slice(&checksum.to_be_bytes());
         header
+    }
+
+    #[test]
+    fn later_fragments_have_what_is_to_be_copied() {
+        let rows: &[(&[u8], &[u8])] = &[
+            (&[7, 3, 4, 148, 4, 0, 0, 1], &[1, 1, 1, 148, 4, 0, 0, 1]),
+            (&[1, 130, 3, 9, 68, 4, 5, 0, 0, 7, 3, 4], &[1, 130, 3, 9, 1, 1, 1, 1, 0, 7, 3, 4]),
+            (&[148, 4, 0, 0, 7, 5, 4, 0], &[148, 4, 0, 0, 7, 5, 4, 0]),
+            (&[7, 1, 4, 0], &[7, 1, 4, 0]),
+            (&[1, 1, 1, 7], &[1, 1, 1, 7]),
+        ];
+        for (whole, later) in rows {
+            let mut options = whole.to_vec();
+            for_later_fragments(&mut options);
+            assert_eq!(options, *later, "{whole:?}");
+        }
     }
 
     /// Each row: what the options are, and what becomes of them.

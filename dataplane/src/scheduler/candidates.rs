@@ -95,6 +95,21 @@ impl Candidates {
         Self { list, greatest_weight, divisor, table }
     }
 
+    /// The server that a number falls to, each by its share: the same one for
+    /// the same number, and one after the other for numbers in a row. `None`
+    /// when all weights are 0.
+    pub(super) fn by_share(&self, number: u64) -> Option<&Candidate> {
+        let all = self.list.iter().map(|c| u64::from(c.weight)).sum();
+        let mut left = number.checked_rem(all)?;
+        self.list.iter().find(|c| match left.checked_sub(u64::from(c.weight)) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        })
+    }
+
     /// The server at a place of the table. `None` when the table is empty.
     pub(super) fn at(&self, place: usize) -> Option<&Candidate> {
         self.list.get(*self.table.get(place)? as usize)

@@ -168,6 +168,34 @@ impl Scheduler {
         };
         chosen.map(|candidate| candidate.server)
     }
+
+    /// The same for what must get one server whenever `number` is the same: the
+    /// fragments of a datagram of which nothing is remembered. Schedulers that
+    /// give every connection another server go by the number and the weights;
+    /// connections and thresholds do not count, as they may change in between.
+    /// The others have reasons of their own for their choice, and seldom change
+    /// it.
+    #[must_use]
+    pub fn choose_by_number(
+        self,
+        state: &State,
+        candidates: &Candidates,
+        request: &Request,
+        number: u64,
+    ) -> Option<u32> {
+        match self {
+            Self::Rr | Self::Wrr | Self::Lc | Self::Wlc | Self::Sed | Self::Nq | Self::Twos => {
+                candidates.by_share(number).map(|candidate| candidate.server)
+            }
+            Self::Dh
+            | Self::Sh(_)
+            | Self::Mh(_)
+            | Self::Fo
+            | Self::Ovf
+            | Self::Lblc
+            | Self::Lblcr => self.choose(state, candidates, request),
+        }
+    }
 }
 
 /// The connection that wants a server.

@@ -234,3 +234,31 @@ proptest! {
         }
     }
 }
+
+/// The fragments of a datagram get one server, whatever else is scheduled in
+/// between; datagrams get theirs by the weights, or as their connections would.
+#[test]
+fn a_number_has_one_server() {
+    for scheduler in all() {
+        let state = State::new(scheduler);
+        let servers = candidates(scheduler, &[0, 1, 3]);
+        let mut shares = [0; 3];
+        for number in 5..13 {
+            let request = from([10, 1, 0, number as u8], 9);
+            let choose = || scheduler.choose_by_number(&state, &servers, &request, number);
+            let first = choose();
+            // Another connection in between.
+            let _ = scheduler.choose(&state, &servers, &request);
+            assert_eq!(choose(), first, "{scheduler:?}");
+            first.into_iter().for_each(|server| shares[server as usize] += 1);
+        }
+        match scheduler {
+            Scheduler::Fo => assert_eq!(shares, [0, 0, 8]),
+            Scheduler::Rr | Scheduler::Wlc => assert_eq!(shares, [0, 2, 6]),
+            _ => assert_eq!(shares[0], 0),
+        }
+        let none = candidates(scheduler, &[0, 0]);
+        let request = from([10, 1, 0, 1], 9);
+        assert_eq!(scheduler.choose_by_number(&state, &none, &request, 7), None);
+    }
+}

@@ -348,3 +348,71 @@ fn sack_blocks_move_with_the_numbers() {
     let expected = (bytes.clone(), Err(DropReason::L4Truncated));
     assert_eq!(client_bound(&bytes, &stream4(true)), expected);
 }
+
+/// An error of the server's side about a segment to the server with this
+/// number, of which so many bytes of TCP are quoted.
+fn error(kind: u8, code: u8, mtu: u16, seq: u32, quoted_tcp: usize) -> Vec<u8> {
+    let quoted = to_the_server(&segment(seq, b"the beginning"));
+    let mut message = vec![kind, code, 0, 0, 0, 0];
+    message.extend(mtu.to_be_bytes());
+    message.extend(&quoted[14..34 + quoted_tcp]);
+    let sum = !(checksum::add(0, &message) as u16);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut bytes = Vec::new();
+    etherparse::PacketBuilder::ethernet2(PEER_MAC, MAC)
+        .ipv4(SERVER.0, LOCAL.0, 64)
+        .write(&mut bytes, etherparse::IpNumber::ICMP, &message)
+        .unwrap();
+    bytes
+}
+
+/// Rows: acknowledged, MTU told, number quoted; MTU and number for the client.
+#[test]
+fn errors_quote_the_clients_numbers() {
+    for (acked, kind, mtu, seq, expected_mtu, expected) in [
+        (false, (3, 4), 1400, ISN, 1400, ISN),
+        // The segment with the header: what is too long is not all the
+        // client's.
+        (false, (3, 4), 1400, 0, 1372, 0),
+        (false, (3, 4), 20, 0, 20, 0),
+        (false, (3, 1), 1400, 0, 1400, 0),
+        (false, (3, 4), 1400, 5, 1400, 0),
+        (false, (3, 4), 1400, 28, 1400, 0),
+        (false, (3, 1), 0, 1028, 0, 1000),
+        (true, (3, 4), 1400, 1028, 1400, 1000),
+        (true, (3, 4), 1400, 5, 1400, 5_u32.wrapping_sub(28)),
+    ] {
+        let mut bytes = error(kind.0, kind.1, mtu, seq, 8);
+        let len = bytes.len();
+        let mut frame = Frame::new(&mut bytes, 0, len, len, 0);
+        let mut headers = Headers::NONE;
+        crate::packet::headers::parse(&frame, MAC, &mut headers).unwrap();
+        let quoted = Quoted::read(&frame, &headers).unwrap();
+        error_to_client(&mut frame, &quoted, &stream4(acked));
+        let mut wanted = error(kind.0, kind.1, expected_mtu, expected, 8);
+        // The quoted checksum stays: it is not among the bytes.
+        assert_eq!(bytes.len(), wanted.len());
+        // 0 and 0xffff mean the same.
+        for sum in [&mut bytes, &mut wanted] {
+            if sum[36..38] == [0xff, 0xff] {
+                sum[36..38].fill(0);
+            }
+        }
+        assert_eq!(bytes, wanted, "{acked} {kind:?} {mtu} {seq:#x}");
+    }
+}
+
+#[test]
+fn an_error_that_quotes_no_number_stays() {
+    for quoted_tcp in [4, 7] {
+        let mut bytes = error(3, 1, 0, 1028, quoted_tcp);
+        let before = bytes.clone();
+        let len = bytes.len();
+        let mut frame = Frame::new(&mut bytes, 0, len, len, 0);
+        let mut headers = Headers::NONE;
+        crate::packet::headers::parse(&frame, MAC, &mut headers).unwrap();
+        let quoted = Quoted::read(&frame, &headers).unwrap();
+        error_to_client(&mut frame, &quoted, &stream4(true));
+        assert_eq!(bytes, before);
+    }
+}

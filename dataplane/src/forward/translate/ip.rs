@@ -199,11 +199,8 @@ impl Packet {
     }
 }
 
-/// Computes the checksum of an IPv4 header, options included, that `ip` begins
-/// with.
-pub(super) fn write_ip4_checksum(ip: &mut [u8]) {
-    let len = usize::from(ip[0] & 0x0f) * 4;
-    let header = &mut ip[..len];
+/// Computes the checksum of an IPv4 header.
+pub(super) fn write_ip4_checksum(header: &mut [u8]) {
     header[10..12].fill(0);
     let sum = !(checksum::add(0, header) as u16);
     header[10..12].copy_from_slice(&sum.to_be_bytes());

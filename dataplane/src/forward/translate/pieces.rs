@@ -1,10 +1,10 @@
 //! Translated packets that do not fit, cut into fragments (RFC 791, section
 //! 2.3; RFC 8200, section 4.5).
 
-use super::ip::{FRAGMENT_HEADER, be16, write_ip4_checksum};
+use super::ip::{FRAGMENT_HEADER, IP4_HEADER, be16, write_ip4_checksum};
 use crate::counters::DropReason;
 use crate::outbox::Outbox;
-use crate::packet::{Family, Frame, Headers};
+use crate::packet::{Family, Frame, Headers, options};
 
 /// What one piece says about itself.
 struct Piece {
@@ -16,9 +16,9 @@ struct Piece {
 }
 
 /// Cuts a packet that [`to_ip6`](super::to_ip6) or [`to_ip4`](super::to_ip4)
-/// found to go in pieces, after it has its Ethernet header. The frame becomes
-/// the first piece; the others go to the outbox, in order, for `port`. `mtu` is
-/// the one given there.
+/// found to go in pieces, or an IPv4 packet without DF, after it has its
+/// Ethernet header. The frame becomes the first piece; the others go to the
+/// outbox, in order, for `port`. `mtu` is that of the next hop.
 ///
 /// # Errors
 /// [`DropReason::TooBig`] when the packet is not all at hand, or is the part of
@@ -64,6 +64,9 @@ pub fn cut(
         pushed += 1;
         slot[..l4].copy_from_slice(&bytes[..l4]);
         slot[l4..].copy_from_slice(part);
+        if family == Family::V4 {
+            options::for_later_fragments(&mut slot[l3 + IP4_HEADER..l4]);
+        }
         let more = more || at + part.len() < payload.len();
         let piece = Piece { ip_len: header_len + part.len(), offset: offset + at, more };
         piece.write(&mut slot[l3..l4], family);

@@ -395,3 +395,42 @@ proptest::proptest! {
         let _ = parse_bytes(&mixed);
     }
 }
+
+#[test]
+fn of_several_chunks_the_one_that_tells_the_state_counts() {
+    let packet = |chunks: &[u8]| [&[0; 12][..], chunks].concat();
+    for (chunks, expected) in [
+        (&[][..], 0),
+        (&[1, 0, 0], 0),
+        (&[1, 0, 0, 20], 1),
+        (&[0, 3, 0, 4, 7, 0, 0, 8], 0),
+        (&[10, 0, 0, 4, 6, 0, 0, 4], 6),
+        (&[11, 0, 0, 4, 6, 0, 0, 4], 6),
+        (&[3, 0, 0, 4, 6, 0, 0, 4], 3),
+        (&[10, 0, 0, 4, 0, 3, 0, 4], 10),
+        // A cookie of one byte, padded.
+        (&[10, 0, 0, 5, 9, 0, 0, 0, 6, 0, 0, 4], 6),
+        // No length of a chunk; beyond the packet; the next one cut off.
+        (&[10, 0, 0, 3, 6, 0, 0, 4], 10),
+        (&[10, 0, 0xff, 0xff, 6, 0, 0, 4], 10),
+        (&[10, 0, 0, 4, 6, 0, 0], 10),
+    ] {
+        assert_eq!(chunk_type(&packet(chunks)), expected, "{chunks:?}");
+    }
+    assert_eq!(chunk_type(&[0; 11]), 0);
+}
+
+/// Padding of a short frame is no chunk.
+#[test]
+fn a_chunk_ends_with_its_packet() {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+        .write(&mut bytes, IpNumber::SCTP, &[0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0])
+        .unwrap();
+    bytes.extend([1, 0, 0, 4]);
+    let len = bytes.len();
+    let mut headers = Headers::NONE;
+    let parsed = parse(&Frame::new(&mut bytes, 0, len, len, 0), [4; 6], &mut headers);
+    assert_eq!((parsed, headers.tcp_flags), (Ok(Parsed::Flow), 0));
+}
