@@ -48,7 +48,7 @@ fn resolve(server: &ServerSpec) -> Hop {
     if last % 2 == 1 {
         return Hop::Unresolved;
     }
-    Hop::Port(PortHop { port: 0, dst_mac: MAC, src_mac: MAC, mtu: 1500 })
+    Hop::Port(PortHop { port: 0, vlan: 0, dst_mac: MAC, src_mac: MAC, mtu: 1500 })
 }
 
 fn request(registry: &mut Registry, json: &[u8]) {

@@ -239,7 +239,7 @@ fn add_servers(
 
 pub(super) fn hop(port: u8) -> PortHop {
     let (src_mac, mtu) = (MACS[usize::from(port)], MTUS[usize::from(port)]);
-    PortHop { port, dst_mac: NEIGHBOUR, src_mac, mtu }
+    PortHop { port, vlan: 0, dst_mac: NEIGHBOUR, src_mac, mtu }
 }
 
 fn service(
@@ -279,7 +279,7 @@ fn fib() -> &'static Arc<Fib> {
     FIB.get_or_init(|| {
         let to = |port: u8, gateway| {
             let PortHop { src_mac, mtu, .. } = hop(port);
-            NextHop::Port { port, src_mac, gateway, mtu }
+            NextHop::Port { port, vlan: 0, src_mac, gateway, mtu }
         };
         let mut routes = RoutesBuilder::default();
         let gateway = Some(host(0, 254, false));
