@@ -105,7 +105,7 @@ fn sections_and_keys() {
             ("[\"a\\nb\"]", "6: \"a\\nb\": unknown section; allowed are $"),
             (
                 "[[director.x]]",
-                "6: director.x: unknown key; allowed are cores, poll, connections, run_dir",
+                "6: director.x: unknown key; allowed are cores, poll, connections, templates, run_dir",
             ),
             (
                 "[eal]\nmembory_mb = 3",

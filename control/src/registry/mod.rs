@@ -97,6 +97,9 @@ struct ServerEntry {
     meter: Meter,
     /// The epoch of the snapshot that first had it deleted.
     deleted: Option<u64>,
+    /// Whether it ever was a NAT server: connections from that time keep their
+    /// method.
+    was_nat: bool,
     published: Arc<Server>,
 }
 
@@ -344,7 +347,9 @@ impl Registry {
             counts: Arc::new(ServerCounts::new(self.workers)),
         });
         let meter = Meter::default();
-        let mut entry = ServerEntry { service: key, place, spec, meter, deleted: None, published };
+        let (deleted, was_nat) = (None, false);
+        let mut entry =
+            ServerEntry { service: key, place, spec, meter, deleted, was_nat, published };
         if entry.publish(service) {
             self.nat_sources = None;
         }
@@ -686,12 +691,13 @@ impl ServerEntry {
         self.published = Arc::new(server);
         let ServerSpec { upper_threshold, lower_threshold, .. } = self.spec;
         self.published.counts.connections.set_thresholds(upper_threshold, lower_threshold);
+        self.was_nat |= self.published.method == Method::Nat;
         before != self.nat_source()
     }
 
-    /// Where its replies come from if it is a NAT server.
+    /// Where its replies come from if it is or was a NAT server.
     fn nat_source(&self) -> Option<SocketAddr> {
-        (self.published.method == Method::Nat).then_some(self.published.address)
+        self.was_nat.then_some(self.published.address)
     }
 
     fn republish(&mut self, change: impl FnOnce(&mut Server)) {

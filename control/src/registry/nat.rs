@@ -1,16 +1,17 @@
 //! Where replies of NAT servers come from.
 
 use dataplane::packet::Protocol;
-use dataplane::service::{Method, NatSource, NatSources, ServiceKey};
+use dataplane::service::{NatSource, NatSources, ServiceKey};
 
 use super::ServerEntry;
 
-/// The sources of all NAT servers. Deleted ones are among them: replies of
-/// their connections are translated still, as in the kernel.
+/// The sources of all NAT servers. Deleted ones, and those that now have another
+/// method, are among them: replies of their connections are translated still, as
+/// in the kernel.
 pub(super) fn sources<'a>(servers: impl Iterator<Item = &'a ServerEntry>) -> NatSources {
     let mut sources = NatSources::new();
-    for ServerEntry { service, published, .. } in servers {
-        if published.method != Method::Nat {
+    for ServerEntry { service, published, was_nat, .. } in servers {
+        if !was_nat {
             continue;
         }
         match *service {

@@ -1,0 +1,5 @@
+//! The target `director` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::director::run(input));

@@ -1,0 +1,5 @@
+//! The target `frame` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::frame::run(input));
