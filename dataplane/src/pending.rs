@@ -12,9 +12,10 @@ use crate::packet::Mac;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// Packets that wait at most.
-const SLOTS: usize = 64;
-/// Of these for one neighbour: what comes in the time that asking takes.
-const OF_ONE: usize = 8;
+const SLOTS: usize = 256;
+/// Of these for one neighbour, which may be the router of all clients: what
+/// comes in the time that asking takes. About what the kernel holds.
+const OF_ONE: usize = 64;
 /// Longest frame that waits, bytes.
 const FRAME: usize = 2048;
 /// How long a packet waits. The kernel asks three times, a second apart; who
@@ -27,7 +28,7 @@ pub struct Pending {
     memory: Box<[u8]>,
     /// In the order in which they came.
     waiting: Vec<Waiting>,
-    free: Vec<u8>,
+    free: Vec<u16>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +36,7 @@ struct Waiting {
     port: u8,
     neighbour: IpAddr,
     until: Tick,
-    slot: u8,
+    slot: u16,
     len: u16,
 }
 
@@ -44,7 +45,7 @@ impl Default for Pending {
         Self {
             memory: vec![0; SLOTS * FRAME].into_boxed_slice(),
             waiting: Vec::with_capacity(SLOTS),
-            free: (0..SLOTS as u8).collect(),
+            free: (0..SLOTS as u16).collect(),
         }
     }
 }
@@ -153,15 +154,15 @@ mod tests {
     #[test]
     fn neither_one_neighbour_nor_many_take_more_than_there_is() {
         let mut pending = Pending::default();
-        let kept = (0..100).filter(|&n| pending.keep(NOW, 0, ip(1), &frame(n))).count();
+        let kept = (0..200).filter(|&n| pending.keep(NOW, 0, ip(1), &frame(n))).count();
         assert_eq!(kept, OF_ONE);
-        let kept = (2..200).filter(|&n| pending.keep(NOW, 0, ip(n), &frame(n))).count();
+        let kept = (2..=255).filter(|&n| pending.keep(NOW, 0, ip(n), &frame(n))).count();
         assert_eq!(kept, SLOTS - OF_ONE);
         assert!(!Pending::default().keep(NOW, 0, ip(1), &[0; FRAME + 1]));
         // Room that was given back is room again, again and again.
         for _ in 0..3 {
             retry(&mut pending, NOW.plus(8), &known(&[]));
-            assert!((0..SLOTS as u8).all(|n| pending.keep(NOW, 0, ip(n), &frame(n))));
+            assert!((0..=255).all(|n| pending.keep(NOW, 0, ip(n), &frame(n))));
         }
     }
 }

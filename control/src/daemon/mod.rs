@@ -126,6 +126,9 @@ struct Waiting {
     since: Instant,
     /// The server that was added: its neighbour should be known, too.
     settles: Option<(ServiceId, SocketAddr)>,
+    /// Its local addresses are to be put up first: a server asks for them as
+    /// soon as the first connection comes.
+    locals: bool,
 }
 
 impl Daemon {
@@ -294,6 +297,12 @@ impl Daemon {
                 Request::AddServer { service, server } => Some((*service, server.address)),
                 _ => None,
             };
+            let locals = match &request {
+                Request::AddService { service } | Request::EditService { service } => {
+                    !service.local_addresses.is_empty()
+                }
+                _ => false,
+            };
             match self.carry_out(client, request) {
                 Outcome::Answer(reply) => self.api.reply(client, &reply),
                 // The snapshot is made once for all requests of this turn.
@@ -305,6 +314,7 @@ impl Daemon {
                         epoch: self.epoch + 1,
                         since: now,
                         settles,
+                        locals,
                     });
                 }
                 Outcome::Later => {}
@@ -399,13 +409,14 @@ impl Daemon {
     fn acknowledge(&mut self, now: Instant) {
         let running = self.workers.running();
         let latest = self.epoch;
+        let unresolved = self.network.is_some() && self.unresolved;
         self.waiting.retain(|waiting| {
             let waited = now - waiting.since;
             // A server that has settled did so in the latest snapshot.
             let unsettled = waiting.settles.is_some_and(|(service, address)| {
                 waited < SETTLE_TIME
                     && (running < latest || self.registry.is_fresh(&service, address))
-            });
+            }) || (waiting.locals && unresolved && waited < SETTLE_TIME);
             let reply: Reply = if waiting.epoch <= running && !unsettled {
                 Ok(Response::Done)
             } else if waited > PATIENCE {
