@@ -82,6 +82,8 @@ pub(crate) struct Connection {
     template: Option<(u32, IpAddr)>,
     /// FULLNAT: the director's side of the connection to the server.
     pub(crate) local: Option<SocketAddr>,
+    /// The server has said something.
+    pub(crate) answered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,7 +271,9 @@ impl Reference {
         }
         let method = self.servers[&name].method;
         let (state, local) = (State::None, None);
-        let connection = Connection { server: name, method, state, last: now, template, local };
+        let (last, answered) = (now, false);
+        let connection =
+            Connection { server: name, method, state, last, template, local, answered };
         self.connections.insert(id, connection);
         let server = self.servers.get_mut(&name).unwrap();
         server.counts.connections += 1;
@@ -371,8 +375,11 @@ impl Reference {
         counts.out_packets += 1;
         counts.out_bytes += packet.ip_len();
         self.change_state(&id, state);
-        // An answer is what makes a client of UDP a real one.
-        if let (State::Udp, Some(template)) = (state, template) {
+        // The first answer is what makes a client of UDP a real one. A template
+        // that has since got another server waits for an answer of that.
+        let connection = self.connections.get_mut(&id).unwrap();
+        let first = !std::mem::replace(&mut connection.answered, true);
+        if let (true, State::Udp, Some(template)) = (first, state, template) {
             self.templates.get_mut(&template).unwrap().assured = true;
         }
         Expect::ToClient(id)
