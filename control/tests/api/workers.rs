@@ -189,8 +189,13 @@ fn odd_places() {
         let error = list(worker, false, 0, limit).unwrap_err().to_string();
         assert!(error.contains("limit") || error.contains("no worker"), "{error}");
     }
-    let end = Response::Connections { connections: vec![], next: None };
+    // After the last worker come the templates, of which there are none.
+    let templates = ConnectionCursor { worker: u32::MAX, ipv6: false, group: 0 };
+    let end = Response::Connections { connections: vec![], next: Some(templates) };
     assert_eq!(list(0, true, u64::MAX, 10).unwrap(), end);
+    let end = Response::Connections { connections: vec![], next: None };
+    assert_eq!(list(u32::MAX, false, 0, 10).unwrap(), end);
+    assert_eq!(list(u32::MAX, false, u64::MAX, 10).unwrap(), end);
     let past = list(0, false, u64::MAX, 10).unwrap();
     let next = Some(ConnectionCursor { worker: 0, ipv6: true, group: 0 });
     assert_eq!(past, Response::Connections { connections: vec![], next });
