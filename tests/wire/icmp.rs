@@ -318,7 +318,13 @@ fn about_tunnel(case: &Case) -> Vec<Row> {
     {
         let mut quote = data.clone().hop().ip();
         quote.truncate(quoted - case.overhead);
-        let (code, tos) = if f == V4 { (v4, 0xc0) } else { (v6, 0) };
+        // In the family of the error it is said as it was said there.
+        let code = match f {
+            _ if f == s => kind,
+            V4 => v4,
+            V6 => v6,
+        };
+        let tos = if f == V4 { 0xc0 } else { 0 };
         let told = icmp((v.ip(), c.ip()), code, 0, &quote).tos(tos);
         let told = told.df(false).label(0).id(1000 + case.ids_of(&data));
         rows.push(

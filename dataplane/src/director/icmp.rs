@@ -310,6 +310,13 @@ impl Core {
                 Error::TooBig { mtu: tunnel.inner_mtu(mtu, tuple.family()) }
             }
             (Addresses::V4 { .. }, 11, _) | (Addresses::V6 { .. }, 3, _) => Error::TimeExceeded,
+            // In the client's family it is said as it was said here.
+            (Addresses::V4 { .. }, 3, code) if tuple.family() == Family::V4 => {
+                Error::Unreachable { code }
+            }
+            (Addresses::V6 { .. }, 1, code) if tuple.family() == Family::V6 => {
+                Error::Unreachable { code }
+            }
             _ => Error::HostUnreachable,
         };
         let packet = quoted.inner_packet(frame, &inner);

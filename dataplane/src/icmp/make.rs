@@ -25,6 +25,12 @@ pub enum Error {
     PortUnreachable,
     /// No way to the server: 3/1, ICMPv6 1/3 (address unreachable).
     HostUnreachable,
+    /// What a router or the server says about the way to it: type 3, ICMPv6
+    /// type 1, of the same family.
+    Unreachable {
+        /// The code.
+        code: u8,
+    },
     /// TTL or hop limit used up on the way: 11/0, ICMPv6 3/0.
     TimeExceeded,
     /// Too long for the way: 3/4, ICMPv6 2/0.
@@ -48,6 +54,7 @@ impl Error {
         let (kind, code, rest) = match self {
             Self::PortUnreachable => (3, 3, [0; 4]),
             Self::HostUnreachable => (3, 1, [0; 4]),
+            Self::Unreachable { code } => (3, code, [0; 4]),
             Self::TimeExceeded => (11, 0, [0; 4]),
             Self::TooBig { mtu } => (3, 4, (mtu as u32).to_be_bytes()),
             Self::ParameterProblem { pointer, .. } => (12, 0, [pointer as u8, 0, 0, 0]),
@@ -60,6 +67,7 @@ impl Error {
         let (kind, code, rest) = match self {
             Self::PortUnreachable => (1, 4, 0),
             Self::HostUnreachable => (1, 3, 0),
+            Self::Unreachable { code } => (1, code, 0),
             Self::TimeExceeded => (3, 0, 0),
             Self::TooBig { mtu } => (2, 0, mtu as u32),
             Self::ParameterProblem { code, pointer } => (4, code, pointer as u32),
