@@ -340,7 +340,7 @@ impl Director {
 
 impl Core {
     /// Stage 1: parses a frame and finds its owner.
-    #[inline]
+    #[inline(always)]
     fn classify(
         &mut self,
         cx: Context<'_>,
@@ -379,7 +379,7 @@ impl Core {
 
     /// Stage 3: the packet's connection, or a new one; then the way of its
     /// direction.
-    #[inline]
+    #[inline(always)]
     fn forward<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -425,6 +425,7 @@ impl Core {
 
     /// A packet from the server of a connection under NAT or FULLNAT, to its
     /// client. Also of a deleted server: what it still says is passed on.
+    #[inline(never)]
     fn reply<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -446,7 +447,7 @@ impl Core {
 
     /// Notes a packet of a connection: its state, where that changed, in both
     /// directions' entries; and, once a tick, when it was.
-    #[inline]
+    #[inline(always)]
     fn touch<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -480,7 +481,7 @@ impl Core {
     /// Finds the packet's connection. One that is over but still there, or
     /// whose server is gone for good, is ended when a packet shows it, so that
     /// the new one is scheduled anew.
-    #[inline]
+    #[inline(always)]
     fn find<E: Tabled>(
         &mut self,
         cx: Context<'_>,

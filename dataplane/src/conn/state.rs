@@ -222,7 +222,7 @@ impl State {
     /// The state after a packet from the client; `two_sided` where the server's
     /// packets pass the director as well.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn after_client_packet(self, two_sided: bool, headers: &Headers) -> Self {
         match headers.protocol {
             Protocol::Udp => Self::Udp,

@@ -90,7 +90,7 @@ impl From<translate::Failure> for Stop {
 
 impl Core {
     /// Direct routing: the packet as it is, to the server's MAC address.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send_dr(
         &mut self,
         cx: Context<'_>,
@@ -109,6 +109,7 @@ impl Core {
     }
 
     /// Tunnelling: the packet inside of another one.
+    #[inline(never)]
     pub(super) fn send_tun(
         &mut self,
         cx: Context<'_>,
@@ -145,7 +146,7 @@ impl Core {
     }
 
     /// NAT and FULLNAT, from the client to the server.
-    #[inline]
+    #[inline(never)]
     pub(super) fn send_nat<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -176,7 +177,7 @@ impl Core {
     }
 
     /// NAT and FULLNAT, from the server to the client.
-    #[inline]
+    #[inline(never)]
     pub(super) fn send_reply<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -354,7 +355,7 @@ impl Core {
     }
 
     /// The Ethernet header; and the fragments of what is too long.
-    #[inline]
+    #[inline(always)]
     fn leave(
         &mut self,
         hop: &PortHop,
@@ -385,7 +386,7 @@ impl Core {
     }
 
     /// How a server's packets leave; or the verdict where they do not.
-    #[inline]
+    #[inline(always)]
     pub(super) fn server_hop(
         &mut self,
         cx: Context<'_>,
@@ -471,7 +472,7 @@ impl Core {
 
     /// The verdict of a packet that was to be sent. Its sender is told what it
     /// can do something about.
-    #[inline]
+    #[inline(always)]
     fn sent(
         &mut self,
         cx: Context<'_>,
@@ -554,7 +555,7 @@ fn restart(tables: &mut Tables, place: Place, headers: &Headers, frame: &Frame<'
 
 /// What every router does with a packet that it passes on: options, TTL, is
 /// it too long.
-#[inline]
+#[inline(always)]
 fn pass(
     cx: Context<'_>,
     hop: &PortHop,
@@ -570,7 +571,7 @@ fn pass(
 }
 
 /// Processes the options of an IPv4 packet, as every router on its way.
-#[inline]
+#[inline(always)]
 pub(super) fn ip_options(
     cx: Context<'_>,
     hop: &PortHop,
@@ -598,7 +599,7 @@ fn process_options(
 }
 
 /// Lowers the MSS that a SYN announces, where the service asks for it.
-#[inline]
+#[inline(always)]
 fn clamp(server: &Server, headers: &Headers, frame: &mut Frame<'_>) {
     if let Some(most) = server.mss {
         mss::clamp(frame, headers, most);

@@ -20,6 +20,7 @@ use crate::service::PortHop;
 ///
 /// # Errors
 /// [`DropReason::TtlExpired`] when nothing would be left.
+#[inline(always)]
 pub(crate) fn decrement_ttl(frame: &mut Frame<'_>, headers: &Headers) -> Result<(), DropReason> {
     let ip = &mut frame.bytes_mut()[usize::from(headers.l3)..];
     let ttl = match headers.family() {
@@ -44,6 +45,7 @@ pub(crate) fn decrement_ttl(frame: &mut Frame<'_>, headers: &Headers) -> Result<
 ///
 /// # Errors
 /// [`DropReason::NoHeadroom`] where there is no room for a tag.
+#[inline(always)]
 pub(crate) fn set_ethernet(
     frame: &mut Frame<'_>,
     headers: &Headers,
@@ -79,7 +81,7 @@ fn set_tagged_ethernet(
 
 /// Writes an Ethernet header of [`PortHop::ethernet_len`] bytes. The tag's
 /// priority is 0.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_ethernet(header: &mut [u8], family: Family, hop: &PortHop) {
     let ethertype: u16 = match family {
         Family::V4 => 0x0800,

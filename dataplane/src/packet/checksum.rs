@@ -35,7 +35,7 @@ pub fn fold(mut sum: u64) -> u16 {
 /// is summed in five native words: on every packet, a loop over 16-bit words
 /// costs several times as much.
 #[must_use]
-#[inline]
+#[inline(always)]
 pub fn ip4_header_is_good(header: &[u8]) -> bool {
     let Some((fixed, options)) = header.split_first_chunk::<20>() else { return false };
     let mut sum = 0;
@@ -52,6 +52,7 @@ pub fn ip4_header_is_good(header: &[u8]) -> bool {
 /// fell by 0x0100, so the checksum rises by as much (RFC 1141). The result is
 /// 0 rather than 0xffff where both would verify, as the kernel leaves it.
 #[must_use]
+#[inline(always)]
 pub fn after_ttl_decrement(checksum: u16) -> u16 {
     let sum = u32::from(checksum) + 0x0100;
     (sum + u32::from(sum >= 0xffff)) as u16

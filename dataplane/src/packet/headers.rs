@@ -233,7 +233,7 @@ pub(crate) const MAX_EXTENSIONS: usize = 8;
 ///
 /// # Errors
 /// The reason to drop it.
-#[inline]
+#[inline(always)]
 pub fn parse(
     frame: &Frame<'_>,
     port_mac: Mac,
@@ -315,7 +315,7 @@ fn icmp6_kind(bytes: &[u8], l4: usize, hop_limit: u8) -> PuntKind {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_ip4(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Parsed, DropReason> {
     let bytes = frame.bytes();
     let Some(header) = bytes.get(l3..).and_then(<[u8]>::first_chunk::<20>) else {
@@ -520,7 +520,7 @@ fn skip_extensions(
 }
 
 /// Fills in what the first bytes of `l4_len` behind the IP headers say.
-#[inline]
+#[inline(always)]
 fn parse_l4(bytes: &[u8], l4_len: usize, headers: &mut Headers) -> Result<Parsed, DropReason> {
     (headers.src_port, headers.dst_port, headers.tcp_flags) = (0, 0, 0);
     headers.later_fragment = false;
