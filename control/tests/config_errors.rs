@@ -164,7 +164,7 @@ fn director() {
             ),
             (
                 "cores = [\n1,\n2,\n1]",
-                "5: director.cores[2]: core 1 is already given in line 3; give each core once",
+                "5: director.cores[2]: core 1 is already given in line 3; give each core once, or poll = \"adaptive\"",
             ),
             (
                 "cores = [1]\npoll = \"sleepy\"",

@@ -65,7 +65,8 @@ local4_services "$VIP6"
 for vip in "${vips[@]}"; do
     check_answers "$vip"
     check_download "$vip"
-    check_upload "$vip" 20M
+    check_upload "$vip"
+    check_iperf "$vip"
     check_echo "$vip"
 done
 

@@ -49,12 +49,14 @@ kind_works() { # KIND_OF_DECAP FORWARD_INFO VIP SERVER SERVER
     rvsadm -C
     service -t "$3" 80 "${@:4}"
     service -t "$3" 5002 "${@:4}"
+    service -t "$3" 5201 "$4"
     service -u "$3" 5000 "${@:4}"
     assert_match "--tun-info" "$(rvsadm -Ln --tun-info)" "-> $(host_port "${4//./\\.}" 80 | sed 's/[][]/\\&/g') +Tunnel +${2//+/\\+} "
     check_answers "$3"
-    check_download "$3" 20M
-    check_upload "$3" 20M
+    check_download "$3"
+    check_upload "$3"
     check_echo "$3"
+    check_iperf "$3"
     wait_for 3 "packets in $1" unpacked "$1" $((before + 1000))
 }
 

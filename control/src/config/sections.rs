@@ -118,9 +118,9 @@ struct Seen {
 }
 
 fn director(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Director> {
-    let cores = worker_cores(table, online)?;
     let polls = [("busy", Poll::Busy), ("adaptive", Poll::Adaptive)];
     let poll = table.item("poll").map_or(Ok(Poll::Busy), |item| item.choice(&polls))?;
+    let cores = worker_cores(table, online, poll)?;
     let connections = table.integer("connections", 1_000_000, 1_024..=200_000_000)?;
     let templates = table.integer("templates", 1_000_000, 1_024..=200_000_000)?;
     let run_dir = match table.item("run_dir") {
@@ -130,7 +130,7 @@ fn director(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Director> {
     Ok(Director { cores, poll, connections, templates, run_dir })
 }
 
-fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Vec<u32>> {
+fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>, poll: Poll) -> Result<Vec<u32>> {
     let give = "the cores of the workers such as [1]";
     table.required("cores", give)?;
     let items = table.items("cores", give)?;
@@ -153,7 +153,12 @@ fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Vec<u32>> {
                 "core {core} is not online here; give one of this machine's: {online}"
             )));
         }
-        seen.insert(item, core, format!("core {core}"), "give each core once")?;
+        // Workers that poll without pause starve each other on one core; those
+        // that sleep when idle may share one, to try out several on a laptop.
+        if poll == Poll::Busy {
+            let give = "give each core once, or poll = \"adaptive\"";
+            seen.insert(item, core, format!("core {core}"), give)?;
+        }
         cores.push(core);
     }
     Ok(cores)
