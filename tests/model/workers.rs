@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::packet::Protocol;
+use dataplane::packet::{Family, Protocol};
 use dataplane::scheduler::Scheduler;
-use dataplane::service::{Encapsulation, Method, Persistence, ServiceKey};
+use dataplane::service::{Encapsulation, MarkRule, Method, Persistence, ServiceKey};
 use dataplane::time::Tick;
 use dataplane::update::ConnectionRow;
 
@@ -37,13 +37,26 @@ enum Arrival {
 /// A service and its servers, all of one method.
 struct Plan {
     protocol: Protocol,
+    /// Of a service by mark: where the addresses begin that it has.
     vip: &'static str,
     method: Method,
     servers: &'static [&'static str],
     persistent: bool,
+    /// Of a service by mark, which has [`MARKED_HOSTS`] addresses and
+    /// [`MARKED_PORTS`] ports.
+    mark: Option<u32>,
 }
 
 const TUN: Method = Method::Tun(Encapsulation::Ipip);
+
+/// A power of two, as in a prefix.
+const MARKED_HOSTS: u8 = 128;
+const MARKED_PORTS: u16 = 10;
+/// The services by mark: one keeps the port of packets, the other maps it.
+const MARKED: [(Protocol, &str, u32, &[&str]); 2] = [
+    (Protocol::Tcp, "10.0.4.0:80", 4, &["10.0.2.10:0", "10.0.2.11:0"]),
+    (Protocol::Udp, "[fd00:4::]:80", 6, &["[fd00:2::10]:8080", "[fd00:2::11]:8080"]),
+];
 
 /// Of the NAT services three share servers.
 fn plans() -> Vec<Plan> {
@@ -51,6 +64,14 @@ fn plans() -> Vec<Plan> {
     use Protocol::{Tcp, Udp};
     let shared = &["10.0.2.1:8080", "10.0.2.2:8080"];
     let shared6 = &["[fd00:2::1]:8080", "[fd00:2::2]:8080"];
+    let marked = MARKED.map(|(protocol, vip, mark, servers)| Plan {
+        protocol,
+        vip,
+        method: Nat,
+        servers,
+        persistent: false,
+        mark: Some(mark),
+    });
     [
         (Tcp, "10.0.1.100:80", Nat, &shared[..], false),
         (Tcp, "10.0.1.100:81", Nat, shared, false),
@@ -75,7 +96,9 @@ fn plans() -> Vec<Plan> {
         method,
         servers,
         persistent,
+        mark: None,
     })
+    .chain(marked)
     .collect()
 }
 
@@ -84,6 +107,8 @@ fn plans() -> Vec<Plan> {
 struct Conversation {
     plan: usize,
     client: SocketAddr,
+    /// What it connects to.
+    to: SocketAddr,
 }
 
 #[derive(Debug, Clone)]
@@ -131,7 +156,8 @@ fn script(seed: u64, count: usize, steps: usize) -> (Vec<Conversation>, Vec<Step
                 format!("fd00:9:{}::{:x}", host % 3, 1 + host)
             };
             let client = SocketAddr::new(ip(&address), 10_000 + number as u16);
-            Conversation { plan, client }
+            let to = plans[plan].destination(&mut random);
+            Conversation { plan, client, to }
         })
         .collect();
     let begin = (0..count).map(|of| Step::Client { of, flags: SYN, len: 0 });
@@ -175,6 +201,7 @@ impl Bench {
         let size = Size { workers, connections: 6000, templates: 1000 };
         let mut world = World::new(size, &LOCALS.map(ip));
         let plans = plans();
+        world.rules = plans.iter().filter_map(Plan::rule).collect();
         for plan in &plans {
             let key = plan.key();
             let persistence =
@@ -218,7 +245,12 @@ impl Bench {
                 let outcome = self.arrive(of, 1, &bytes);
                 if let End::Sent { bytes, .. } = &outcome.end {
                     self.count_reply(of, &outcome);
-                    assert!(Seen::read(bytes).checksum_good);
+                    let seen = Seen::read(bytes);
+                    assert!(seen.checksum_good);
+                    let Conversation { plan, client, to } = self.conversations[of];
+                    if self.plans[plan].method == Method::Nat {
+                        assert_eq!((seen.packet.src, seen.packet.dst), (to, client));
+                    }
                     self.sent[of][1] = Some(bytes.clone());
                 }
                 digest(&outcome)
@@ -237,12 +269,11 @@ impl Bench {
     }
 
     fn client_packet(&self, of: usize, flags: u8, len: usize) -> Packet {
-        let Conversation { plan, client } = self.conversations[of];
+        let Conversation { plan, client, to } = self.conversations[of];
         let plan = &self.plans[plan];
         let flags = if plan.protocol == Protocol::Tcp { flags } else { 0 };
         let payload = vec![0xa5; len];
-        let (protocol, dst) = (plan.protocol, socket(plan.vip));
-        Packet { protocol, src: client, dst, flags, ttl: 64, payload }
+        Packet { protocol: plan.protocol, src: client, dst: to, flags, ttl: 64, payload }
     }
 
     /// The server's answer to what it was last sent, where it passes the
@@ -338,6 +369,7 @@ impl Bench {
         let plan = &self.plans[self.conversations[of].plan];
         let method = match plan.method {
             Method::Fullnat => "fullnat",
+            _ if plan.mark.is_some() => "nat, by mark",
             _ if plan.servers.iter().any(|s| s.ends_with(":8080")) => "nat, shared server",
             _ => "nat",
         };
@@ -373,7 +405,36 @@ impl Bench {
 
 impl Plan {
     fn key(&self) -> ServiceKey {
-        key(self.protocol, self.vip)
+        let Some(mark) = self.mark else { return key(self.protocol, self.vip) };
+        let family = if socket(self.vip).is_ipv4() { Family::V4 } else { Family::V6 };
+        ServiceKey::Fwmark { mark, family }
+    }
+
+    /// What gives packets the mark: any address of a prefix, some ports.
+    fn rule(&self) -> Option<MarkRule> {
+        let first = socket(self.vip);
+        Some(MarkRule {
+            mark: self.mark?,
+            protocol: Some(self.protocol),
+            source: None,
+            destination: Some((first.ip(), self.prefix() - MARKED_HOSTS.trailing_zeros() as u8)),
+            ports: Some((first.port(), first.port() + MARKED_PORTS - 1)),
+            ingress: Some(0),
+        })
+    }
+
+    /// What a client connects to: the VIP, or any address and port of the mark.
+    fn destination(&self, random: &mut Random) -> SocketAddr {
+        let mut to = socket(self.vip);
+        if self.mark.is_some() {
+            let host = random.below(MARKED_HOSTS.into()) as u8;
+            to.set_ip(match to.ip() {
+                IpAddr::V4(first) => (first.to_bits() | u32::from(host)).to_be_bytes().into(),
+                IpAddr::V6(first) => (first.to_bits() | u128::from(host)).to_be_bytes().into(),
+            });
+            to.set_port(to.port() + random.below(MARKED_PORTS.into()) as u16);
+        }
+        to
     }
 
     fn prefix(&self) -> u8 {
@@ -489,6 +550,10 @@ fn compare_with_one_worker(arrival: Arrival) {
     }
 }
 
+/// By design a reply under a mark may have to ask every worker: what its client
+/// connected to can be any address, so that nothing in it says whose it is. The
+/// workers are asked in turn, from the first on, whoever received it: once round
+/// is `workers` handovers, as the receiver may be among those asked.
 fn check_handovers(bench: &Bench) {
     let mut most = HashMap::new();
     for (&(method, handovers), &count) in &bench.reply_handovers {
@@ -500,6 +565,8 @@ fn check_handovers(bench: &Bench) {
     assert_eq!(most["nat"], 1, "{:?}", bench.reply_handovers);
     // One of the services after the other is asked.
     assert!((1..=3).contains(&most["nat, shared server"]), "{:?}", bench.reply_handovers);
+    let once_round = 1..=bench.world.workers();
+    assert!(once_round.contains(&most["nat, by mark"]), "{:?}", bench.reply_handovers);
     let fullnat = usize::from(bench.arrival == Arrival::Anywhere);
     assert_eq!(most["fullnat"], fullnat, "{:?}", bench.reply_handovers);
 }

@@ -20,8 +20,8 @@ use dataplane::packet::{Frame, Mac, Protocol};
 use dataplane::punt::PuntLimits;
 use dataplane::scheduler::{self, Candidate, Candidates, Scheduler};
 use dataplane::service::{
-    ClientAddress, Hop, Local, Method, NatSource, NatSources, Persistence, PortHop, Server,
-    ServerCounts, Service, ServiceKey, Services,
+    ClientAddress, Hop, Local, MarkRule, Method, NatSource, NatSources, Persistence, PortHop,
+    Server, ServerCounts, Service, ServiceKey, Services,
 };
 use dataplane::shard::Shard;
 use dataplane::snapshot::{Port, Settings, Snapshot};
@@ -113,6 +113,8 @@ pub(crate) struct World {
     pub(crate) templates: Arc<Templates>,
     pub(crate) settings: Settings,
     pub(crate) timeouts: Timeouts,
+    /// What gives packets their marks.
+    pub(crate) rules: Vec<MarkRule>,
     directors: Vec<Director>,
     controls: Vec<ControlEnd>,
     services: HashMap<ServiceKey, Configured>,
@@ -157,6 +159,7 @@ impl World {
             templates,
             settings: Settings::default(),
             timeouts: Timeouts::default(),
+            rules: Vec::new(),
             directors,
             controls,
             services: HashMap::new(),
@@ -282,10 +285,18 @@ impl World {
         self.epoch += 1;
         let mut nat_sources = NatSources::new();
         for (key, server) in &self.servers {
-            if let (Method::Nat, ServiceKey::Address { protocol, vip, vport }) =
-                (server.method, *key)
-            {
-                nat_sources.add(protocol, server.address, NatSource::Of(vip, vport));
+            if server.method != Method::Nat {
+                continue;
+            }
+            match *key {
+                ServiceKey::Address { protocol, vip, vport } => {
+                    nat_sources.add(protocol, server.address, NatSource::Of(vip, vport));
+                }
+                ServiceKey::Fwmark { .. } => {
+                    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                        nat_sources.add(protocol, server.address, NatSource::Marked);
+                    }
+                }
             }
         }
         let services = self.services.values().map(|service| {
@@ -311,7 +322,7 @@ impl World {
         });
         let snapshot = Arc::new(Snapshot {
             epoch: self.epoch,
-            services: Services::new(services, Arc::default()),
+            services: Services::new(services, self.rules.clone().into()),
             servers: self.servers.iter().map(|(_, s)| Some(Arc::new(s.clone()))).collect(),
             ports: ports.collect(),
             fib: Arc::clone(&self.fib),

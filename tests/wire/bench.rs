@@ -78,6 +78,11 @@ impl Row {
         Self { differs: Some(matter), ..self }
     }
 
+    /// What the kernel does otherwise, if it does.
+    pub(crate) fn matter(&self) -> Option<&'static str> {
+        self.differs
+    }
+
     fn comes(mut self, port: u8, frame: Vec<u8>) -> Self {
         self.steps.push(Step::Frame { port, frame, fate: Fate::Sent, out: Vec::new() });
         self
