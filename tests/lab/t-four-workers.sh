@@ -7,7 +7,7 @@
 (($(nproc) >= 2)) || skip "four workers need two cores, this machine has one"
 lab_up nat
 real_servers start
-director_start 'cores = [0, 1, 0, 1]' 'tcp = 5' 'tcp_fin = 2' 'udp = 5'
+director_start 'cores = [0, 1, 0, 1]' 'mbufs = 12288' 'tcp = 5' 'tcp_fin = 2' 'udp = 5'
 at_rest=$(mbufs_at_rest)
 assert_equal "workers" "$(worker_counters | jq length)" 4
 
