@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::send::{Stop, ip_options, told};
+use super::rewrite::{ip_options, told};
+use super::send::Stop;
 use super::{Context, Core, Handed, Source, Verdict};
 use crate::conn::{Entry4, Entry6, Place, Tables};
 use crate::counters::DropReason;
