@@ -10,10 +10,10 @@
 //! 3. the rest, packet by packet: look up or open a connection, state,
 //!    counters, rewrite, verdict
 //!
-//! The way out is in [`send`], by forwarding method, and what it does to the
-//! bytes in [`rewrite`]; [`ownership`] says whose a packet is. What is rare has
-//! files of its own: [`open`] the first packet of a connection, [`icmp`] errors
-//! made and passed on, [`fragments`], [`ageing`], [`listing`].
+//! The way out is in `send`, by forwarding method, and what it does to the
+//! bytes in `rewrite`; `ownership` says whose a packet is. What is rare has
+//! files of its own: `open` the first packet of a connection, `icmp` errors
+//! made and passed on, `fragments`, `ageing`, `listing`.
 //!
 //! It knows frames and ticks. The worker (`dpdk::worker`), the tests and the
 //! benchmarks all drive it the same way.

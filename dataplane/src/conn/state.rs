@@ -1,5 +1,5 @@
 //! Connection states, the TCP state machine, and timeouts. SCTP's state machine
-//! is in [`super::sctp`].
+//! is in `conn/sctp.rs`.
 
 use super::sctp;
 use crate::packet::headers::tcp;
