@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use arrayvec::ArrayVec;
 use dpdk_sys::{
-    RVS_BURST, RVS_FRAME_IP_BAD, RVS_FRAME_IP_GOOD, RVS_FRAME_RSS, RVS_FRAME_VLAN_STRIPPED,
+    RVS_BURST, RVS_FRAME_IP_BAD, RVS_FRAME_IP_GOOD, RVS_FRAME_RSS,
     RVS_HEADROOM,
 };
 use dpdk_sys::{rvs_frame, rvs_mbuf, rvs_segment};
@@ -161,12 +161,6 @@ impl Mbuf {
         if self.has(RVS_FRAME_IP_BAD) { IpChecksum::Bad } else { IpChecksum::Unknown }
     }
 
-    /// Whether the NIC took a VLAN tag out of the frame.
-    #[inline]
-    pub fn vlan_stripped(&self) -> bool {
-        self.has(RVS_FRAME_VLAN_STRIPPED)
-    }
-
     /// The frame's bytes, segment by segment. Most frames have one.
     pub fn segments(&self) -> Segments<'_> {
         Segments { first: Some(self.data()), mbuf: self.frame.mbuf, _borrow: PhantomData }
@@ -286,12 +280,6 @@ impl RxBurst {
     #[inline]
     pub fn as_slice(&self) -> &[Mbuf] {
         &self.mbufs
-    }
-
-    /// The mbufs, all of them writable at the same time.
-    #[inline]
-    pub fn as_mut_slice(&mut self) -> &mut [Mbuf] {
-        &mut self.mbufs
     }
 
     /// The mbufs, one after the other.
