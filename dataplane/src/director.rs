@@ -150,6 +150,9 @@ struct Core {
     /// have no entry.
     stateless_until: Tick,
     link: WorkerEnd,
+    /// See [`Director::foreign_packets`].
+    #[cfg(debug_assertions)]
+    foreign: u64,
 }
 
 /// What is the same for all packets of a burst.
@@ -208,6 +211,8 @@ impl Director {
                 next_local: config.random,
                 stateless_until: Tick(0),
                 link,
+                #[cfg(debug_assertions)]
+                foreign: 0,
             },
             staged: Box::new([Staged::NONE; BURST]),
             dump: None,
@@ -310,6 +315,15 @@ impl Director {
         &mut self.core.counters
     }
 
+    /// Packets that found their connection in this worker's table although
+    /// another worker owns it: 0, or ownership is broken. Counted in debug
+    /// builds only.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn foreign_packets(&self) -> u64 {
+        self.core.foreign
+    }
+
     /// Whether all tables lie in reserved huge pages.
     #[must_use]
     pub fn uses_huge_pages(&self) -> bool {
@@ -398,6 +412,11 @@ impl Core {
                 Err(verdict) => return verdict,
             },
         };
+        #[cfg(debug_assertions)]
+        {
+            let client = tables.tuple(tables.client(E::place(slot)));
+            self.foreign += u64::from(self.natural_owner(&client) != self.worker);
+        }
         let body = E::table(tables).entry(slot).body();
         let Some(server) = cx.snapshot.server(body.server) else {
             return self.drop(DropReason::ServerDeleted);

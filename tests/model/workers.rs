@@ -382,6 +382,8 @@ impl Bench {
         let mut all = Vec::new();
         let mut seen = HashSet::new();
         for worker in 0..self.world.workers() {
+            #[cfg(debug_assertions)]
+            assert_eq!(self.world.director(worker).foreign_packets(), 0, "worker {worker}");
             for ConnectionRow { key, server, state, expiry } in self.world.rows(self.now, worker) {
                 let server = self.world.server_name(server);
                 let key = format!("{key:?}");

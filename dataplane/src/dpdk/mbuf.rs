@@ -4,10 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use arrayvec::ArrayVec;
-use dpdk_sys::{
-    RVS_BURST, RVS_FRAME_IP_BAD, RVS_FRAME_IP_GOOD, RVS_FRAME_RSS,
-    RVS_HEADROOM,
-};
+use dpdk_sys::{RVS_BURST, RVS_FRAME_IP_BAD, RVS_FRAME_IP_GOOD, RVS_FRAME_RSS, RVS_HEADROOM};
 use dpdk_sys::{rvs_frame, rvs_mbuf, rvs_segment};
 
 /// The most frames of a burst.
