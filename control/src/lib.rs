@@ -13,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod frame;
+pub mod health;
 pub mod ipvsadm;
 pub mod kernel;
 #[cfg(feature = "dpdk")]

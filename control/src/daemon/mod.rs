@@ -4,6 +4,7 @@
 
 mod answers;
 pub mod begin;
+mod health;
 mod listing;
 mod lock;
 mod network;
@@ -25,7 +26,7 @@ use dataplane::service::Hop;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -33,10 +34,12 @@ use crate::api::{
     Error, ErrorCode, KernelPathCounters, PortCounters, Reply, Request, Response, ServerSpec,
     ServiceId,
 };
+use crate::health::Health;
 use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
+use health::Touched;
 use listing::Listings;
 pub use lock::Lock;
 pub use network::{Network, NetworkPort};
@@ -45,7 +48,9 @@ use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-const SOCKET: Token = Token(2);
+const HEALTH: Token = Token(2);
+/// The last: clients have the tokens after it.
+const SOCKET: Token = Token(3);
 
 /// Time for requests in one turn, so that the kernel's news, the workers and
 /// other clients are not kept waiting by busy ones. The last may exceed it.
@@ -90,6 +95,9 @@ pub struct Daemon {
     registry: Registry,
     workers: Workers,
     network: Option<Network>,
+    health: Health,
+    /// Services that requests changed since checks followed.
+    touched: Touched,
     watched: Option<RawFd>,
     /// The registry changed since the last snapshot.
     dirty: bool,
@@ -162,6 +170,9 @@ impl Daemon {
         poll.registry()
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
+        let waker = Waker::new(poll.registry(), HEALTH).map_err(failed)?;
+        // Fails when it has been woken often enough already.
+        let health = Health::new(Arc::new(move || drop(waker.wake())));
         let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
         let now = Instant::now();
         let mut daemon = Self {
@@ -171,6 +182,8 @@ impl Daemon {
             registry,
             workers: Workers::new(links),
             network,
+            health,
+            touched: Touched::default(),
             watched: None,
             dirty: true,
             saved,
@@ -247,6 +260,7 @@ impl Daemon {
                     }
                 }
                 KERNEL => self.kernel_has_news = true,
+                HEALTH => self.take_health_changes(),
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
@@ -258,6 +272,7 @@ impl Daemon {
         self.every_second(now);
         self.ask_for_missing(now);
         self.resolve(now);
+        self.health_follows();
         if self.dirty {
             self.publish();
         }
@@ -270,6 +285,7 @@ impl Daemon {
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
         self.carry_out_requests(now);
+        self.health_follows();
         if self.dirty {
             self.publish();
         }
@@ -293,6 +309,7 @@ impl Daemon {
         let start = Instant::now();
         while start.elapsed() < REQUESTS_SHARE {
             let Some((client, request)) = self.api.next_request(now) else { return };
+            let touched = Touched::by(&request);
             let settles = match &request {
                 Request::AddServer { service, server } => Some((*service, server.address)),
                 _ => None,
@@ -307,6 +324,7 @@ impl Daemon {
                 Outcome::Answer(reply) => self.api.reply(client, &reply),
                 // The snapshot is made once for all requests of this turn.
                 Outcome::Changed => {
+                    self.touched.add(touched);
                     self.dirty = true;
                     self.unresolved = true;
                     self.waiting.push(Waiting {

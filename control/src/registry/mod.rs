@@ -6,6 +6,7 @@
 
 mod counts;
 mod fresh;
+mod health;
 mod listing;
 mod locals;
 mod methods;
@@ -34,6 +35,7 @@ use crate::api::{
     Error, ErrorCode, Request, ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts,
 };
 use crate::daemon::saved;
+pub use health::Standing;
 pub use listing::ServerRow;
 use locals::Locals;
 pub use options::{MAX_MSS, MIN_MSS};
@@ -97,6 +99,9 @@ struct ServerEntry {
     /// Whether it ever was a NAT server: connections from that time keep their
     /// method.
     was_nat: bool,
+    standing: Standing,
+    /// Whether it is the service's sorry server, the last of its servers.
+    sorry: bool,
     published: Arc<Server>,
 }
 
@@ -218,7 +223,11 @@ impl Registry {
     pub fn saved(&self) -> saved::Services {
         let services = self.services.values().map(|entry| saved::Service {
             spec: entry.spec.clone(),
-            servers: entry.servers.iter().rev().map(|&n| self.server(n).spec.clone()).collect(),
+            servers: {
+                // Sorry servers are the configuration's.
+                let servers = entry.servers.iter().rev().map(|&number| self.server(number));
+                servers.filter(|server| !server.sorry).map(|server| server.spec.clone()).collect()
+            },
         });
         let (timeouts, settings) = (self.timeouts, self.settings);
         saved::Services { timeouts, settings, services: services.collect() }

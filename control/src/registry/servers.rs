@@ -7,7 +7,7 @@ use dataplane::service::{ClientAddress, Hop, Method, Server, ServerCounts, Servi
 
 use super::rates::Meter;
 use super::validate::check_server;
-use super::{Registry, Resolve, ServerEntry, ServiceEntry, methods};
+use super::{Registry, Resolve, ServerEntry, ServiceEntry, Standing, methods};
 use crate::api::{Error, ErrorCode, ServerSpec, ServiceId, ServiceSpec};
 
 impl Registry {
@@ -23,6 +23,21 @@ impl Registry {
         resolve: Resolve<'_>,
     ) -> Result<(), Error> {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
+        let number = self.take_in(place, spec, resolve)?;
+        let entry = self.services.get_mut(&place).expect("found above");
+        entry.servers.insert(0, number);
+        entry.published.state.server_added();
+        self.republish(place);
+        Ok(())
+    }
+
+    /// Makes a server for a service, or takes it out of the trash.
+    pub(super) fn take_in(
+        &mut self,
+        place: u64,
+        spec: ServerSpec,
+        resolve: Resolve<'_>,
+    ) -> Result<u32, Error> {
         let entry = &self.services[&place];
         let key = entry.published.key;
         let service = entry.spec.clone();
@@ -35,6 +50,7 @@ impl Registry {
             Some(number) => {
                 let server = self.servers.get_mut(number).expect("trash is in its slot");
                 server.deleted = None;
+                (server.standing, server.sorry) = (Standing::Unchecked, false);
                 server.spec = spec;
                 if server.place != place {
                     // Another service of that name: it counts from here, as in
@@ -56,11 +72,7 @@ impl Registry {
         if hop == Hop::Unresolved {
             self.fresh.insert(number, 0);
         }
-        let entry = self.services.get_mut(&place).expect("found above");
-        entry.servers.insert(0, number);
-        entry.published.state.server_added();
-        self.republish(place);
-        Ok(())
+        Ok(number)
     }
 
     pub(super) fn new_server(
@@ -83,8 +95,18 @@ impl Registry {
         });
         let meter = Meter::default();
         let (deleted, was_nat) = (None, false);
-        let mut entry =
-            ServerEntry { service: key, place, spec, meter, deleted, was_nat, published };
+        let (standing, sorry) = (Standing::Unchecked, false);
+        let mut entry = ServerEntry {
+            service: key,
+            place,
+            spec,
+            meter,
+            deleted,
+            was_nat,
+            standing,
+            sorry,
+            published,
+        };
         if entry.publish(service) {
             self.nat_sources = None;
         }
@@ -108,6 +130,7 @@ impl Registry {
         let service = entry.spec.clone();
         let spec = check_server(&service, &entry.published.key, spec)?;
         let (_, number) = self.server_of(entry, spec.address).ok_or_else(no_such_server)?;
+        self.refuse_sorry_server(number)?;
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         let hop = resolve(&spec);
         server.spec = spec;
@@ -127,9 +150,12 @@ impl Registry {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
         let (index, number) = self.server_called(entry, address).ok_or_else(no_such_server)?;
+        self.refuse_sorry_server(number)?;
+        if !self.server(number).is_out() {
+            entry.published.state.server_removed(self.candidate_index(entry, index));
+        }
         let entry = self.services.get_mut(&place).expect("found above");
         entry.servers.remove(index);
-        entry.published.state.server_removed(index);
         self.republish(place);
         self.discard(number);
         Ok(())
@@ -171,6 +197,7 @@ impl ServerEntry {
         let before = self.nat_source();
         let mut server = (*self.published).clone();
         methods::publish(&mut server, service, &self.service, &self.spec);
+        server.weight = self.weight();
         self.published = Arc::new(server);
         let ServerSpec { upper_threshold, lower_threshold, .. } = self.spec;
         self.published.counts.connections.set_thresholds(upper_threshold, lower_threshold);

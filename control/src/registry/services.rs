@@ -107,17 +107,20 @@ impl Registry {
 
     /// Builds what workers see of a service anew.
     pub(super) fn republish(&mut self, place: u64) {
+        self.switch_sorry_server(place);
         let entry = &self.services[&place];
         let candidates = entry
             .servers
             .iter()
+            .filter(|&&number| !self.server(number).is_out())
             .map(|&number| {
                 let fresh = self.fresh.contains_key(&number);
-                let ServerEntry { spec, published, .. } = self.server(number);
+                let server = self.server(number);
+                let ServerEntry { spec, published, .. } = server;
                 Candidate {
                     server: number,
                     address: spec.address,
-                    weight: if fresh { 0 } else { spec.weight },
+                    weight: if fresh { 0 } else { server.weight() },
                     fresh,
                     counts: Arc::clone(&published.counts),
                 }
