@@ -302,13 +302,13 @@ fn thousands_of_servers_are_all_probed() {
             count.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let ids: Vec<_> = (0..5).map(|n| service(&format!("192.0.2.{n}:80"))).collect();
+    let ids: Vec<_> = (0..50).map(|n| service(&format!("192.0.2.{n}:80"))).collect();
     let mut director = Director::new(registry(&ids));
     for n in 0..SERVERS {
         // All of 127.0.0.0/8 is this machine; only one address of it listens.
         let ip = std::net::Ipv4Addr::from(0x7f00_0001 + if n % 2 == 0 { 0 } else { n });
-        let id = &ids[(n / 1_000) as usize];
-        let own = 10_000 + (n % 1_000) as u16;
+        let id = &ids[(n / 100) as usize];
+        let own = 10_000 + (n % 100) as u16;
         director.registry.add_server(id, server((ip, own).into(), 1), RESOLVE).unwrap();
     }
     let check = Check {
