@@ -109,7 +109,7 @@ impl Registry {
 impl ServerEntry {
     fn health(&self) -> Option<ServerHealth> {
         let (standing, sorry_server) = (self.standing, self.sorry);
-        (standing != Standing::Unchecked || sorry_server).then(|| ServerHealth {
+        (standing != Standing::Unchecked || sorry_server).then_some(ServerHealth {
             up: matches!(standing, Standing::Up | Standing::Unchecked),
             configured_weight: self.spec.weight,
             sorry_server,
