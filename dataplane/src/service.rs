@@ -2,12 +2,14 @@
 
 mod counts;
 mod matching;
+mod servers;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub use counts::{ConnectionCounts, ServerCounts, TrafficTotals};
 pub use matching::{MarkRule, NatSource, NatSources, Services, endpoints};
+pub use servers::Servers;
 
 use crate::packet::headers::{ETHERNET, VLAN_TAG};
 use crate::packet::{Family, Mac, Protocol};

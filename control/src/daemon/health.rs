@@ -48,8 +48,8 @@ impl Daemon {
         let network = self.network.as_ref();
         let resolve = |server: &ServerSpec| hop(network, server.address.ip());
         let changed = self.health.configure(plans, &mut self.registry, &resolve);
-        // Sorry servers may be new; requests are followed by a look anyway.
-        self.unresolved = true;
+        // Sorry servers may have gone.
+        self.resolving.note_gone();
         self.after_health(changed);
     }
 
@@ -77,6 +77,9 @@ impl Daemon {
 
     fn after_health(&mut self, registry_changed: bool) {
         self.dirty |= registry_changed;
+        for server in self.health.new_sorry_servers() {
+            self.keep_resolved(server);
+        }
         if let Some(network) = &mut self.network {
             network.withdraw(self.health.withdrawn());
         }

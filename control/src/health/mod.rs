@@ -42,6 +42,8 @@ pub struct Health {
     /// Services with `withdraw_vip`, by vip.
     withdrawing: HashMap<IpAddr, Vec<ServiceId>>,
     withdrawn: BTreeSet<IpAddr>,
+    /// Sorry servers that the registry has got and nobody was told of.
+    new_sorry_servers: Vec<IpAddr>,
 }
 
 /// A server that is checked.
@@ -68,6 +70,7 @@ impl Health {
             changes: Changes::default(),
             withdrawing: HashMap::new(),
             withdrawn: BTreeSet::new(),
+            new_sorry_servers: Vec::new(),
         }
     }
 
@@ -138,6 +141,12 @@ impl Health {
         &self.withdrawn
     }
 
+    /// Sorry servers that are new since the last call: their neighbours should
+    /// be known before they are needed.
+    pub fn new_sorry_servers(&mut self) -> Vec<IpAddr> {
+        std::mem::take(&mut self.new_sorry_servers)
+    }
+
     /// Brings a service's checks and sorry server into the wanted state.
     fn follow_service(
         &mut self,
@@ -149,7 +158,11 @@ impl Health {
         let plan = self.plans.get(service).cloned().unwrap_or_default();
         let mut changed = false;
         if servers.is_some() {
-            changed |= effects::sorry_server(service, &plan, registry, resolve);
+            if effects::sorry_server(service, &plan, registry, resolve) {
+                changed = true;
+                let sorry_server = plan.sorry_server.as_ref();
+                self.new_sorry_servers.extend(sorry_server.map(|server| server.address.ip()));
+            }
         }
         let mut old = self.ids.remove(service).unwrap_or_default();
         let mut ids = HashMap::new();

@@ -121,8 +121,11 @@ fn a_failing_server_has_weight_0_and_keeps_the_one_it_was_given() {
     let health = status.servers[1].health.unwrap();
     assert_eq!((health.up, health.configured_weight, health.sorry_server), (false, 3, false));
     assert!(status.servers[0].health.unwrap().up);
-    let kept: Vec<_> =
-        director.registry.saved().services[0].servers.iter().map(|s| s.weight).collect();
+    let kept: Vec<_> = director.registry.saved(0, usize::MAX).0.services[0]
+        .servers
+        .iter()
+        .map(|s| s.weight)
+        .collect();
     assert_eq!(kept, [3, 5], "what survives a crash");
 
     // An operator's new weight counts when the server is back.
@@ -152,7 +155,7 @@ fn a_removed_server_comes_back() {
     director.next_change();
     assert_eq!(director.listed().0, [(b.to_string(), 1)]);
     assert_eq!(director.shares(&id), [(b, 1)]);
-    assert_eq!(director.registry.saved().services[0].servers.len(), 2);
+    assert_eq!(director.registry.saved(0, usize::MAX).0.services[0].servers.len(), 2);
     let (checks, _) = director.health.checks(None, 10);
     let row = checks.iter().find(|check| check.server == a).unwrap();
     assert_eq!((row.up, row.kind.as_str(), row.on_failure.as_str()), (false, "tcp", "remove"));
@@ -203,7 +206,7 @@ fn a_sorry_server_stands_in_and_a_vip_is_withdrawn() {
     drop(second);
     director.next_change();
     assert_eq!(director.health.withdrawn().iter().collect::<Vec<_>>(), [&id_address(&id)]);
-    assert_eq!(director.registry.saved().services[0].servers, [server(a, 2)]);
+    assert_eq!(director.registry.saved(0, usize::MAX).0.services[0].servers, [server(a, 2)]);
 
     // A server by hand, too, sends the sorry server home.
     let (_third, c) = listen();

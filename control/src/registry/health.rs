@@ -1,7 +1,7 @@
 //! What health checks make of servers. A server keeps the weight that it was
 //! given; what workers see is another matter.
 //!
-//! The sorry server is the last of a service's servers. It is as deleted while
+//! The sorry server is the oldest of a service's servers. It is as deleted while
 //! any other one takes connections.
 
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ impl Registry {
     #[must_use]
     pub fn servers_of(&self, service: &ServiceId) -> Option<Vec<SocketAddr>> {
         let entry = self.entry(service)?;
-        let servers = entry.servers.iter().map(|&number| self.server(number));
+        let servers = entry.servers.iter().rev().map(|&number| self.server(number));
         Some(servers.filter(|server| !server.sorry).map(|server| server.spec.address).collect())
     }
 
@@ -48,17 +48,19 @@ impl Registry {
         standing: Standing,
     ) -> bool {
         let Ok(place) = self.place(service, ErrorCode::NoSuchService) else { return false };
-        let entry = &self.services[&place];
-        let Some((index, number)) = self.server_of(entry, server) else { return false };
+        let Some(&number) = self.by_address.get(&(place, server)) else { return false };
         let before = self.server(number);
         if before.sorry || before.standing == standing {
             return false;
         }
         if standing == Standing::Out {
-            entry.published.state.server_removed(self.candidate_index(entry, index));
+            let entry = &self.services[&place];
+            if let Some(index) = entry.servers.iter().position(|&own| own == number) {
+                entry.published.state.server_removed(self.candidate_index(entry, index));
+            }
         }
         self.stand(number, standing);
-        self.republish(place);
+        self.show_service(place);
         true
     }
 
@@ -81,28 +83,32 @@ impl Registry {
         }
         if let Some(number) = old {
             let entry = self.services.get_mut(&place).expect("found above");
-            entry.servers.pop();
-            entry.published.state.server_removed(entry.servers.len());
-            self.republish(place);
+            entry.servers.remove(0);
+            self.by_address.remove(&(place, self.server(number).spec.address));
+            self.view.touch_service(place);
             self.discard(number);
         }
         let Some(spec) = wanted else { return Ok(true) };
         let number = self.take_in(place, spec.clone(), resolve)?;
         self.servers.get_mut(number).expect("just taken in").sorry = true;
-        self.services.get_mut(&place).expect("found above").servers.push(number);
-        self.republish(place);
+        self.services.get_mut(&place).expect("found above").servers.insert(0, number);
+        self.show_service(place);
         Ok(true)
     }
 
     /// Brings the sorry server in when no other takes connections, and out when
-    /// one does. Before candidates are made.
+    /// one does.
     pub(super) fn switch_sorry_server(&mut self, place: u64) {
         let entry = &self.services[&place];
         let Some(number) = self.sorry_server(entry) else { return };
         let standing = if self.any_takes(entry) { Standing::Out } else { Standing::Unchecked };
-        if self.server(number).standing != standing {
-            self.stand(number, standing);
+        if self.server(number).standing == standing {
+            return;
         }
+        if standing == Standing::Out {
+            entry.published.state.server_removed(self.candidate_index(entry, 0));
+        }
+        self.stand(number, standing);
     }
 
     /// Refuses what clients may not do to a sorry server.
@@ -114,9 +120,9 @@ impl Registry {
         Err(Error::new(ErrorCode::InvalidArgument, message))
     }
 
-    /// The index among the candidates of the server at this one.
+    /// The index among the candidates, newest first, of the server at this one.
     pub(super) fn candidate_index(&self, entry: &ServiceEntry, index: usize) -> usize {
-        let before = entry.servers.iter().take(index);
+        let before = entry.servers.iter().skip(index + 1);
         before.filter(|&&number| !self.server(number).is_out()).count()
     }
 
@@ -131,17 +137,20 @@ impl Registry {
     }
 
     fn sorry_server(&self, entry: &ServiceEntry) -> Option<u32> {
-        entry.servers.last().copied().filter(|&number| self.server(number).sorry)
+        entry.servers.first().copied().filter(|&number| self.server(number).sorry)
     }
 
     fn stand(&mut self, number: u32, standing: Standing) {
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         server.standing = standing;
+        // Whoever opened connections to it while it was in may do so again.
+        server.deleted = None;
         let (weight, deleted) = (server.weight(), server.is_out());
         server.republish(|published| {
             published.weight = weight;
             published.deleted = deleted;
         });
+        self.view.touch_server(number);
     }
 }
 

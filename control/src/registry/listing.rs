@@ -39,9 +39,9 @@ impl Registry {
     }
 
     fn servers_in<'a>(&'a self, service: &'a ServiceEntry) -> impl Iterator<Item = ServerRow<'a>> {
-        service.servers.iter().map(|&number| {
+        service.servers.iter().rev().map(|&number| {
             let server = self.server(number);
-            (&service.spec, &server.spec, server.published.hop)
+            (&*service.spec, &server.spec, server.published.hop)
         })
     }
 
@@ -85,7 +85,7 @@ impl Registry {
     }
 
     fn status(&self, entry: &ServiceEntry) -> ServiceStatus {
-        let servers = entry.servers.iter().map(|&number| self.server(number));
+        let servers = entry.servers.iter().rev().map(|&number| self.server(number));
         let servers = servers.filter(|server| !server.is_out()).map(|server| {
             let (active, inactive) = server.published.counts.connections.read();
             let persistent = server.published.counts.connections.templates();
@@ -95,7 +95,7 @@ impl Registry {
             ServerStatus { spec, active, inactive, persistent, stats, health }
         });
         ServiceStatus {
-            spec: entry.spec.clone(),
+            spec: (*entry.spec).clone(),
             stats: self.stats(entry),
             servers: servers.collect(),
         }
