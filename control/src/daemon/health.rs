@@ -2,42 +2,47 @@
 //! what they find is acted on between two turns.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 
 use super::{Daemon, hop};
 use crate::api::{Request, ServerSpec, ServiceId};
 use crate::health::plan::Plan;
+use crate::registry::Registry;
 
-/// Services whose servers requests changed.
+/// What requests changed.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     services: BTreeSet<ServiceId>,
+    servers: BTreeSet<(ServiceId, SocketAddr)>,
     /// Any may be.
     all: bool,
 }
 
 impl Touched {
-    /// What a request changes.
-    pub(super) fn by(request: &Request) -> Self {
-        let mut touched = Self::default();
-        match request {
+    /// Takes note of what a request is about to change, or has changed: a server
+    /// that is deleted is there before only, one that is added after.
+    pub(super) fn note(&mut self, request: &Request, registry: &Registry) {
+        let (service, server) = match request {
             Request::AddService { service } | Request::EditService { service } => {
-                touched.services.insert(service.id);
+                self.services.insert(service.id);
+                return;
             }
-            Request::DeleteService { service }
-            | Request::AddServer { service, .. }
-            | Request::EditServer { service, .. }
-            | Request::DeleteServer { service, .. } => {
-                touched.services.insert(*service);
+            Request::DeleteService { service } => {
+                self.services.insert(*service);
+                return;
             }
-            Request::Flush {} => touched.all = true,
-            _ => {}
-        }
-        touched
-    }
-
-    pub(super) fn add(&mut self, other: Self) {
-        self.services.extend(other.services);
-        self.all |= other.all;
+            Request::Flush {} => {
+                self.all = true;
+                return;
+            }
+            Request::AddServer { service, server } | Request::EditServer { service, server } => {
+                (service, server.address)
+            }
+            Request::DeleteServer { service, server } => (service, *server),
+            _ => return,
+        };
+        let server = registry.called(service, server);
+        self.servers.extend(server.map(|server| (*service, server)));
     }
 }
 
@@ -55,8 +60,8 @@ impl Daemon {
 
     /// Checks start and stop with what requests added and deleted.
     pub(super) fn health_follows(&mut self) {
-        let Touched { services, all } = std::mem::take(&mut self.touched);
-        if services.is_empty() && !all {
+        let Touched { services, servers, all } = std::mem::take(&mut self.touched);
+        if services.is_empty() && servers.is_empty() && !all {
             return;
         }
         let network = self.network.as_ref();
@@ -65,6 +70,7 @@ impl Daemon {
             self.health.follow_all(&mut self.registry, &resolve)
         } else {
             self.health.follow(&services, &mut self.registry, &resolve)
+                | self.health.follow_servers(&servers, &mut self.registry)
         };
         self.after_health(changed);
     }

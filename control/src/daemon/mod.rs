@@ -309,7 +309,6 @@ impl Daemon {
         let start = Instant::now();
         while start.elapsed() < REQUESTS_SHARE {
             let Some((client, request)) = self.api.next_request(now) else { return };
-            let touched = Touched::by(&request);
             let settles = match &request {
                 Request::AddServer { service, server } => Some((*service, server.address)),
                 _ => None,
@@ -324,7 +323,6 @@ impl Daemon {
                 Outcome::Answer(reply) => self.api.reply(client, &reply),
                 // The snapshot is made once for all requests of this turn.
                 Outcome::Changed => {
-                    self.touched.add(touched);
                     self.dirty = true;
                     self.waiting.push(Waiting {
                         client,
@@ -355,11 +353,13 @@ impl Daemon {
     fn try_to_carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
         let network = self.network.as_ref();
         let resolve = |server: &ServerSpec| hop(network, server.address.ip());
+        self.touched.note(&request, &self.registry);
         match self.registry.change(&request, &resolve) {
             None => self.answer(client, request),
             Some(Err(error)) => Outcome::Answer(Err(error)),
             Some(Ok(())) => {
                 self.resolving.note(&request);
+                self.touched.note(&request, &self.registry);
                 if let Request::AddServer { server, .. } = &request {
                     self.keep_resolved(server.address.ip());
                 }

@@ -13,7 +13,7 @@ mod runner;
 mod schedule;
 pub mod state;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -120,6 +120,22 @@ impl Health {
         changed
     }
 
+    /// The same when no more than these servers changed, came or went.
+    pub fn follow_servers<'a>(
+        &mut self,
+        servers: impl IntoIterator<Item = &'a (ServiceId, SocketAddr)>,
+        registry: &mut Registry,
+    ) -> bool {
+        let mut changed = false;
+        for (service, server) in servers {
+            if self.plans.contains_key(service) {
+                changed |= self.follow_server(service, *server, registry);
+                self.withdraw(registry, Some(service));
+            }
+        }
+        changed
+    }
+
     /// All services may have come or gone, as after a flush.
     pub fn follow_all(&mut self, registry: &mut Registry, resolve: Resolve<'_>) -> bool {
         let services: Vec<_> = self.plans.keys().chain(self.ids.keys()).copied().collect();
@@ -154,51 +170,70 @@ impl Health {
         registry: &mut Registry,
         resolve: Resolve<'_>,
     ) -> bool {
-        let servers = registry.servers_of(service);
-        let plan = self.plans.get(service).cloned().unwrap_or_default();
         let mut changed = false;
+        let servers = registry.servers_of(service);
         if servers.is_some() {
-            if effects::sorry_server(service, &plan, registry, resolve) {
+            let none = Plan::default();
+            let plan = self.plans.get(service).map_or(&none, |plan| plan);
+            if effects::sorry_server(service, plan, registry, resolve) {
                 changed = true;
                 let sorry_server = plan.sorry_server.as_ref();
                 self.new_sorry_servers.extend(sorry_server.map(|server| server.address.ip()));
             }
         }
-        let mut old = self.ids.remove(service).unwrap_or_default();
-        let mut ids = HashMap::new();
-        for server in servers.into_iter().flatten() {
-            let id = old.remove(&server);
-            let Some(check) = plan.check_of(&server) else {
-                if let Some(id) = id {
-                    self.checks.remove(&id);
-                    changed |= effects::unchecked(service, server, registry);
-                }
-                continue;
-            };
-            let before = id.and_then(|id| self.checks.remove_entry(&id));
-            let (id, checked) = match before {
-                Some((id, checked)) if *checked.check == *check => (id, checked),
-                before => {
-                    let state = before.map_or(check.initial, |(_, checked)| checked.state);
-                    let target = Target { service: *service, server };
-                    match self.start(Arc::new(check.clone()), target, state) {
-                        Some(started) => started,
-                        None => continue,
-                    }
-                }
-            };
-            // Also what was deleted and added again stands as its check says.
-            changed |= effects::stand(&checked, registry);
-            ids.insert(server, id);
-            self.checks.insert(id, checked);
-        }
-        for id in old.values() {
-            self.checks.remove(id);
-        }
-        if !ids.is_empty() {
-            self.ids.insert(*service, ids);
+        let servers: HashSet<_> = servers.into_iter().flatten().collect();
+        let checked = self.ids.get(service).into_iter().flat_map(HashMap::keys).copied();
+        let gone: Vec<_> = checked.filter(|server| !servers.contains(server)).collect();
+        for server in servers.into_iter().chain(gone) {
+            changed |= self.follow_server(service, server, registry);
         }
         changed
+    }
+
+    /// Starts, stops or leaves alone the check of a server, as there is such a
+    /// server and a plan for it.
+    fn follow_server(
+        &mut self,
+        service: &ServiceId,
+        server: SocketAddr,
+        registry: &mut Registry,
+    ) -> bool {
+        let check = self.plans.get(service).and_then(|plan| plan.check_of(&server));
+        let check = check.filter(|_| registry.has_server(service, server));
+        let id = self.ids.get(service).and_then(|ids| ids.get(&server)).copied();
+        let before = id.and_then(|id| self.checks.remove(&id));
+        let (id, checked) = match (check, id, before) {
+            (None, id, _) => {
+                if id.is_some() {
+                    self.forget(service, server);
+                }
+                return id.is_some() && effects::unchecked(service, server, registry);
+            }
+            (Some(check), Some(id), Some(checked)) if *checked.check == *check => (id, checked),
+            (Some(check), _, before) => {
+                let state = before.map_or(check.initial, |checked| checked.state);
+                let target = Target { service: *service, server };
+                let check = Arc::new(check.clone());
+                match self.start(check, target, state) {
+                    Some(started) => started,
+                    None => return false,
+                }
+            }
+        };
+        // Also what was deleted and added again stands as its check says.
+        let changed = effects::stand(&checked, registry);
+        self.ids.entry(*service).or_default().insert(server, id);
+        self.checks.insert(id, checked);
+        changed
+    }
+
+    fn forget(&mut self, service: &ServiceId, server: SocketAddr) {
+        if let Some(ids) = self.ids.get_mut(service) {
+            ids.remove(&server);
+            if ids.is_empty() {
+                self.ids.remove(service);
+            }
+        }
     }
 
     fn start(&mut self, check: Arc<Check>, target: Target, state: State) -> Option<(u64, Checked)> {

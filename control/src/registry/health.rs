@@ -33,6 +33,21 @@ impl Registry {
         Some(servers.filter(|server| !server.sorry).map(|server| server.spec.address).collect())
     }
 
+    /// Whether a service has a server, which is not the sorry server.
+    #[must_use]
+    pub fn has_server(&self, service: &ServiceId, server: SocketAddr) -> bool {
+        let Ok(place) = self.place(service, ErrorCode::NoSuchService) else { return false };
+        self.by_address.get(&(place, server)).is_some_and(|&number| !self.server(number).sorry)
+    }
+
+    /// The address of the server that one stands for in a command.
+    #[must_use]
+    pub fn called(&self, service: &ServiceId, server: SocketAddr) -> Option<SocketAddr> {
+        let place = self.place(service, ErrorCode::NoSuchService).ok()?;
+        let number = self.server_called(place, &self.services[&place], server)?;
+        Some(self.server(number).spec.address)
+    }
+
     /// Whether any server but the sorry server takes connections. `None` when
     /// there is no such service.
     #[must_use]
