@@ -181,9 +181,10 @@ impl Health {
                 self.new_sorry_servers.extend(sorry_server.map(|server| server.address.ip()));
             }
         }
-        let servers: HashSet<_> = servers.into_iter().flatten().collect();
+        let servers = servers.unwrap_or_default();
+        let there: HashSet<_> = servers.iter().collect();
         let checked = self.ids.get(service).into_iter().flat_map(HashMap::keys).copied();
-        let gone: Vec<_> = checked.filter(|server| !servers.contains(server)).collect();
+        let gone: Vec<_> = checked.filter(|server| !there.contains(server)).collect();
         for server in servers.into_iter().chain(gone) {
             changed |= self.follow_server(service, server, registry);
         }
