@@ -14,6 +14,7 @@ mod methods;
 mod nat;
 mod options;
 mod rates;
+mod settings;
 mod slots;
 mod validate;
 
@@ -555,7 +556,7 @@ impl Registry {
             nat_sources,
             locals: self.locals.by_number(),
             local_ports: self.local_ports,
-            settings: self.settings.into(),
+            settings: settings::for_workers(self.settings),
             ..Snapshot::default()
         })
     }
