@@ -13,7 +13,6 @@ use control::api::{Method, Request, ServerSpec, ServiceId};
 use control::config::Config;
 use control::daemon::begin;
 use control::daemon::saved::Saved;
-use control::registry::Registry;
 use dataplane::service::Hop;
 use nix::time::{ClockId, clock_gettime};
 

@@ -14,6 +14,7 @@ mod options;
 mod rates;
 mod servers;
 mod services;
+mod settings;
 mod slots;
 mod trash;
 mod validate;
@@ -252,7 +253,7 @@ impl Registry {
             nat_sources,
             locals: self.locals.by_number(),
             local_ports: self.local_ports,
-            settings: self.settings.into(),
+            settings: settings::for_workers(self.settings),
             ..Snapshot::default()
         })
     }
