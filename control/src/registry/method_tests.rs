@@ -1,7 +1,7 @@
 //! Forwarding methods, options and kinds of services as workers get them.
 
 use dataplane::packet::{self, Family};
-use dataplane::service::{self, Encapsulation, GueChecksum, Local, NatSource};
+use dataplane::service::{self, ClientAddress, Encapsulation, GueChecksum, Local, NatSource};
 use dataplane::time::TICKS_PER_SECOND;
 
 use super::tests::{NO_ROUTE, RS1, VIP, code, id, open, registry, server, service};

@@ -1,3 +1,6 @@
+use dataplane::scheduler;
+use dataplane::service::ServerCounts;
+
 use super::*;
 use crate::api::{Method, Protocol, Stats};
 
