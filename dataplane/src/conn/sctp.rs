@@ -38,9 +38,8 @@
 //! same, but that the client's COOKIE ECHO stands for the COOKIE ACK that
 //! follows, and its COOKIE ACK for the COOKIE ECHO before.
 //!
-//! Verification tags are not looked at: an endpoint may ignore what changed the
-//! state here. It is no harm: states decide about timeouts, counts, and whether
-//! an INIT is scheduled anew, not about which packets pass.
+//! Verification tags are not looked at, as sequence numbers of TCP are not: an
+//! endpoint may ignore what changed the state here.
 
 use super::state::State;
 use crate::packet::headers::sctp::{
@@ -294,7 +293,12 @@ mod tests {
             "c:DATA c:SACK s:SHUTDOWN-ACK c:SHUTDOWN-COMPLETE",
             "ESTABLISHED ESTABLISHED S-ACK-SENT CLOSED",
         );
-        assert_eq!(end("c:DATA c:SHUTDOWN-COMPLETE"), State::SctpClosed);
+        for (state, way) in &WAYS[7..11] {
+            for side in ["c", "s", "o"] {
+                let packets = format!("{way} {side}:SHUTDOWN-COMPLETE");
+                assert_eq!(end(&packets), State::SctpClosed, "{state}");
+            }
+        }
     }
 
     /// Section 9.1. Only who was asked refuses.
@@ -343,6 +347,34 @@ mod tests {
             "c:DATA s:SHUTDOWN-ACK c:INIT s:SHUTDOWN-ACK c:SHUTDOWN-COMPLETE c:INIT",
             "ESTABLISHED S-ACK-SENT S-ACK-SENT S-ACK-SENT CLOSED INIT1",
         );
+    }
+
+    /// Of INITs that crossed, or where packets were missed, in whatever order.
+    #[test]
+    fn a_chunk_of_the_set_up_leads_to_its_state_from_those_before() {
+        for (packet, state, from) in [
+            ("c:INIT", "INIT", "INIT1 INIT C-SENT C-REPLIED"),
+            ("s:INIT", "C-WAIT", "C-WAIT COOKIE C-ECHOED REJECTED CLOSED"),
+            ("s:INIT-ACK", "C-SENT", "INIT1 INIT C-SENT C-WAIT COOKIE"),
+            ("c:INIT-ACK", "COOKIE", "INIT1 INIT C-SENT C-WAIT COOKIE"),
+            ("c:COOKIE-ECHO", "C-REPLIED", "INIT1 INIT C-SENT C-REPLIED C-WAIT COOKIE REJECTED"),
+            (
+                "s:COOKIE-ECHO",
+                "C-ECHOED",
+                "INIT1 INIT C-SENT C-REPLIED C-WAIT COOKIE C-ECHOED REJECTED",
+            ),
+            (
+                "s:COOKIE-ACK",
+                "ESTABLISHED",
+                "C-REPLIED C-ECHOED ESTABLISHED S-SENT S-RECEIVED S-ACK-SENT",
+            ),
+            ("c:COOKIE-ACK", "ESTABLISHED", "C-ECHOED ESTABLISHED S-SENT S-RECEIVED S-ACK-SENT"),
+        ] {
+            let leads =
+                WAYS.iter().filter(|(_, way)| end(&format!("{way} {packet}")).name() == state);
+            let names: Vec<_> = leads.map(|&(name, _)| name).collect();
+            assert_eq!(names.join(" "), from, "{packet}");
+        }
     }
 
     /// During a set-up, these are about an association that was before.
@@ -414,21 +446,22 @@ mod tests {
     /// `sloppy_sctp`: any chunk may be the first.
     #[test]
     fn an_association_is_taken_up_where_it_is() {
-        for (first, both, alone) in [
-            ("INIT", "INIT1", "INIT1"),
-            ("INIT-ACK", "COOKIE", "COOKIE"),
-            ("COOKIE-ECHO", "C-REPLIED", "ESTABLISHED"),
-            ("COOKIE-ACK", "ESTABLISHED", "ESTABLISHED"),
-            ("SHUTDOWN", "S-RECEIVED", "S-RECEIVED"),
-            ("SHUTDOWN-ACK", "S-ACK-SENT", "S-ACK-SENT"),
-            ("SHUTDOWN-COMPLETE", "CLOSED", "CLOSED"),
-            ("ABORT", "CLOSED", "CLOSED"),
+        for (first, client, alone, server) in [
+            ("INIT", "INIT1", "INIT1", "C-WAIT"),
+            ("INIT-ACK", "COOKIE", "COOKIE", "C-SENT"),
+            ("COOKIE-ECHO", "C-REPLIED", "ESTABLISHED", "C-ECHOED"),
+            ("COOKIE-ACK", "ESTABLISHED", "ESTABLISHED", "ESTABLISHED"),
+            ("SHUTDOWN", "S-RECEIVED", "S-RECEIVED", "S-SENT"),
+            ("SHUTDOWN-ACK", "S-ACK-SENT", "S-ACK-SENT", "S-ACK-SENT"),
+            ("SHUTDOWN-COMPLETE", "CLOSED", "CLOSED", "CLOSED"),
+            ("ABORT", "CLOSED", "CLOSED", "CLOSED"),
         ] {
-            assert_eq!(end(&format!("c:{first}")).name(), both, "{first}");
-            assert_eq!(end(&format!("o:{first}")).name(), alone, "{first}");
+            for (side, expected) in [("c", client), ("o", alone), ("s", server)] {
+                assert_eq!(end(&format!("{side}:{first}")).name(), expected, "{side}:{first}");
+            }
         }
         for chunk in OTHERS {
-            for side in ["c", "o"] {
+            for side in ["c", "o", "s"] {
                 assert_eq!(end(&format!("{side}:{chunk}")), State::SctpEstablished, "{chunk}");
             }
         }
