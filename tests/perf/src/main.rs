@@ -4,7 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod bed;
+mod connect;
+mod latency;
 mod measure;
+mod memory;
 mod process;
 mod report;
 mod scale;
@@ -49,6 +52,12 @@ struct Arguments {
 enum Part {
     /// Packets of open connections, by method, family, protocol and flows.
     Process,
+    /// New TCP connections, and their end.
+    Connect,
+    /// Time from arrival to departure at half the full rate.
+    Latency,
+    /// Bytes of a connection, time to start.
+    Memory,
 }
 
 fn main() -> ExitCode {
@@ -80,16 +89,25 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
     let cores = measure::cores();
     let core = arguments.core.or(cores.last().copied()).unwrap_or(0);
     measure::pin(core);
-    println!("{}, core {core} of {}", cpu_model(), cores.len());
-    println!(
+    report.say(&format!("{}, core {core} of {}", cpu_model(), cores.len()))?;
+    report.say(&format!(
         "CPU time of a thread; medians of {} rounds; net: the harness's own cost taken off; {} servers\n",
         scale.rounds,
         bed::setup::SERVER_COUNT
-    );
+    ))?;
     let wanted = |part| arguments.part.is_empty() || arguments.part.contains(&part);
     if wanted(Part::Process) {
         process::harness(&scale, &mut report)?;
         process::run(&scale, &mut report)?;
+    }
+    if wanted(Part::Connect) {
+        connect::run(&scale, &mut report)?;
+    }
+    if wanted(Part::Latency) {
+        latency::run(&scale, &mut report)?;
+    }
+    if wanted(Part::Memory) {
+        memory::run(&scale, &mut report)?;
     }
     Ok(report.failed)
 }

@@ -187,17 +187,26 @@ impl Report {
         eprint!("\r\x1b[K... {what}");
     }
 
+    /// Prints a line.
+    pub(crate) fn say(&self, text: &str) -> Result<(), String> {
+        writeln!(std::io::stdout(), "{text}").map_err(|error| format!("standard output: {error}"))
+    }
+
     /// Prints and records a row.
     pub(crate) fn row(&mut self, row: &Row) -> Result<(), String> {
         if self.is_terminal {
             eprint!("\r\x1b[K");
         }
         if row.part != self.part {
-            println!("{}{}", if self.part.is_empty() { "" } else { "\n" }, heading(&row.part));
+            self.say(&format!(
+                "{}{}",
+                if self.part.is_empty() { "" } else { "\n" },
+                heading(&row.part)
+            ))?;
             self.part.clone_from(&row.part);
         }
         let compared = self.earlier.as_ref().and_then(|earlier| earlier.of(row));
-        println!("{}", line(row, compared));
+        self.say(&line(row, compared))?;
         if let Some(json) = &mut self.json {
             let written = serde_json::to_writer(&mut *json, row).map_err(std::io::Error::from);
             written

@@ -30,6 +30,9 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
+    /// Bursts until it has gone round.
+    pub(crate) const BURSTS: usize = COUNT / BURST;
+
     pub(crate) fn new() -> Self {
         Self { buffers: vec![Buffer::EMPTY; COUNT], next: 0 }
     }

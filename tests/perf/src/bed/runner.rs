@@ -54,11 +54,16 @@ impl SimulatedClock {
         self.now
     }
 
+    /// A tick passes at once.
+    pub(crate) fn tick(&mut self) {
+        self.now = self.now.plus(1);
+    }
+
     pub(crate) fn after(&mut self, packets: usize) {
         self.packets += packets as u32;
         if self.packets >= PACKETS_PER_TICK {
             self.packets -= PACKETS_PER_TICK;
-            self.now = self.now.plus(1);
+            self.tick();
         }
     }
 }
@@ -88,6 +93,13 @@ pub(crate) struct Bed {
 impl Bed {
     /// A director that runs a setup, and so many flows that are not open yet.
     pub(crate) fn new(setup: Setup, flows: usize) -> Result<Self, String> {
+        let mut bed = Self::with_room(setup, flows)?;
+        bed.flows = flows::random_order(flows, setup.services);
+        Ok(bed)
+    }
+
+    /// The same with room for so many flows, but without any.
+    pub(crate) fn with_room(setup: Setup, flows: usize) -> Result<Self, String> {
         let entries = flows * setup.method.entries();
         let (director, control) = setup::director(0, &setup.shard(), entries)?;
         let mut bed = Self {
@@ -95,7 +107,7 @@ impl Bed {
             director,
             clock: SimulatedClock::new(),
             control,
-            flows: flows::random_order(flows, setup.services),
+            flows: Vec::new(),
             next: 0,
             ring: Ring::new(),
             pool: Pool::new(),
@@ -197,6 +209,15 @@ impl Bed {
             samples.push((self.run(frames, job)?, harness));
         }
         Ok(samples)
+    }
+
+    /// Touches all buffers.
+    pub(crate) fn warm_up(&mut self) {
+        for _ in 0..Ring::BURSTS {
+            for buffer in self.ring.take(BURST) {
+                buffer.0.fill(1);
+            }
+        }
     }
 
     /// Connections in the tables.
