@@ -26,7 +26,6 @@ pub(crate) fn run(scale: &Scale, report: &mut Report) -> Result<(), String> {
             (Method::Dr, "mh", 1000),
             (Method::Nat, "rr", 1000),
             (Method::Fullnat, "rr", 1000),
-            (Method::Fullnat, "wlc", 10),
         ] {
             if scale.quick
                 && (family == Family::V6 && method != Method::Dr

@@ -12,6 +12,8 @@ mod process;
 mod report;
 mod scale;
 mod stats;
+mod update;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +56,10 @@ enum Part {
     Process,
     /// New TCP connections, and their end.
     Connect,
+    /// One worker and two, and what a handoff costs.
+    Workers,
+    /// Forwarding while 10,000 services change 100 times a second.
+    Update,
     /// Time from arrival to departure at half the full rate.
     Latency,
     /// Bytes of a connection, time to start.
@@ -102,6 +108,13 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
     }
     if wanted(Part::Connect) {
         connect::run(&scale, &mut report)?;
+    }
+    if wanted(Part::Workers) {
+        workers::run(&scale, &cores, &mut report)?;
+    }
+    if wanted(Part::Update) {
+        update::run(&scale, &cores, &mut report)?;
+        measure::pin(core);
     }
     if wanted(Part::Latency) {
         latency::run(&scale, &mut report)?;

@@ -3,6 +3,7 @@
 //! director is the harness's own cost.
 
 use arrayvec::ArrayVec;
+use control::registry::Registry;
 use dataplane::director::{BURST, Director, Source, Verdict};
 use dataplane::packet::Frame;
 use dataplane::time::{TICKS_PER_SECOND, Tick};
@@ -83,8 +84,8 @@ pub(crate) struct Bed {
     pub(crate) setup: Setup,
     pub(crate) director: Director,
     pub(crate) clock: SimulatedClock,
-    control: ControlEnd,
-    flows: Vec<Flow>,
+    pub(crate) control: ControlEnd,
+    pub(crate) flows: Vec<Flow>,
     next: usize,
     ring: Ring,
     pool: Pool,
@@ -100,6 +101,15 @@ impl Bed {
 
     /// The same with room for so many flows, but without any.
     pub(crate) fn with_room(setup: Setup, flows: usize) -> Result<Self, String> {
+        Self::with_registry(setup, &mut setup.registry()?, flows)
+    }
+
+    /// The same with what a registry of that setup has.
+    pub(crate) fn with_registry(
+        setup: Setup,
+        registry: &mut Registry,
+        flows: usize,
+    ) -> Result<Self, String> {
         let entries = flows * setup.method.entries();
         let (director, control) = setup::director(0, &setup.shard(), entries)?;
         let mut bed = Self {
@@ -112,7 +122,7 @@ impl Bed {
             ring: Ring::new(),
             pool: Pool::new(),
         };
-        let snapshot = setup.registry()?.snapshot();
+        let snapshot = registry.snapshot();
         if bed.control.send(Update::Snapshot(snapshot)).is_err() {
             return Err("the worker's queue is full".into());
         }
