@@ -5,6 +5,8 @@
 
 mod bed;
 mod connect;
+mod daemon;
+mod directory;
 mod latency;
 mod measure;
 mod memory;
@@ -60,6 +62,8 @@ enum Part {
     Workers,
     /// Forwarding while 10,000 services change 100 times a second.
     Update,
+    /// rvsd next to dpdk-testpmd, over a virtual device (as root).
+    Daemon,
     /// Time from arrival to departure at half the full rate.
     Latency,
     /// Bytes of a connection, time to start.
@@ -115,6 +119,9 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
     if wanted(Part::Update) {
         update::run(&scale, &cores, &mut report)?;
         measure::pin(core);
+    }
+    if wanted(Part::Daemon) {
+        daemon::run(&scale, &cores, &mut report)?;
     }
     if wanted(Part::Latency) {
         latency::run(&scale, &mut report)?;

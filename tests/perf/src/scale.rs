@@ -5,6 +5,8 @@
 pub(crate) struct Scale {
     /// Fewer rows, and fewer packets a row.
     pub(crate) quick: bool,
+    /// For tests: no program but this one is started.
+    pub(crate) smoke: bool,
     /// Measured rounds, of which the median counts.
     pub(crate) rounds: usize,
     /// Packets of a round.
@@ -23,6 +25,7 @@ impl Scale {
     pub(crate) fn full() -> Self {
         Self {
             quick: false,
+            smoke: false,
             rounds: 5,
             packets: 2_000_000,
             flows: vec![1, 1_000, 64_000, 1_000_000, 10_000_000],
@@ -46,6 +49,7 @@ impl Scale {
     /// Enough to see that every row is there; the figures mean nothing.
     pub(crate) fn smoke() -> Self {
         Self {
+            smoke: true,
             rounds: 1,
             packets: 1280,
             flows: vec![100],

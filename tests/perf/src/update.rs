@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use dataplane::conn::HashKey;
 use dataplane::conn::persistence::Templates;
 use dataplane::director::{BURST, Director};
 use dataplane::time::Clock;
+use dataplane::update::Shared;
 
 use crate::bed::buffers::{HEADROOM, Ring};
 use crate::bed::flows::{Flow, random_order};
@@ -26,6 +27,7 @@ use crate::bed::frames::{ACK, Frames, Side};
 use crate::bed::runner::{SimulatedClock, burst, not_sent};
 use crate::bed::setup::{change, port};
 use crate::bed::{Bed, Family, Method, Protocol, SERVERS, Setup, VIPS};
+use crate::directory::Directory;
 use crate::measure::{Sample, Watch, pin, thread_time};
 use crate::report::{Report, Row};
 use crate::scale::Scale;
@@ -46,8 +48,8 @@ pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result
     };
     let size = format!("{} services of {SERVERS_EACH} servers", scale.services);
     report.doing(&format!("update: {size} from a file"));
-    let directory = Directory::new()?;
-    if let Err(error) = from_file(report, &setup, &directory.0) {
+    let directory = Directory::new("update")?;
+    if let Err(error) = from_file(report, &setup, directory.path()) {
         report.failure(PART, "from a file", &error)?;
     }
     let &[first, .., last] = cores else {
@@ -60,7 +62,7 @@ pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result
         report.failure(PART, "a change", &error)?;
     }
     report.doing(&format!("update: {RATE} a second"));
-    if let Err(error) = storm(scale, report, &setup, &directory.0, first, last) {
+    if let Err(error) = storm(scale, report, &setup, directory.path(), first, last) {
         report.failure(PART, "updates while forwarding", &error)?;
     }
     Ok(())
@@ -145,7 +147,8 @@ fn storm(
     bed.open_all()?;
     let (frames, ring) = (bed.frames(Side::ToServer, ACK), Ring::new());
     let Bed { director, clock, control, flows, .. } = bed;
-    let mut forwarder = Forwarder { director, clock, flows, frames, ring, next: 0 };
+    let shared = Arc::clone(control.shared());
+    let mut forwarder = Forwarder { director, clock, flows, frames, ring, next: 0, shared };
     let socket = directory.join("rvsd.sock");
     let path = socket.clone();
     let saved = Saved::new(directory);
@@ -223,12 +226,18 @@ fn say(
         [("quiet", (|r| &r.0) as fn(&(Stretch, Stretch)) -> &Stretch), ("updated", |r| &r.1)]
     {
         let longest = |gap: fn(&Stretch) -> Duration| {
-            let gaps = rounds.iter().map(|round| gap(pick(round)));
-            gaps.max().unwrap_or_default().as_secs_f64() * 1e6
+            median(rounds.iter().map(|round| gap(pick(round)).as_secs_f64() * 1e6))
         };
         let (cpu, wall) = (longest(|s| s.longest), longest(|s| s.longest_wall));
         let row = Row::value(PART, format!("longest gap, {name}"), cpu, "us of CPU time");
         report.row(&all(row).with_note(format!("{wall:.0} us with what else the core did")))?;
+    }
+    let mut taking: Vec<_> =
+        rounds.iter().flat_map(|(_, stormy)| stormy.with_update.iter().copied()).collect();
+    taking.sort_by(f64::total_cmp);
+    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let name = format!("a burst that takes up an update, {name}");
+        report.row(&Row::value(PART, name, percentile(&taking, share), "us of CPU time"))?;
     }
     times.sort_by(f64::total_cmp);
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("longest", 1.0)] {
@@ -285,12 +294,14 @@ fn instruments() -> Instruments {
 }
 
 /// Forwarding for a time.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Stretch {
     sample: Sample,
     /// The longest time from the end of one burst to that of the next.
     longest: Duration,
     longest_wall: Duration,
+    /// Those of the bursts that took up an update.
+    with_update: Vec<f64>,
 }
 
 struct Forwarder {
@@ -300,6 +311,7 @@ struct Forwarder {
     frames: Frames,
     ring: Ring,
     next: usize,
+    shared: Arc<Shared>,
 }
 
 impl Forwarder {
@@ -309,6 +321,7 @@ impl Forwarder {
         let watch = Watch::start();
         let began = Instant::now();
         let (mut wall, mut cpu, mut packets) = (began, thread_time(), 0);
+        let mut epoch = self.shared.epoch();
         while wall.duration_since(began) < time {
             let buffers = self.ring.take(BURST);
             for buffer in buffers.iter_mut() {
@@ -322,26 +335,13 @@ impl Forwarder {
             let (now, cpu_now) = (Instant::now(), thread_time());
             stretch.longest = stretch.longest.max(cpu_now.saturating_sub(cpu));
             stretch.longest_wall = stretch.longest_wall.max(now - wall);
-            (wall, cpu) = (now, cpu_now);
+            let epoch_now = self.shared.epoch();
+            if epoch_now != epoch {
+                stretch.with_update.push(cpu_now.saturating_sub(cpu).as_secs_f64() * 1e6);
+            }
+            (wall, cpu, epoch) = (now, cpu_now, epoch_now);
         }
         stretch.sample = watch.stop(packets);
         refused.map_or(Ok(stretch), |verdict| Err(not_sent(verdict)))
-    }
-}
-
-/// A directory that is removed with all that is in it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Result<Self, String> {
-        let path = std::env::temp_dir().join(format!("rvs-perf-{}", std::process::id()));
-        std::fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -22,7 +22,7 @@ use crate::bed::frames::{ACK, Frames, SYN, Side};
 use crate::bed::runner::not_sent;
 use crate::bed::setup::director;
 use crate::bed::{CLIENTS, Family, Method, PORT, Protocol, Setup, VIPS};
-use crate::measure::{Sample, Watch, pin};
+use crate::measure::{Sample, Watch, pin, thread_time};
 use crate::report::{Report, Row};
 use crate::scale::Scale;
 use crate::stats::median;
@@ -32,8 +32,7 @@ const PART: &str = "workers";
 const RING: usize = 1024;
 const FLOWS: usize = 64_000;
 const NOW: Tick = Tick::from_secs(1000);
-/// Turns without a packet after which a worker sleeps: what it waits for is
-/// another one that the scheduler took off its core.
+/// Turns without a packet after which a worker sleeps.
 const PATIENCE: u32 = 100;
 
 pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result<(), String> {
@@ -198,7 +197,7 @@ impl Worker {
     /// its way to this one.
     fn run(&mut self, packets: usize, process: bool, done: &AtomicUsize, all: usize) -> Sample {
         let watch = Watch::start();
-        let (mut left, mut forwarded, mut idle) = (packets, 0, 0);
+        let (mut left, mut forwarded, mut idle) = (packets, 0, Idle::default());
         loop {
             let mut busy = 0;
             if left > 0 && self.has_room() {
@@ -213,15 +212,14 @@ impl Worker {
             // Looked at before the ring: what came last is in it by then.
             let over = done.load(Ordering::Acquire) == all;
             busy += self.take_over();
+            idle.after(busy);
             if over && busy == 0 {
                 break;
             }
-            idle = if busy == 0 { idle + 1 } else { 0 };
-            if idle > PATIENCE {
-                std::thread::sleep(Duration::from_micros(50));
-            }
         }
-        watch.stop(forwarded)
+        idle.after(1);
+        let sample = watch.stop(forwarded);
+        Sample { cpu: sample.cpu.saturating_sub(idle.total), ..sample }
     }
 
     /// Whether all packets of a burst could be handed over.
@@ -303,6 +301,33 @@ impl Worker {
         }
         if process && source == Source::Port {
             self.director.housekeeping(NOW);
+        }
+    }
+}
+
+/// CPU time that passed without a packet: a worker waits for one that the
+/// scheduler took off its core. No part of the cost of a packet.
+#[derive(Default)]
+struct Idle {
+    total: Duration,
+    since: Option<Duration>,
+    turns: u32,
+}
+
+impl Idle {
+    /// A turn had so many packets.
+    fn after(&mut self, packets: usize) {
+        if packets > 0 {
+            if let Some(since) = self.since.take() {
+                self.total += thread_time().saturating_sub(since);
+            }
+            self.turns = 0;
+            return;
+        }
+        self.since.get_or_insert_with(thread_time);
+        self.turns += 1;
+        if self.turns > PATIENCE {
+            std::thread::sleep(Duration::from_micros(50));
         }
     }
 }
