@@ -4,15 +4,13 @@
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), and `machine` (ports, workers;
 //! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output) and
-//! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s.
+//! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s; these are in a
+//! package of their own, `control-api`.
 
 #![forbid(unsafe_code)]
 
-pub mod api;
-pub mod client;
 pub mod config;
 pub mod daemon;
-pub mod frame;
 pub mod health;
 pub mod ipvsadm;
 pub mod kernel;
@@ -20,8 +18,8 @@ pub mod kernel;
 pub mod machine;
 pub mod registry;
 pub mod server;
-pub mod settings;
 pub mod show;
 
 #[cfg(test)]
-mod test_server;
+use control_api::test_server;
+pub use control_api::{api, client, frame, settings};

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 pub use counts::{ConnectionCounts, ServerCounts, TrafficTotals};
 pub use matching::{MarkRule, NatSource, NatSources, Services, endpoints};
-pub use servers::Servers;
+pub(crate) use servers::ShortMethod;
+pub use servers::{Record, Servers};
 
 use crate::packet::headers::{ETHERNET, VLAN_TAG};
 use crate::packet::{Family, Mac, Protocol};

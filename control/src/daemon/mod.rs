@@ -388,7 +388,7 @@ impl Daemon {
         self.epoch = snapshot.epoch;
         self.workers.publish(&snapshot);
         self.behind.get_or_insert_with(Instant::now);
-        self.dirty = false;
+        self.dirty = self.registry.is_behind();
     }
 
     /// Records what was changed, so that it survives a crash from before it is

@@ -14,16 +14,18 @@ const GRACE_SECONDS: u8 = 1;
 const MOST_FRESH: usize = 256;
 
 impl Registry {
-    /// Whether a server is new and waits for its neighbour to be resolved.
+    /// Whether a server is new and waits for its neighbour to be resolved, or for
+    /// the snapshot in which it is.
     #[must_use]
     pub fn is_fresh(&self, service: &ServiceId, address: SocketAddr) -> bool {
-        if self.fresh.is_empty() {
+        if self.fresh.is_empty() && !self.is_behind() {
             return false;
         }
         let Ok(place) = self.place(service, ErrorCode::NoSuchService) else { return false };
         let entry = &self.services[&place];
         let server = self.server_called(place, entry, address);
         server.is_some_and(|number| self.fresh.contains_key(&number))
+            || self.view.is_settling(place)
     }
 
     /// Lets new servers take connections that have waited long enough. To be
@@ -44,7 +46,7 @@ impl Registry {
         for number in numbers {
             self.fresh.remove(number);
             let place = self.server(*number).place;
-            self.view.touch_service(place);
+            self.view.settle(place);
         }
     }
 

@@ -15,6 +15,7 @@ mod options;
 mod rates;
 mod servers;
 mod services;
+mod settings;
 mod slots;
 mod trash;
 mod validate;

@@ -10,13 +10,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dataplane::conn;
-use dataplane::scheduler::Candidate;
+use dataplane::scheduler::{Candidate, Scheduler};
 use dataplane::service::{MarkRule, NatSources, Servers, Service, ServiceKey, Services};
 use dataplane::snapshot::Snapshot;
 
-use super::{Registry, ServerEntry, nat};
+use super::{Registry, ServerEntry, nat, settings};
 use crate::api::ServiceSpec;
 use crate::daemon::saved;
+
+/// Work of one snapshot on services whose new servers have settled, in servers:
+/// about two milliseconds' worth. After a start it may be all services at once.
+const SETTLING: usize = 20_000;
+/// Work of building a table for mh, a millisecond's.
+const TABLE: usize = 10_000;
 
 /// What the last snapshot had, and what is not up to date in it.
 #[derive(Debug, Default)]
@@ -27,6 +33,8 @@ pub(super) struct View {
     nat_sources: Arc<NatSources>,
     /// Places of services that changed, or whose servers did.
     stale_services: BTreeSet<u64>,
+    /// Those for whom that may wait a little: no client asked for it.
+    settling: BTreeSet<u64>,
     /// Numbers of servers that changed, came or went.
     stale_servers: Vec<u32>,
 }
@@ -40,6 +48,16 @@ impl View {
     /// Notes that a service is to be shown anew.
     pub(super) fn touch_service(&mut self, place: u64) {
         self.stale_services.insert(place);
+    }
+
+    /// Notes that new servers of a service have settled.
+    pub(super) fn settle(&mut self, place: u64) {
+        self.settling.insert(place);
+    }
+
+    /// Whether no snapshot yet has what was settled of a service.
+    pub(super) fn is_settling(&self, place: u64) -> bool {
+        self.settling.contains(&place)
     }
 
     /// Notes that a server is to be shown anew, or no more.
@@ -117,7 +135,7 @@ impl Registry {
             nat_sources: Arc::clone(&self.view.nat_sources),
             locals: self.locals.by_number(),
             local_ports: self.local_ports,
-            settings: self.settings.into(),
+            settings: settings::for_workers(self.settings),
             ..Snapshot::default()
         })
     }
@@ -132,16 +150,28 @@ impl Registry {
             self.view.servers.set(number, published);
         }
         for place in std::mem::take(&mut self.view.stale_services) {
-            // It may have been deleted since.
-            if self.services.contains_key(&place) {
-                self.rebuild(place);
-            }
+            self.rebuild(place);
+        }
+        let mut work = 0;
+        while work < SETTLING {
+            let Some(place) = self.view.settling.pop_first() else { break };
+            work += self.rebuild(place);
         }
     }
 
-    /// Builds what workers see of a service anew.
-    fn rebuild(&mut self, place: u64) {
-        let entry = &self.services[&place];
+    /// Whether the last snapshot lacks something that the next is to have.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.view.settling.is_empty()
+    }
+
+    /// Builds what workers see of a service anew, unless it was deleted since.
+    /// The work that it was, in servers.
+    fn rebuild(&mut self, place: u64) -> usize {
+        self.view.settling.remove(&place);
+        let Some(entry) = self.services.get(&place) else { return 0 };
+        let table = if matches!(entry.scheduler, Scheduler::Mh(_)) { TABLE } else { 0 };
+        let work = 1 + entry.servers.len() + table;
         let candidate = |&number: &u32| {
             let fresh = self.fresh.contains_key(&number);
             let server = self.server(number);
@@ -164,6 +194,7 @@ impl Registry {
         });
         self.view.services.put(Arc::clone(&published));
         self.services.get_mut(&place).expect("found above").published = published;
+        work
     }
 
     /// Has workers see a service's present form, whose servers or their weights

@@ -192,3 +192,28 @@ fn a_service_of_many_servers_is_in_their_order() {
     assert_eq!(hosts[97..], [rip(1, 1), "192.168.1.32:80".into(), "192.168.1.31:80".into()]);
     assert_eq!(registry.saved(0, 1).0.services[0].servers[2].address, rip(1, 1).parse().unwrap());
 }
+
+/// mh tables take a millisecond each.
+#[test]
+fn what_settles_at_once_is_shown_bit_by_bit() {
+    let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
+    let mut registry = Registry::new(1, vec![], timeouts);
+    for n in 0..5 {
+        registry.add_service(service(&vip(n), "mh")).unwrap();
+        registry.add_server(&id(&vip(n)), server(&rip(n, 1), 1), &|_| Hop::Unresolved).unwrap();
+    }
+    let all = |snapshot: &Snapshot| {
+        (0..5).flat_map(|n| weights(snapshot.services.get(&key(n)).unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(all(&registry.snapshot()), [0; 5]);
+    assert!(!registry.is_behind());
+    assert_eq!(registry.resolve(0..9, &|_| Hop::Local).len(), 5);
+    // What a client asks for is not among what waits.
+    registry.edit_server(&id(&vip(4)), server(&rip(4, 1), 7), &|_| Hop::Local).unwrap();
+    assert_eq!(all(&registry.snapshot()), [1, 1, 0, 0, 7]);
+    let address = |n| rip(n, 1).parse().unwrap();
+    let waits = [1, 2, 3, 4].map(|n| registry.is_fresh(&id(&vip(n)), address(n)));
+    assert_eq!((registry.is_behind(), waits), (true, [false, true, true, false]));
+    assert_eq!(all(&registry.snapshot()), [1, 1, 1, 1, 7]);
+    assert!(!registry.is_behind() && !registry.is_fresh(&id(&vip(3)), address(3)));
+}
