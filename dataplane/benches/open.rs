@@ -65,7 +65,9 @@ fn main() {
                 let row = Bench::new(method, scheduler, servers).measure();
                 let Row { open, expire, harness } = row;
                 let sum = open + expire;
-                println!("{name:<18} {sum:6.1} = open {open:6.1} + expire {expire:5.1} ({harness:.1})");
+                println!(
+                    "{name:<18} {sum:6.1} = open {open:6.1} + expire {expire:5.1} ({harness:.1})"
+                );
             }
         }
     }

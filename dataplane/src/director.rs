@@ -7,8 +7,9 @@
 //!
 //! 1. headers: parse; is it ours; hash; ask for the table's group line
 //! 2. tags: match; ask for the entry's line
-//! 3. the rest, packet by packet: look up or open a connection, state,
-//!    counters, rewrite, verdict
+//! 3. the rest, packet by packet: look up the connection, state, counters,
+//!    rewrite, verdict
+//! 4. packets without a connection: open one, in steps of its own
 //!
 //! The way out is in `send`, by forwarding method, and what it does to the
 //! bytes in `rewrite`; `ownership` says whose a packet is. What is rare has
@@ -31,7 +32,7 @@ use std::sync::Arc;
 
 use crate::conn::ageing::SweepPace;
 use crate::conn::persistence::Templates;
-use crate::conn::{Entry4, Entry6, HashKey, Key4, Key6, Slot, State, Tabled, Tables};
+use crate::conn::{Entry4, Entry6, HashKey, Key4, Key6, Place, Slot, State, Tabled, Tables};
 use crate::counters::{Counters, DropReason};
 use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
@@ -269,18 +270,30 @@ impl Director {
         }
 
         // Stage 3: forward it.
-        for ((stage, frame), verdict) in staged.iter_mut().zip(frames).zip(verdicts) {
+        let mut missed = 0u64;
+        for (index, ((stage, frame), verdict)) in
+            staged.iter_mut().zip(frames.iter_mut()).zip(verdicts.iter_mut()).enumerate()
+        {
             let Staged { kind, hash, headers } = stage;
-            *verdict = match (kind, key(headers)) {
-                (Kind::Decided(verdict), _) => *verdict,
-                (Kind::IcmpError, _) => core.icmp_error(cx, tables, source, headers, frame),
+            let found = match (kind, key(headers)) {
+                (Kind::Decided(verdict), _) => Some(*verdict),
+                (Kind::IcmpError, _) => Some(core.icmp_error(cx, tables, source, headers, frame)),
                 (Kind::Flow, Key::V4(key)) => {
-                    core.forward::<Entry4>(cx, tables, &key, *hash, headers, frame)
+                    core.forward_known::<Entry4>(cx, tables, &key, *hash, headers, frame)
                 }
                 (Kind::Flow, Key::V6(key)) => {
-                    core.forward::<Entry6>(cx, tables, &key, *hash, headers, frame)
+                    core.forward_known::<Entry6>(cx, tables, &key, *hash, headers, frame)
                 }
             };
+            match found {
+                Some(found) => *verdict = found,
+                None => missed |= 1 << index,
+            }
+        }
+
+        // Stage 4: open connections.
+        if missed != 0 {
+            core.open_missed(cx, tables, missed, staged, frames, verdicts);
         }
     }
 
@@ -393,9 +406,7 @@ impl Core {
         Kind::Flow
     }
 
-    /// Stage 3: the packet's connection, or a new one; then the way of its
-    /// direction.
-    #[inline(always)]
+    /// Forwards a packet by its connection, or a new one.
     fn forward<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -405,43 +416,66 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let (slot, opened) = match self.find::<E>(cx, tables, hash, key, headers) {
-            Some(slot) => (slot, false),
-            None => match self.open::<E>(cx, tables, key, hash, headers, frame) {
-                Ok(slot) => (slot, true),
-                Err(verdict) => return verdict,
-            },
-        };
-        #[cfg(debug_assertions)]
-        {
-            let client = tables.tuple(tables.client(E::place(slot)));
-            self.foreign += u64::from(self.natural_owner(&client) != self.worker);
+        if let Some(verdict) = self.forward_known::<E>(cx, tables, key, hash, headers, frame) {
+            return verdict;
         }
+        match self.open::<E>(cx, tables, key, hash, headers, frame) {
+            Ok((slot, server)) => {
+                self.forward_first::<E>(cx, tables, slot, server, hash, headers, frame)
+            }
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Stage 3: finds the packet's connection and goes the way of its
+    /// direction. `None` when there is no connection.
+    #[inline(always)]
+    fn forward_known<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        key: &E::Key,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Option<Verdict> {
+        let slot = self.find::<E>(cx, tables, hash, key, headers)?;
+        self.check_owner(tables, E::place(slot));
         let body = E::table(tables).entry(slot).body();
         let Some(server) = cx.snapshot.server(body.server) else {
-            return self.drop(DropReason::ServerDeleted);
+            return Some(self.drop(DropReason::ServerDeleted));
         };
         if body.is_reply() {
-            return self.reply::<E>(cx, tables, slot, server, headers, frame);
+            return Some(self.reply::<E>(cx, tables, slot, server, headers, frame));
         }
         if server.deleted {
-            return self.drop(DropReason::ServerDeleted);
+            return Some(self.drop(DropReason::ServerDeleted));
         }
         // The connection's own method: the server may have been given another.
         let is_pair = body.twin(E::FAMILY).is_some();
-        if !opened {
-            let old = body.state();
-            let new = old.after_client_packet(is_pair, headers);
-            self.touch::<E>(cx, tables, slot, server, old, new);
-        }
+        let old = body.state();
+        let new = old.after_client_packet(is_pair, headers);
+        self.touch::<E>(cx, tables, slot, server, old, new);
         server.counts.packet(self.worker, u64::from(headers.ip_len));
-        match server.method {
+        Some(match server.method {
             _ if is_pair => self.send_nat::<E>(cx, tables, slot, server, headers, frame),
             Method::Tun(encapsulation) => {
                 self.send_tun(cx, server, encapsulation, hash, headers, frame)
             }
             Method::Dr | Method::Nat | Method::Fullnat => self.send_dr(cx, server, headers, frame),
+        })
+    }
+
+    /// Counts in debug builds whether the connection is another worker's.
+    #[inline(always)]
+    fn check_owner(&mut self, tables: &Tables, place: Place) {
+        #[cfg(debug_assertions)]
+        {
+            let client = tables.tuple(tables.client(place));
+            self.foreign += u64::from(self.natural_owner(&client) != self.worker);
         }
+        #[cfg(not(debug_assertions))]
+        let _ = (tables, place);
     }
 
     /// A packet from the server of a connection under NAT or FULLNAT, to its

@@ -227,13 +227,25 @@ impl<E: Entry> Table<E> {
         prefetch_l2(&self.groups[self.home(hash)]);
     }
 
-    /// Second stage: asks for the line of the first entry whose tag matches.
+    /// Second stage: asks for the line of the first entry whose tag matches,
+    /// or else of the slot that an insertion would take.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         let group = self.home(hash);
         let matches = self.groups[group].matches(Self::tag(hash));
-        if matches != 0 {
-            let slot = matches.trailing_zeros() as usize;
+        let slots = if matches != 0 { matches } else { self.groups[group].free() };
+        if slots != 0 {
+            let slot = slots.trailing_zeros() as usize;
+            prefetch_l2(&self.entries[group * SLOTS + slot]);
+        } else {
+            prefetch_l2(&self.groups[self.next(group)]);
+        }
+    }
+
+    /// Asks for the line of the slot that an insertion would take.
+    #[inline]
+    pub fn prefetch_free(&self, hash: u64) {
+        if let Some((group, slot)) = self.free_slot(self.home(hash)) {
             prefetch_l2(&self.entries[group * SLOTS + slot]);
         }
     }

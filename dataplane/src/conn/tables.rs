@@ -151,22 +151,40 @@ impl Tables {
         }
     }
 
+    /// First stage of a look-up: asks for the line of the home group.
+    pub fn prefetch_group(&self, family: Family, hash: u64) {
+        match family {
+            Family::V4 => self.v4.prefetch_group(hash),
+            Family::V6 => self.v6.prefetch_group(hash),
+        }
+    }
+
+    /// Second stage: asks for the line of the entry, or of the slot that an
+    /// insertion would take.
+    pub fn prefetch_entry(&self, family: Family, hash: u64) {
+        match family {
+            Family::V4 => self.v4.prefetch_entry(hash),
+            Family::V6 => self.v6.prefetch_entry(hash),
+        }
+    }
+
     /// Finds the entry of packets with these addresses and ports.
     #[must_use]
     pub fn find(&self, protocol: Protocol, tuple: &Tuple) -> Option<Place> {
+        self.find_hashed(protocol, tuple, self.hash(protocol, tuple))
+    }
+
+    /// The same with their [`Tables::hash`].
+    #[must_use]
+    pub fn find_hashed(&self, protocol: Protocol, tuple: &Tuple, hash: u64) -> Option<Place> {
         match tuple {
-            Tuple::V4(tuple) => {
-                let key = Key4::new(protocol, *tuple);
-                self.v4.find(self.v4.hash(&key), &key).map(Place::V4)
-            }
-            Tuple::V6(tuple) => {
-                let key = Key6::new(protocol, *tuple);
-                self.v6.find(self.v6.hash(&key), &key).map(Place::V6)
-            }
+            Tuple::V4(tuple) => self.v4.find(hash, &Key4::new(protocol, *tuple)).map(Place::V4),
+            Tuple::V6(tuple) => self.v6.find(hash, &Key6::new(protocol, *tuple)).map(Place::V6),
         }
     }
 
     /// Adds an entry, to be looked at by the sweep once `expiry` has passed.
+    /// `hash` is [`Tables::hash`] of the tuple.
     ///
     /// # Errors
     /// [`TableFull`].
@@ -174,6 +192,7 @@ impl Tables {
         &mut self,
         protocol: Protocol,
         tuple: &Tuple,
+        hash: u64,
         body: Body,
         now: Tick,
         expiry: Tick,
@@ -181,12 +200,10 @@ impl Tables {
         let place = match tuple {
             Tuple::V4(tuple) => {
                 let key = Key4::new(protocol, *tuple);
-                let hash = self.v4.hash(&key);
                 Place::V4(self.v4.insert(hash, Entry4::new(key, body), now, expiry)?)
             }
             Tuple::V6(tuple) => {
                 let key = Key6::new(protocol, *tuple);
-                let hash = self.v6.hash(&key);
                 Place::V6(self.v6.insert(hash, Entry6::new(key, body), now, expiry)?)
             }
         };
@@ -259,7 +276,8 @@ mod tests {
     fn pair(tables: &mut Tables, client: &Tuple, server: &Tuple) -> (Place, Place) {
         let body = Body::new(7, State::SynRecv, NOW);
         let insert = |tables: &mut Tables, tuple, body| {
-            tables.insert(Protocol::Tcp, tuple, body, NOW, NOW.plus(8)).unwrap()
+            let hash = tables.hash(Protocol::Tcp, tuple);
+            tables.insert(Protocol::Tcp, tuple, hash, body, NOW, NOW.plus(8)).unwrap()
         };
         let one = insert(tables, client, body);
         let other = insert(tables, server, body.for_replies());

@@ -9,9 +9,12 @@ use crate::service::ServerCounts;
 /// Servers numbered from 0 with these weights, active and inactive connections.
 pub(super) fn counted(servers: &[(u32, u32, u32)]) -> Vec<Candidate> {
     let candidate = |(server, &(weight, active, inactive)): (u32, _)| {
-        let counts = Arc::new(ServerCounts::new(1));
-        (0..active).for_each(|_| counts.connections.open(true));
-        (0..inactive).for_each(|_| counts.connections.open(false));
+        // Some tests choose in several threads.
+        let counts = Arc::new(ServerCounts::new(4));
+        let kinds = [(true, active), (false, inactive)];
+        for kind in kinds.into_iter().flat_map(|(kind, n)| (0..n).map(move |_| kind)) {
+            counts.connections.open(kind);
+        }
         let address = SocketAddr::from((Ipv4Addr::from(0xc0a9_0001 + server), 80));
         Candidate { server, address, weight, fresh: false, counts }
     };

@@ -31,6 +31,9 @@ pub struct ServerCounts {
 pub struct ConnectionCounts {
     /// Active connections in the upper half, inactive ones in the lower.
     counts: AtomicU64,
+    /// Only one worker counts: it needs no atomic addition, which would wait
+    /// for all of its stores before.
+    single: bool,
     /// The upper threshold in the upper half, the lower one in the lower.
     thresholds: AtomicU64,
     overloaded: AtomicBool,
@@ -69,7 +72,10 @@ impl ServerCounts {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            connections: CachePadded::default(),
+            connections: CachePadded::new(ConnectionCounts {
+                single: workers == 1,
+                ..ConnectionCounts::default()
+            }),
             traffic: (0..workers).map(|_| CachePadded::default()).collect(),
             path_mtu: AtomicU64::new(0),
         }
@@ -140,24 +146,42 @@ fn add(counter: &AtomicU64, amount: u64) {
 }
 
 impl ConnectionCounts {
-    /// A connection begins, active or not.
-    pub fn open(&self, active: bool) {
-        let one = one(active);
-        self.judge(self.counts.fetch_add(one, Ordering::Relaxed).wrapping_add(one));
+    /// A connection begins, active or not. Whether the server is overloaded
+    /// since.
+    pub fn open(&self, active: bool) -> bool {
+        self.judge(self.add(one(active)))
+    }
+
+    /// A connection that was counted did not come about; `overloads` is what
+    /// [`ConnectionCounts::open`] said.
+    pub fn withdraw(&self, active: bool, overloads: bool) {
+        if overloads {
+            self.overloaded.store(false, Ordering::Relaxed);
+        }
+        self.close(active);
     }
 
     /// A connection ends.
     pub fn close(&self, active: bool) {
-        let one = one(active);
-        self.judge(self.counts.fetch_sub(one, Ordering::Relaxed).wrapping_sub(one));
+        self.judge(self.add(one(active).wrapping_neg()));
     }
 
     /// A connection changes its kind.
     pub fn change(&self, from_active: bool, to_active: bool) {
         if from_active != to_active {
-            let difference = one(to_active).wrapping_sub(one(from_active));
-            self.counts.fetch_add(difference, Ordering::Relaxed);
+            self.add(one(to_active).wrapping_sub(one(from_active)));
         }
+    }
+
+    /// Adds to the counts, modulo 2^64, and says what they are then.
+    #[inline]
+    fn add(&self, difference: u64) -> u64 {
+        if self.single {
+            let counts = self.counts.load(Ordering::Relaxed).wrapping_add(difference);
+            self.counts.store(counts, Ordering::Relaxed);
+            return counts;
+        }
+        self.counts.fetch_add(difference, Ordering::Relaxed).wrapping_add(difference)
     }
 
     /// A persistence template names the server.
@@ -204,11 +228,14 @@ impl ConnectionCounts {
     }
 
     /// Keeps what the counts say, for when they will be between the thresholds.
-    fn judge(&self, counts: u64) {
-        if let Some(overloaded) = self.verdict(counts) {
-            if self.overloaded.load(Ordering::Relaxed) != overloaded {
+    /// Whether the server became overloaded by that.
+    fn judge(&self, counts: u64) -> bool {
+        match self.verdict(counts) {
+            Some(overloaded) if self.overloaded.load(Ordering::Relaxed) != overloaded => {
                 self.overloaded.store(overloaded, Ordering::Relaxed);
+                overloaded
             }
+            _ => false,
         }
     }
 
@@ -286,7 +313,7 @@ mod tests {
         loop {
             let (active, inactive) = counts.read();
             match (active + inactive).cmp(&total) {
-                std::cmp::Ordering::Less => counts.open(total % 2 == 0),
+                std::cmp::Ordering::Less => drop(counts.open(total % 2 == 0)),
                 std::cmp::Ordering::Equal => return,
                 std::cmp::Ordering::Greater => counts.close(active > 0),
             }
