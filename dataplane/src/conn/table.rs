@@ -250,6 +250,13 @@ impl<E: Entry> Table<E> {
         }
     }
 
+    /// Asks for the lines of an entry and of its group.
+    #[inline]
+    pub fn prefetch_slot(&self, slot: Slot) {
+        prefetch_l2(&self.entries[slot.0 as usize]);
+        prefetch_l2(&self.groups[slot.group()]);
+    }
+
     /// Finds a connection; `hash` is [`Table::hash`] of its key.
     #[must_use]
     #[inline]

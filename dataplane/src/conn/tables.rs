@@ -168,6 +168,14 @@ impl Tables {
         }
     }
 
+    /// Asks for the lines of an entry and of its group.
+    pub fn prefetch(&self, place: Place) {
+        match place {
+            Place::V4(slot) => self.v4.prefetch_slot(slot),
+            Place::V6(slot) => self.v6.prefetch_slot(slot),
+        }
+    }
+
     /// Finds the entry of packets with these addresses and ports.
     #[must_use]
     pub fn find(&self, protocol: Protocol, tuple: &Tuple) -> Option<Place> {

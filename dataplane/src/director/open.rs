@@ -44,8 +44,6 @@ struct Opening<'a> {
     state: State,
     /// The server became overloaded by it.
     overloads: bool,
-    /// Of a connection in both directions.
-    pair: Option<Pair>,
 }
 
 /// What is known of a connection in both directions before it is made.
@@ -53,11 +51,9 @@ struct Opening<'a> {
 struct Pair {
     /// The local address and port (FULLNAT), which may turn out to be taken.
     local: Option<(Local, u16)>,
-    /// What the client's packets become.
+    /// What the client's packets become. The server's are the reverse of it.
     to: Tuple,
-    /// What the server's packets are.
-    reply: Tuple,
-    /// The table hash of that.
+    /// The table hash of the server's.
     hash: u64,
 }
 
@@ -77,6 +73,7 @@ impl Core {
         let mut seen = Seen::default();
         while missed != 0 {
             let mut openings = [const { None }; AT_ONCE];
+            let mut pairs = [None; AT_ONCE];
             let mut begun = 0;
             while missed != 0 && begun < AT_ONCE {
                 let index = missed.trailing_zeros() as usize;
@@ -105,40 +102,54 @@ impl Core {
                 }
                 missed &= missed - 1;
                 seen.add(*hash);
-                match self.prepare(cx, tables, *hash, headers, frame) {
-                    Ok(opening) => {
+                let (Some(opening), Some(pair)) = (openings.get_mut(begun), pairs.get_mut(begun))
+                else {
+                    return;
+                };
+                match self.prepare(cx, tables, *hash, headers, frame, pair) {
+                    Ok(prepared) => {
                         match headers.family() {
                             Family::V4 => tables.v4.prefetch_free(*hash),
                             Family::V6 => tables.v6.prefetch_free(*hash),
                         }
-                        if let Some(place) = openings.get_mut(begun) {
-                            *place = Some((index, opening));
-                        }
+                        *opening = Some((index, prepared));
                         begun += 1;
                     }
                     Err(decided) => *verdict = decided,
                 }
             }
             let openings = openings.get(..begun).unwrap_or_default();
-            for (_, opening) in openings.iter().flatten() {
-                if let Some(pair) = &opening.pair {
-                    tables.prefetch_entry(pair.reply.family(), pair.hash);
-                }
+            for pair in pairs.iter().take(begun).flatten() {
+                tables.prefetch_entry(pair.to.family(), pair.hash);
             }
-            for (index, opening) in openings.iter().flatten() {
+            for ((index, opening), pair) in openings.iter().flatten().zip(&pairs) {
+                let pair = pair.as_ref();
                 let (Some(stage), Some(frame), Some(verdict)) =
                     (staged.get_mut(*index), frames.get_mut(*index), verdicts.get_mut(*index))
                 else {
                     return;
                 };
                 let Staged { hash, headers, .. } = stage;
-                *verdict =
-                    match key(headers) {
-                        Key::V4(key) => self
-                            .complete::<Entry4>(cx, tables, &key, *hash, opening, headers, frame),
-                        Key::V6(key) => self
-                            .complete::<Entry6>(cx, tables, &key, *hash, opening, headers, frame),
-                    };
+                *verdict = match key(headers) {
+                    Key::V4(key) => self.complete::<Entry4>(
+                        cx,
+                        tables,
+                        &key,
+                        *hash,
+                        (opening, pair),
+                        headers,
+                        frame,
+                    ),
+                    Key::V6(key) => self.complete::<Entry6>(
+                        cx,
+                        tables,
+                        &key,
+                        *hash,
+                        (opening, pair),
+                        headers,
+                        frame,
+                    ),
+                };
             }
         }
     }
@@ -151,7 +162,7 @@ impl Core {
         tables: &mut Tables,
         key: &E::Key,
         hash: u64,
-        opening: &Opening<'_>,
+        (opening, pair): (&Opening<'_>, Option<&Pair>),
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
@@ -160,7 +171,7 @@ impl Core {
             self.withdraw(opening);
             return self.forward::<E>(cx, tables, key, hash, headers, frame);
         }
-        match self.enter::<E>(cx, tables, key, hash, opening, headers, frame) {
+        match self.enter::<E>(cx, tables, key, hash, (opening, pair), headers, frame) {
             Ok(slot) => {
                 self.forward_first::<E>(cx, tables, slot, opening.server, hash, headers, frame)
             }
@@ -180,8 +191,10 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Result<(Slot, &'a Server), Verdict> {
-        let opening = self.prepare(cx, tables, hash, headers, frame)?;
-        let slot = self.enter::<E>(cx, tables, key, hash, &opening, headers, frame)?;
+        let mut pair = None;
+        let opening = self.prepare(cx, tables, hash, headers, frame, &mut pair)?;
+        let made = (&opening, pair.as_ref());
+        let slot = self.enter::<E>(cx, tables, key, hash, made, headers, frame)?;
         Ok((slot, opening.server))
     }
 
@@ -212,7 +225,7 @@ impl Core {
 
     /// Finds out what is to be done for a packet without a connection. `Err` is
     /// the verdict where there is nothing to open, or the packet leaves no
-    /// connection.
+    /// connection. `pair` is filled for one in both directions.
     fn prepare<'a>(
         &mut self,
         cx: Context<'a>,
@@ -220,6 +233,7 @@ impl Core {
         hash: u64,
         headers: &mut Headers,
         frame: &mut Frame<'_>,
+        pair: &mut Option<Pair>,
     ) -> Result<Opening<'a>, Verdict> {
         if let Some(verdict) = self.elsewhere(cx.snapshot, headers, frame.handed) {
             return Err(verdict);
@@ -253,8 +267,7 @@ impl Core {
         };
         let two_sided = server.method.is_two_sided();
         let state = State::None.after_client_packet(two_sided, headers);
-        let mut opening =
-            Opening { service, number, server, template, state, overloads: false, pair: None };
+        let mut opening = Opening { service, number, server, template, state, overloads: false };
         if one_packet {
             return Err(self.forward_once(cx, &opening, hash, headers, frame));
         }
@@ -274,20 +287,10 @@ impl Core {
         // Counted from here on, so that the next packet's choice knows of it.
         opening.overloads = server.counts.connections.open(state.is_active());
         if two_sided {
-            let local = match server.method {
-                Method::Fullnat => {
-                    let address = with_port(server.address, headers.dst_port);
-                    self.next_port(cx, service, address, &mut PortBudget::new(&self.shard))
-                        .map(Some)
-                        .ok_or(DropReason::NoLocalPort)
-                }
-                _ => Ok(None),
-            };
-            let pair = local.and_then(|local| Pair::new(tables, headers, server, local));
-            match pair {
-                Ok(pair) => {
-                    tables.prefetch_group(pair.reply.family(), pair.hash);
-                    opening.pair = Some(pair);
+            match self.pair(cx, tables, &opening, headers) {
+                Ok(prepared) => {
+                    tables.prefetch_group(prepared.to.family(), prepared.hash);
+                    *pair = Some(prepared);
                 }
                 Err(reason) => {
                     self.withdraw(&opening);
@@ -296,6 +299,27 @@ impl Core {
             }
         }
         Ok(opening)
+    }
+
+    /// What a connection in both directions will be.
+    fn pair(
+        &mut self,
+        cx: Context<'_>,
+        tables: &Tables,
+        opening: &Opening<'_>,
+        headers: &Headers,
+    ) -> Result<Pair, DropReason> {
+        let Opening { server, service, .. } = opening;
+        let local = match server.method {
+            Method::Fullnat => {
+                let address = with_port(server.address, headers.dst_port);
+                let mut budget = PortBudget::new(&self.shard);
+                let next = self.next_port(cx, service, address, &mut budget);
+                Some(next.ok_or(DropReason::NoLocalPort)?)
+            }
+            _ => None,
+        };
+        Pair::new(tables, headers, server, local)
     }
 
     /// Takes back what was counted for a connection that is not made.
@@ -316,11 +340,12 @@ impl Core {
         tables: &mut Tables,
         key: &E::Key,
         hash: u64,
-        opening: &Opening<'_>,
+        (opening, pair): (&Opening<'_>, Option<&Pair>),
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Result<Slot, Verdict> {
-        let reason = match self.insert::<E>(cx, tables, key, hash, opening, headers, frame) {
+        let made = (opening, pair);
+        let reason = match self.insert::<E>(cx, tables, key, hash, made, headers, frame) {
             Ok(slot) => return Ok(slot),
             Err(reason) => reason,
         };
@@ -437,7 +462,7 @@ impl Core {
         tables: &mut Tables,
         key: &E::Key,
         hash: u64,
-        opening: &Opening<'_>,
+        (opening, pair): (&Opening<'_>, Option<&Pair>),
         headers: &Headers,
         frame: &Frame<'_>,
     ) -> Result<Slot, DropReason> {
@@ -446,10 +471,10 @@ impl Core {
         if let Some(template) = template {
             body.set_template(template.number());
         }
-        let place = match opening.pair {
+        let place = match pair {
             None => self.insert_client::<E>(cx, tables, key, hash, body)?,
             Some(pair) => {
-                let pair = self.settle(cx, tables, opening, pair, headers)?;
+                let pair = self.settle(cx, tables, opening, *pair, headers)?;
                 if let Some((local, port)) = pair.local {
                     body.set_local(port, local.number);
                 }
@@ -482,7 +507,7 @@ impl Core {
         headers: &Headers,
     ) -> Result<Pair, DropReason> {
         let protocol = headers.protocol;
-        let Some(old) = tables.find_hashed(protocol, &pair.reply, pair.hash) else {
+        let Some(old) = tables.find_hashed(protocol, &pair.to.reversed(), pair.hash) else {
             return Ok(pair);
         };
         if tables.body(old).state().is_reusable() {
@@ -498,7 +523,7 @@ impl Core {
         let address = with_port(server.address, headers.dst_port);
         let found = self.local_port(cx, tables, opening.service, protocol, address);
         let pair = Pair::new(tables, headers, server, Some(found.ok_or(DropReason::NoLocalPort)?))?;
-        if let Some(old) = tables.find_hashed(protocol, &pair.reply, pair.hash) {
+        if let Some(old) = tables.find_hashed(protocol, &pair.to.reversed(), pair.hash) {
             self.close(cx, tables, old);
         }
         Ok(pair)
@@ -537,7 +562,8 @@ impl Core {
         pair: &Pair,
         protocol: Protocol,
     ) -> Result<Place, DropReason> {
-        let Pair { to, reply, hash, .. } = pair;
+        let Pair { to, hash, .. } = pair;
+        let reply = to.reversed();
         let body = *tables.body(client);
         let expiry = cx.snapshot.timeouts.expiry(body.state(), cx.now);
         let mut other = body.for_replies();
@@ -545,7 +571,7 @@ impl Core {
             other.set_template(body.template());
         }
         let insert =
-            |tables: &mut Tables| tables.insert(protocol, reply, *hash, other, cx.now, expiry);
+            |tables: &mut Tables| tables.insert(protocol, &reply, *hash, other, cx.now, expiry);
         let mut twin = insert(tables);
         if twin.is_err() {
             // The second entry must not take the first one's place.
@@ -565,7 +591,7 @@ impl Core {
         tables.join(client, twin);
         let from = tables.tuple(client);
         set_rewrite(tables, client, &from, to);
-        set_rewrite(tables, twin, reply, &from.reversed());
+        set_rewrite(tables, twin, &reply, &from.reversed());
         Ok(twin)
     }
 
@@ -684,8 +710,7 @@ impl Pair {
         let from = local.map(|(local, port)| (local.address, port));
         let to = to_server(&headers.tuple(), from, server.address, headers.dst_port)
             .ok_or(DropReason::NoTranslation)?;
-        let reply = to.reversed();
-        Ok(Self { local, to, reply, hash: tables.hash(headers.protocol, &reply) })
+        Ok(Self { local, to, hash: tables.hash(headers.protocol, &to.reversed()) })
     }
 }
 
