@@ -282,17 +282,25 @@ impl<E: Entry> Table<E> {
     }
 
     /// Adds a connection that is not in the table, to be looked at by the
-    /// sweep once `expiry` has passed.
+    /// sweep once `expiry` has passed. The entry is made where it stays: a copy
+    /// of something just written would wait for the writes.
     ///
     /// # Errors
     /// [`TableFull`] at the limit, or when no group in reach has a free slot.
+    #[inline(always)]
     pub fn insert(
         &mut self,
         hash: u64,
-        entry: E,
         now: Tick,
         expiry: Tick,
+        entry: impl FnOnce() -> E,
     ) -> Result<Slot, TableFull> {
+        let slot = self.take_slot(hash, now, expiry)?;
+        self.entries[slot.0 as usize] = entry();
+        Ok(slot)
+    }
+
+    fn take_slot(&mut self, hash: u64, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
         if self.live >= self.limit {
             return Err(TableFull);
         }
@@ -305,7 +313,6 @@ impl<E: Entry> Table<E> {
         }
         self.groups[group].tags[slot] = Self::tag(hash);
         self.groups[group].deadlines[slot] = deadline(now, expiry);
-        self.entries[group * SLOTS + slot] = entry;
         self.live += 1;
         Ok(Slot::of(group, slot))
     }

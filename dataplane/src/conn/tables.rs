@@ -208,11 +208,11 @@ impl Tables {
         let place = match tuple {
             Tuple::V4(tuple) => {
                 let key = Key4::new(protocol, *tuple);
-                Place::V4(self.v4.insert(hash, Entry4::new(key, body), now, expiry)?)
+                Place::V4(self.v4.insert(hash, now, expiry, || Entry4::new(key, body))?)
             }
             Tuple::V6(tuple) => {
                 let key = Key6::new(protocol, *tuple);
-                Place::V6(self.v6.insert(hash, Entry6::new(key, body), now, expiry)?)
+                Place::V6(self.v6.insert(hash, now, expiry, || Entry6::new(key, body))?)
             }
         };
         self.replies += usize::from(body.is_reply());

@@ -74,6 +74,7 @@ impl Core {
         while missed != 0 {
             let mut openings = [const { None }; AT_ONCE];
             let mut pairs = [None; AT_ONCE];
+            let mut indices = [0; AT_ONCE];
             let mut begun = 0;
             while missed != 0 && begun < AT_ONCE {
                 let index = missed.trailing_zeros() as usize;
@@ -106,13 +107,15 @@ impl Core {
                 else {
                     return;
                 };
-                match self.prepare(cx, tables, *hash, headers, frame, pair) {
-                    Ok(prepared) => {
+                match self.prepare(cx, tables, *hash, headers, frame, (opening, pair)) {
+                    Ok(()) => {
                         match headers.family() {
                             Family::V4 => tables.v4.prefetch_free(*hash),
                             Family::V6 => tables.v6.prefetch_free(*hash),
                         }
-                        *opening = Some((index, prepared));
+                        if let Some(place) = indices.get_mut(begun) {
+                            *place = index;
+                        }
                         begun += 1;
                     }
                     Err(decided) => *verdict = decided,
@@ -122,7 +125,7 @@ impl Core {
             for pair in pairs.iter().take(begun).flatten() {
                 tables.prefetch_entry(pair.to.family(), pair.hash);
             }
-            for ((index, opening), pair) in openings.iter().flatten().zip(&pairs) {
+            for ((opening, pair), index) in openings.iter().flatten().zip(&pairs).zip(&indices) {
                 let pair = pair.as_ref();
                 let (Some(stage), Some(frame), Some(verdict)) =
                     (staged.get_mut(*index), frames.get_mut(*index), verdicts.get_mut(*index))
@@ -156,6 +159,7 @@ impl Core {
 
     /// Makes a prepared connection and forwards its first packet.
     #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
     fn complete<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -191,8 +195,9 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Result<(Slot, &'a Server), Verdict> {
-        let mut pair = None;
-        let opening = self.prepare(cx, tables, hash, headers, frame, &mut pair)?;
+        let (mut opening, mut pair) = (None, None);
+        self.prepare(cx, tables, hash, headers, frame, (&mut opening, &mut pair))?;
+        let Some(opening) = opening else { return Err(self.drop(DropReason::NoServer)) };
         let made = (&opening, pair.as_ref());
         let slot = self.enter::<E>(cx, tables, key, hash, made, headers, frame)?;
         Ok((slot, opening.server))
@@ -200,6 +205,7 @@ impl Core {
 
     /// Forwards the packet that opened a connection.
     #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
     pub(super) fn forward_first<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -225,7 +231,8 @@ impl Core {
 
     /// Finds out what is to be done for a packet without a connection. `Err` is
     /// the verdict where there is nothing to open, or the packet leaves no
-    /// connection. `pair` is filled for one in both directions.
+    /// connection. What is found out is written where it stays, the pair for a
+    /// connection in both directions.
     fn prepare<'a>(
         &mut self,
         cx: Context<'a>,
@@ -233,8 +240,8 @@ impl Core {
         hash: u64,
         headers: &mut Headers,
         frame: &mut Frame<'_>,
-        pair: &mut Option<Pair>,
-    ) -> Result<Opening<'a>, Verdict> {
+        (prepared, pair): (&mut Option<Opening<'a>>, &mut Option<Pair>),
+    ) -> Result<(), Verdict> {
         if let Some(verdict) = self.elsewhere(cx.snapshot, headers, frame.handed) {
             return Err(verdict);
         }
@@ -267,14 +274,15 @@ impl Core {
         };
         let two_sided = server.method.is_two_sided();
         let state = State::None.after_client_packet(two_sided, headers);
-        let mut opening = Opening { service, number, server, template, state, overloads: false };
+        let opening =
+            prepared.insert(Opening { service, number, server, template, state, overloads: false });
         if one_packet {
-            return Err(self.forward_once(cx, &opening, hash, headers, frame));
+            return Err(self.forward_once(cx, opening, hash, headers, frame));
         }
         if !opens {
             return Err(match server.method {
                 Method::Dr | Method::Tun(_) => {
-                    self.forward_stateless(cx, &opening, hash, headers, frame)
+                    self.forward_stateless(cx, opening, hash, headers, frame)
                 }
                 Method::Nat | Method::Fullnat => {
                     if let Some(template) = template {
@@ -287,18 +295,18 @@ impl Core {
         // Counted from here on, so that the next packet's choice knows of it.
         opening.overloads = server.counts.connections.open(state.is_active());
         if two_sided {
-            match self.pair(cx, tables, &opening, headers) {
+            match self.pair(cx, tables, opening, headers) {
                 Ok(prepared) => {
                     tables.prefetch_group(prepared.to.family(), prepared.hash);
                     *pair = Some(prepared);
                 }
                 Err(reason) => {
-                    self.withdraw(&opening);
+                    self.withdraw(opening);
                     return Err(self.drop(reason));
                 }
             }
         }
-        Ok(opening)
+        Ok(())
     }
 
     /// What a connection in both directions will be.
@@ -334,6 +342,7 @@ impl Core {
     /// Puts a prepared connection into the tables. `Err` is the verdict of its
     /// packet where that fails.
     #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
     fn enter<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -456,6 +465,7 @@ impl Core {
 
     /// Makes the entries of a prepared connection.
     #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
     fn insert<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -467,19 +477,30 @@ impl Core {
         frame: &Frame<'_>,
     ) -> Result<Slot, DropReason> {
         let &Opening { number, server, template, state, .. } = opening;
-        let mut body = Body::new(number, state, cx.now);
-        if let Some(template) = template {
-            body.set_template(template.number());
-        }
+        let now = cx.now;
+        let body = |local: Option<(Local, u16)>| {
+            let mut body = Body::new(number, state, now);
+            if let Some(template) = template {
+                body.set_template(template.number());
+            }
+            if let Some((local, port)) = local {
+                body.set_local(port, local.number);
+            }
+            body
+        };
         let place = match pair {
-            None => self.insert_client::<E>(cx, tables, key, hash, body)?,
+            None => {
+                let entry = || E::new(*key, body(None));
+                self.insert_client::<E>(cx, tables, hash, state, entry)?
+            }
             Some(pair) => {
                 let pair = self.settle(cx, tables, opening, *pair, headers)?;
-                if let Some((local, port)) = pair.local {
-                    body.set_local(port, local.number);
-                }
-                body.set_client_address(server.client_address);
-                let place = self.insert_client::<E>(cx, tables, key, hash, body)?;
+                let entry = || {
+                    let mut body = body(pair.local);
+                    body.set_client_address(server.client_address);
+                    E::new(*key, body)
+                };
+                let place = self.insert_client::<E>(cx, tables, hash, state, entry)?;
                 let twin = self.insert_twin(cx, tables, place, &pair, headers.protocol)?;
                 if server.client_address != ClientAddress::None {
                     let sequence = sequence_of(headers, frame);
@@ -530,26 +551,23 @@ impl Core {
     }
 
     /// Adds the client's entry.
-    #[inline]
+    #[inline(always)]
     fn insert_client<E: Tabled>(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
-        key: &E::Key,
         hash: u64,
-        body: Body,
+        state: State,
+        entry: impl Fn() -> E,
     ) -> Result<Place, DropReason> {
-        let expiry = cx.snapshot.timeouts.expiry(body.state(), cx.now);
-        let insert = |tables: &mut Tables| {
-            E::table_mut(tables).insert(hash, E::new(*key, body), cx.now, expiry).map(E::place)
-        };
-        match insert(tables) {
-            Ok(place) => Ok(place),
+        let expiry = cx.snapshot.timeouts.expiry(state, cx.now);
+        let inserted = match E::table_mut(tables).insert(hash, cx.now, expiry, &entry) {
             Err(TableFull) if self.recycle::<E>(cx, tables, hash, None) => {
-                insert(tables).map_err(|TableFull| DropReason::TableFull)
+                E::table_mut(tables).insert(hash, cx.now, expiry, &entry)
             }
-            Err(TableFull) => Err(DropReason::TableFull),
-        }
+            inserted => inserted,
+        };
+        inserted.map(E::place).map_err(|TableFull| DropReason::TableFull)
     }
 
     /// Adds the server's entry to the client's at `client`, which goes where

@@ -20,7 +20,7 @@ fn entry(i: u32, now: Tick) -> Entry4 {
 
 fn insert(table: &mut Table<Entry4>, i: u32, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
     let hash = table.hash(&key(i));
-    table.insert(hash, entry(i, now), now, expiry)
+    table.insert(hash, now, expiry, || entry(i, now))
 }
 
 fn find(table: &Table<Entry4>, i: u32) -> Option<u32> {
@@ -90,7 +90,7 @@ fn keys_that_differ_in_any_field_are_other_connections() {
     }
     let hash = table.hash(&base);
     let body = Body::new(0, State::Udp, Tick(0));
-    table.insert(hash, Entry6::new(base, body), Tick(0), Tick(9)).unwrap();
+    table.insert(hash, Tick(0), Tick(9), || Entry6::new(base, body)).unwrap();
     for other in others {
         assert_ne!(table.hash(&other), hash, "{other:?}");
         assert_eq!(table.find(table.hash(&other), &other), None);
