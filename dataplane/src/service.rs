@@ -3,7 +3,6 @@
 mod counts;
 mod matching;
 
-use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use crate::scheduler::{Candidates, Scheduler, State};
 
 /// What a service is known by, and what a new connection's first packet is
 /// matched with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ServiceKey {
     /// Protocol, vip and vport.
     Address {
@@ -34,28 +33,6 @@ pub enum ServiceKey {
         /// The family of the packets.
         family: Family,
     },
-}
-
-impl Hash for ServiceKey {
-    /// In one piece or two: every new connection looks its service up.
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        match *self {
-            Self::Address { protocol, vip, vport } => {
-                let rest = (u64::from(vport) << 8) | protocol as u64;
-                match vip {
-                    IpAddr::V4(vip) => state.write_u64((rest << 32) | u64::from(vip.to_bits())),
-                    IpAddr::V6(vip) => {
-                        state.write_u128(vip.to_bits());
-                        state.write_u64(rest);
-                    }
-                }
-            }
-            Self::Fwmark { mark, family } => {
-                state.write_u64((u64::from(mark) << 8) | family as u64);
-            }
-        }
-    }
 }
 
 impl ServiceKey {

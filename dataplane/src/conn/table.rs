@@ -242,10 +242,16 @@ impl<E: Entry> Table<E> {
         }
     }
 
-    /// Asks for the line of the slot that an insertion would take.
+    /// Asks for the line of the slot that an insertion would take; in a full
+    /// table for those of the entries that [`Table::victim`] looks at first.
     #[inline]
-    pub fn prefetch_free(&self, hash: u64) {
-        if let Some((group, slot)) = self.free_slot(self.home(hash)) {
+    pub fn prefetch_insertion(&self, hash: u64, now: Tick, latest: Tick) {
+        let group = self.home(hash);
+        if self.live >= self.limit {
+            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+                prefetch_l2(self.entry(slot));
+            }
+        } else if let Some((group, slot)) = self.free_slot(group) {
             prefetch_l2(&self.entries[group * SLOTS + slot]);
         }
     }
@@ -395,26 +401,32 @@ impl<E: Entry> Table<E> {
         self.groups[slot.group()].tags[slot.index()] != 0
     }
 
-    /// The entry that `rank` gives the lowest number, among those near the home
-    /// of `hash`: one that can make room for it.
+    /// An entry near the home of `hash` that can make room for it: of those
+    /// that expire at the `latest` then, as things are now, the one that `rank`
+    /// gives the lowest number in the first group that has any.
     #[must_use]
-    pub fn victim(&self, hash: u64, mut rank: impl FnMut(Slot, &E) -> Option<u32>) -> Option<Slot> {
-        let mut best: Option<(u32, Slot)> = None;
+    pub fn victim(
+        &self,
+        hash: u64,
+        (now, latest): (Tick, Tick),
+        mut rank: impl FnMut(Slot, &E) -> Option<u32>,
+    ) -> Option<Slot> {
         let mut group = self.home(hash);
         for _ in 0..VICTIM_GROUPS {
-            let mut used = self.groups[group].used();
-            while used != 0 {
-                let slot = Slot::of(group, used.trailing_zeros() as usize);
-                used &= used - 1;
-                if let Some(rank) = rank(slot, &self.entries[slot.0 as usize]) {
+            let mut best: Option<(u32, Slot)> = None;
+            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+                if let Some(rank) = rank(slot, self.entry(slot)) {
                     if best.is_none_or(|(lowest, _)| rank < lowest) {
                         best = Some((rank, slot));
                     }
                 }
             }
+            if let Some((_, slot)) = best {
+                return Some(slot);
+            }
             group = self.next(group);
         }
-        best.map(|(_, slot)| slot)
+        None
     }
 
     /// Has the sweep ask about every connection once, whatever its deadline:

@@ -168,6 +168,15 @@ impl Tables {
         }
     }
 
+    /// Asks for the line that an insertion writes to, or for those that it
+    /// looks at to make room: of entries that expire at the `latest` then.
+    pub fn prefetch_insertion(&self, family: Family, hash: u64, now: Tick, latest: Tick) {
+        match family {
+            Family::V4 => self.v4.prefetch_insertion(hash, now, latest),
+            Family::V6 => self.v6.prefetch_insertion(hash, now, latest),
+        }
+    }
+
     /// Asks for the lines of an entry and of its group.
     pub fn prefetch(&self, place: Place) {
         match place {

@@ -145,7 +145,9 @@ impl Core {
             let may_go = body.state().is_half_open() && keep != Some(E::place(slot));
             may_go.then(|| body.last().0)
         };
-        let Some(slot) = E::table(tables).victim(hash, rank) else { return false };
+        let latest = cx.snapshot.timeouts.last_half_open(cx.now);
+        let victim = E::table(tables).victim(hash, (cx.now, latest), rank);
+        let Some(slot) = victim else { return false };
         self.close(cx, tables, E::place(slot));
         self.counters.recycled += 1;
         true

@@ -24,7 +24,7 @@ use crate::packet::headers::{Addresses, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::punt::PuntKind;
 use crate::scheduler::{Request, Scheduler};
-use crate::service::{ClientAddress, Local, Method, Server, Service, endpoints};
+use crate::service::{ClientAddress, Local, Method, Persistence, Server, Service, endpoints};
 use crate::shard::Shard;
 use crate::snapshot::LocalPorts;
 
@@ -71,6 +71,7 @@ impl Core {
         verdicts: &mut [Verdict],
     ) {
         let mut seen = Seen::default();
+        let half_open = cx.snapshot.timeouts.last_half_open(cx.now);
         while missed != 0 {
             let mut openings = [const { None }; AT_ONCE];
             let mut pairs = [None; AT_ONCE];
@@ -109,10 +110,7 @@ impl Core {
                 };
                 match self.prepare(cx, tables, *hash, headers, frame, (opening, pair)) {
                     Ok(()) => {
-                        match headers.family() {
-                            Family::V4 => tables.v4.prefetch_free(*hash),
-                            Family::V6 => tables.v6.prefetch_free(*hash),
-                        }
+                        tables.prefetch_insertion(headers.family(), *hash, cx.now, half_open);
                         if let Some(place) = indices.get_mut(begun) {
                             *place = index;
                         }
@@ -242,8 +240,10 @@ impl Core {
         frame: &mut Frame<'_>,
         (prepared, pair): (&mut Option<Opening<'a>>, &mut Option<Pair>),
     ) -> Result<(), Verdict> {
-        if let Some(verdict) = self.elsewhere(cx.snapshot, headers, frame.handed) {
-            return Err(verdict);
+        if self.shard.workers() > 1 {
+            if let Some(verdict) = self.elsewhere(cx.snapshot, headers, frame.handed) {
+                return Err(verdict);
+            }
         }
         let Some(service) = cx.snapshot.services.find(headers, frame.port) else {
             return Err(self.unserved(cx, headers, frame));
@@ -438,6 +438,19 @@ impl Core {
         let Some(persistence) = service.persistence else {
             return choose().map(|number| (number, None)).ok_or(DropReason::NoServer);
         };
+        self.choose_by_template(cx, service, persistence, headers, choose)
+    }
+
+    /// Chooses a server by the client's template, or makes one.
+    #[inline(never)]
+    fn choose_by_template(
+        &mut self,
+        cx: Context<'_>,
+        service: &Service,
+        persistence: Persistence,
+        headers: &Headers,
+        choose: impl FnOnce() -> Option<u32>,
+    ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
         let key = match headers.addresses {
             Addresses::V4 { src, .. } => {
                 let host = 32 - u32::from(persistence.prefix.min(32));

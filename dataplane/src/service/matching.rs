@@ -55,6 +55,9 @@ fn contains((prefix, len): (IpAddr, u8), address: IpAddr) -> bool {
 /// All services, in the form that packets are matched with.
 #[derive(Debug, Clone, Default)]
 pub struct Services {
+    /// Those at IPv4 addresses, by [`packed`]: every new connection looks here.
+    by_ipv4: HashMap<u64, Arc<Service>>,
+    /// The others.
     by_key: HashMap<ServiceKey, Arc<Service>>,
     addresses: HashSet<IpAddr>,
     rules: Arc<[MarkRule]>,
@@ -65,40 +68,79 @@ impl Services {
     /// that matches counting.
     #[must_use]
     pub fn new(services: impl IntoIterator<Item = Arc<Service>>, rules: Arc<[MarkRule]>) -> Self {
-        let by_key: HashMap<_, _> = services.into_iter().map(|s| (s.key, s)).collect();
-        let addresses = by_key.keys().filter_map(|key| match key {
-            ServiceKey::Address { vip, .. } => Some(*vip),
-            ServiceKey::Fwmark { .. } => None,
-        });
-        Self { addresses: addresses.collect(), by_key, rules }
+        let mut all = Self { rules, ..Self::default() };
+        for service in services {
+            if let ServiceKey::Address { vip, .. } = service.key {
+                all.addresses.insert(vip);
+            }
+            match ipv4(&service.key) {
+                Some(key) => all.by_ipv4.insert(key, service),
+                None => all.by_key.insert(service.key, service),
+            };
+        }
+        all
     }
 
     /// A service by its name.
     #[must_use]
     pub fn get(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.by_key.get(key)
+        match ipv4(key) {
+            Some(key) => self.by_ipv4.get(&key),
+            None => self.by_key.get(key),
+        }
     }
 
     /// The service of a packet that came in by a port: by its mark, then by
     /// address and port, then by address for every port (the kernel's order).
     #[must_use]
     pub fn find(&self, headers: &Headers, ingress: u8) -> Option<&Arc<Service>> {
-        if let Some(rule) = self.rules.iter().find(|rule| rule.matches(headers, ingress)) {
-            let key = ServiceKey::Fwmark { mark: rule.mark, family: headers.family() };
-            if let Some(service) = self.by_key.get(&key) {
-                return Some(service);
+        if !self.rules.is_empty() {
+            let marked = self.find_marked(headers, ingress);
+            if marked.is_some() {
+                return marked;
             }
         }
-        let (_, vip) = endpoints(&headers.addresses);
         let Headers { protocol, dst_port, .. } = *headers;
-        let of_port = |vport| self.by_key.get(&ServiceKey::Address { protocol, vip, vport });
-        of_port(dst_port).or_else(|| of_port(0))
+        match headers.addresses {
+            Addresses::V4 { dst, .. } => {
+                let of_port = |port| self.by_ipv4.get(&packed(protocol, dst, port));
+                of_port(dst_port).or_else(|| of_port(0))
+            }
+            Addresses::V6 { dst, .. } => {
+                let vip = IpAddr::V6(dst.into());
+                let of_port =
+                    |vport| self.by_key.get(&ServiceKey::Address { protocol, vip, vport });
+                of_port(dst_port).or_else(|| of_port(0))
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn find_marked(&self, headers: &Headers, ingress: u8) -> Option<&Arc<Service>> {
+        let rule = self.rules.iter().find(|rule| rule.matches(headers, ingress))?;
+        let key = ServiceKey::Fwmark { mark: rule.mark, family: headers.family() };
+        self.by_key.get(&key)
     }
 
     /// Whether packets to an address may be a service's, by the address alone.
     #[must_use]
     pub fn may_have(&self, destination: IpAddr) -> bool {
         !self.rules.is_empty() || self.addresses.contains(&destination)
+    }
+}
+
+/// An IPv4 service's protocol, address and port as one number.
+#[inline]
+fn packed(protocol: Protocol, vip: u32, vport: u16) -> u64 {
+    ((protocol as u64) << 48) | (u64::from(vport) << 32) | u64::from(vip)
+}
+
+fn ipv4(key: &ServiceKey) -> Option<u64> {
+    match *key {
+        ServiceKey::Address { protocol, vip: IpAddr::V4(vip), vport } => {
+            Some(packed(protocol, vip.to_bits(), vport))
+        }
+        _ => None,
     }
 }
 
