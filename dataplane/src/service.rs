@@ -1,11 +1,13 @@
 //! Virtual services and real servers as workers see them, and their counters.
 
+mod changes;
 mod counts;
 mod matching;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+pub use changes::{Changes, Seen};
 pub use counts::{ConnectionCounts, ServerCounts, TrafficTotals};
 pub use matching::{MarkRule, NatSource, NatSources, Services, endpoints};
 

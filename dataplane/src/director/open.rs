@@ -429,7 +429,9 @@ impl Core {
         number: Option<u64>,
     ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
         let (client, destination) = endpoints(&headers.addresses);
-        let request = Request { client, client_port: headers.src_port, destination, now: cx.now };
+        let Self { worker, .. } = *self;
+        let client_port = headers.src_port;
+        let request = Request { client, client_port, destination, now: cx.now, worker };
         let Service { scheduler, state, candidates, .. } = service;
         let choose = || match number {
             Some(number) => scheduler.choose_by_number(state, candidates, &request, number),

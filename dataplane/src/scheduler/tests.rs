@@ -34,6 +34,7 @@ pub(super) fn from(client: [u8; 4], client_port: u16) -> Request {
         client_port,
         destination: [192, 168, 1, 100].into(),
         now: Tick::from_secs(1_000),
+        worker: 0,
     }
 }
 
@@ -229,7 +230,7 @@ proptest! {
                 candidate.counts.connections.set_thresholds(upper, 0);
             }
             let address = std::net::Ipv6Addr::from(client).into();
-            let request = Request { client: address, client_port: port, destination: address, now: Tick(now) };
+            let request = Request { client: address, client_port: port, destination: address, now: Tick(now), worker: 0 };
             let candidates = Candidates::new(scheduler, list.clone());
             if let Some(server) = scheduler.choose(&State::new(scheduler), &candidates, &request) {
                 prop_assert!(list[server as usize].is_available(), "{:?}", scheduler);

@@ -1,9 +1,11 @@
 //! What is counted of a server: traffic by each worker, connections over all.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 
+use super::Changes;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// Counters of a server.
@@ -39,6 +41,9 @@ pub struct ConnectionCounts {
     overloaded: AtomicBool,
     /// Persistence templates.
     templates: AtomicU32,
+    /// Who wants to hear of changes, and the number by which the server is
+    /// known there.
+    changes: OnceLock<(Arc<Changes>, u32)>,
 }
 
 /// What one worker forwarded to a server. Written by that worker alone, so an
@@ -79,6 +84,12 @@ impl ServerCounts {
             traffic: (0..workers).map(|_| CachePadded::default()).collect(),
             path_mtu: AtomicU64::new(0),
         }
+    }
+
+    /// The workers that count.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.traffic.len()
     }
 
     /// Counts a packet of the server that `worker` forwards.
@@ -149,7 +160,9 @@ impl ConnectionCounts {
     /// A connection begins, active or not. Whether the server is overloaded
     /// since.
     pub fn open(&self, active: bool) -> bool {
-        self.judge(self.add(one(active)))
+        let overloads = self.judge(self.add(one(active)));
+        self.changed();
+        overloads
     }
 
     /// A connection that was counted did not come about; `overloads` is what
@@ -164,12 +177,34 @@ impl ConnectionCounts {
     /// A connection ends.
     pub fn close(&self, active: bool) {
         self.judge(self.add(one(active).wrapping_neg()));
+        self.changed();
     }
 
     /// A connection changes its kind.
     pub fn change(&self, from_active: bool, to_active: bool) {
         if from_active != to_active {
             self.add(one(to_active).wrapping_sub(one(from_active)));
+            self.changed();
+        }
+    }
+
+    /// Has changes told from now on, of the server with this number. `false`
+    /// when they are told elsewhere.
+    pub fn tell_changes(&self, changes: &Arc<Changes>, server: u32) -> bool {
+        let (told, number) = self.changes.get_or_init(|| (Arc::clone(changes), server));
+        Arc::ptr_eq(told, changes) && *number == server
+    }
+
+    /// Where changes are told.
+    #[must_use]
+    pub fn changes(&self) -> Option<&Arc<Changes>> {
+        self.changes.get().map(|(changes, _)| changes)
+    }
+
+    #[inline]
+    fn changed(&self) {
+        if let Some((changes, server)) = self.changes.get() {
+            changes.add(*server);
         }
     }
 
@@ -216,6 +251,9 @@ impl ConnectionCounts {
             self.overloaded.store(false, Ordering::Relaxed);
         }
         self.judge(self.counts.load(Ordering::Relaxed));
+        if let Some((changes, _)) = self.changes.get() {
+            changes.thresholds_changed();
+        }
     }
 
     /// Whether the server is to get no more connections.
