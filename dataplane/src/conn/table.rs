@@ -242,21 +242,17 @@ impl<E: Entry> Table<E> {
         }
     }
 
-    /// After [`Table::prefetch_entry`] for what is not in the table: asks for
-    /// the line of the slot that an insertion would take where that is not in
-    /// the home group; in a full table for those of the entries that
-    /// [`Table::victim`] looks at first.
+    /// Asks for the line of the slot that an insertion would take; in a full
+    /// table for those of the entries that [`Table::victim`] looks at first.
     #[inline]
     pub fn prefetch_insertion(&self, hash: u64, now: Tick, latest: Tick) {
-        let home = self.home(hash);
+        let group = self.home(hash);
         if self.live >= self.limit {
-            for slot in (Due { group: home, slots: self.groups[home].due(deadline(now, latest)) }) {
+            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
                 prefetch_l2(self.entry(slot));
             }
-        } else if self.groups[home].free() == 0 {
-            if let Some((group, slot)) = self.free_slot(home) {
-                prefetch_l2(&self.entries[group * SLOTS + slot]);
-            }
+        } else if let Some((group, slot)) = self.free_slot(group) {
+            prefetch_l2(&self.entries[group * SLOTS + slot]);
         }
     }
 
