@@ -145,8 +145,8 @@ impl Bench {
         let harness = self.run(SYN, LIVE, CHURN, false);
         let open = self.run(SYN, LIVE, CHURN, true) - harness;
         // A few may have found no room near their home.
-        let open = self.director.counters_mut().connections;
-        assert!(open > (LIVE + CHURN - 100) as u64, "{open} connections");
+        let live = self.director.counters_mut().connections;
+        assert!(live > (LIVE + CHURN - 100) as u64, "{live} connections");
         // Past the time of half-open connections, within that of those that
         // stay.
         self.now = self.now.plus(70 * TICKS_PER_SECOND);

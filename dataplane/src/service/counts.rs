@@ -398,6 +398,25 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_is_withdrawn_leaves_nothing() {
+        for counts in
+            [ConnectionCounts::default(), ConnectionCounts { single: true, ..Default::default() }]
+        {
+            counts.set_thresholds(5, 2);
+            let opened = [true, false, true, false, true].map(|active| counts.open(active));
+            assert_eq!(opened, [false, false, false, false, true]);
+            counts.withdraw(true, true);
+            assert_eq!((counts.read(), counts.is_overloaded()), ((2, 2), false));
+            // An overload from before stays.
+            counts.open(true);
+            counts.close(true);
+            let overloads = counts.open(false);
+            counts.withdraw(false, overloads);
+            assert_eq!((counts.read(), counts.is_overloaded()), ((2, 2), true));
+        }
+    }
+
+    #[test]
     fn new_thresholds_apply_at_once() {
         let counts = ConnectionCounts::default();
         set_total(&counts, 9);

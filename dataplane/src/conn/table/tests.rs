@@ -193,3 +193,32 @@ proptest! {
         check_invariants(&table);
     }
 }
+
+/// Room is made by the one of the lowest rank in the home group, without a look
+/// at those that expire later than asked for.
+#[test]
+fn a_victim_is_found_by_its_deadline() {
+    let now = Tick::from_secs(5_000);
+    let mut table = Table::new(12, KEY).unwrap();
+    for i in 0..12 {
+        let expiry = if i % 2 == 0 { 60 } else { 900 };
+        insert(&mut table, i, now.plus(i), now.plus(expiry * 8)).unwrap();
+    }
+    let hash = table.hash(&key(99));
+    let victim = |latest: u32| {
+        let mut looked_at = Vec::new();
+        let slot = table.victim(hash, (now, now.plus(latest * 8)), |_, entry| {
+            looked_at.push(entry.body().server);
+            Some(u32::MAX - entry.body().last().0)
+        });
+        (slot.map(|slot| table.entry(slot).body().server), looked_at)
+    };
+    let home = table.home(hash);
+    let mut near = Vec::new();
+    table.scan(home, |entry| near.push(entry.body().server));
+    let early: Vec<_> = near.iter().copied().filter(|i| i % 2 == 0).collect();
+    assert!(!early.is_empty() && early.len() < near.len());
+    assert_eq!(victim(60), (early.iter().copied().max(), early));
+    assert_eq!(victim(1_000_000), (near.iter().copied().max(), near));
+    assert_eq!(victim(0), (None, vec![]));
+}
