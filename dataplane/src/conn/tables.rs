@@ -165,7 +165,7 @@ impl Tables {
         match family {
             Family::V4 => self.v4.prefetch_entry(hash),
             Family::V6 => self.v6.prefetch_entry(hash),
-        }
+        };
     }
 
     /// Asks for the line that an insertion writes to, or for those that it

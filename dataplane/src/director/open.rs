@@ -214,7 +214,7 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        self.check_owner(tables, E::place(slot));
+        self.assert_own(tables, E::place(slot));
         server.counts.packet(self.worker, u64::from(headers.ip_len));
         match server.method {
             Method::Dr => self.send_dr(cx, server, headers, frame),
