@@ -82,8 +82,9 @@ pub enum Verdict {
 /// What a worker tells another with a packet that it hands over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Handed {
-    /// The packet may have several owners: which of them the receiver is.
-    pub candidate: u8,
+    /// Where the packet may have several owners: the place of the next one, in
+    /// the order in which they are asked. 0 until one was asked in vain.
+    pub candidate: u16,
     /// Of a fragment: the ports of its datagram, source and destination.
     pub ports: Option<(u16, u16)>,
 }
@@ -412,6 +413,10 @@ impl Core {
                 Err(verdict) => return verdict,
             },
         };
+        if frame.handed.candidate != 0 {
+            // It went round: the next one is to come here at once.
+            self.give_hint(cx.snapshot, headers.protocol, &headers.tuple());
+        }
         #[cfg(debug_assertions)]
         {
             let client = tables.tuple(tables.client(E::place(slot)));

@@ -238,6 +238,9 @@ impl Core {
                 let to = to_server(&client, local, server.address, headers.dst_port)
                     .ok_or(DropReason::NoTranslation)?;
                 let place = self.insert_pair::<E>(cx, tables, protocol, (&client, &to), body)?;
+                if server.method == Method::Nat {
+                    self.give_hint(cx.snapshot, protocol, &to.reversed());
+                }
                 if server.client_address != ClientAddress::None {
                     if let Some(twin) = tables.twin(place) {
                         let sequence = sequence_of(headers, frame);
