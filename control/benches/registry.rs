@@ -6,10 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
-use control::api::{Method, Request, ServerSpec, ServiceId};
+use control::api::{Request, ServerSpec, ServiceId};
 use control::config::Config;
 use control::daemon::begin;
 use control::daemon::saved::Saved;
@@ -35,12 +34,17 @@ fn main() {
         let (took, registry) = time(|| begin::registry(&config, &saved, vec![]));
         line("registry", took);
         let mut registry = registry.expect("a good configuration");
-        let (took, mut last) = time(|| registry.snapshot());
-        line("first snapshot", took);
-        let changes: [(&str, &dyn Fn(u32) -> Request); 4] = [
+        line("first snapshot", time(|| registry.snapshot()).0);
+        let (took, mut last) = time(|| {
+            registry.resolve(0..u32::MAX, &|_| Hop::NoRoute);
+            registry.snapshot()
+        });
+        line("ways", took);
+        let changes: [(&str, &dyn Fn(u32) -> Request); 5] = [
             ("weight", &|n| edit(&config, n, 2)),
             ("delete a server", &|n| delete(&config, n)),
             ("add it again", &|n| add(&config, n)),
+            ("add another", &|n| another(&config, n)),
             ("nothing", &|_| Request::SetSetting { name: "pmtu_disc".into(), value: 1 }),
         ];
         for (name, change) in changes {
@@ -61,8 +65,8 @@ fn main() {
             println!("  {name:<15} {:>9.1} us, most {:.1} us", us(median), us(most));
         }
         line("rates", time(|| registry.estimate_rates()).0);
-        line("state to save", time(|| serde_json::to_vec(&registry.saved()).map(|v| v.len())).0);
-        drop(Arc::clone(&last));
+        line("state to save", time(|| serde_json::to_vec(&registry.saved(0, usize::MAX).0)).0);
+        drop(last);
     }
 }
 
@@ -120,6 +124,11 @@ fn delete(config: &Config, n: u32) -> Request {
 
 fn add(config: &Config, n: u32) -> Request {
     let (service, server) = server(config, n);
-    let method = if n % 2 == 0 { server.method.clone() } else { Method::Dr };
-    Request::AddServer { service, server: ServerSpec { method, ..server } }
+    Request::AddServer { service, server }
+}
+
+fn another(config: &Config, n: u32) -> Request {
+    let (service, server) = server(config, n);
+    let address = ([11, 0, (n >> 8) as u8, n as u8], server.address.port()).into();
+    Request::AddServer { service, server: ServerSpec { address, ..server } }
 }

@@ -1,11 +1,27 @@
 //! What services and servers counted: zeroing, rates, totals.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use dataplane::service::{ServiceKey, TrafficTotals};
 
-use super::{Registry, ServiceEntry, rates};
+use super::{PERIOD_SECONDS, Registry, ServiceEntry, rates};
 use crate::api::{Error, ErrorCode, ServiceId};
+
+/// Services or servers whose rates are advanced at a time: the counters of each
+/// are lines that workers write, and a client may be waiting.
+const SLICE: usize = 256;
+
+/// How far the rates have been advanced in this period.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rating {
+    /// Slices of the period, and those that are done.
+    slices: usize,
+    slice: usize,
+    /// The first service that is not, by place, and server, by number.
+    service: u64,
+    server: u32,
+}
 
 impl Registry {
     /// Sets the counters of a service and its servers to zero, or of all.
@@ -30,16 +46,35 @@ impl Registry {
         Ok(())
     }
 
-    /// Advances the rates. To be called every [`PERIOD_SECONDS`](super::PERIOD_SECONDS).
-    pub fn estimate_rates(&mut self) {
+    /// Advances the rates of some services and servers, those of all once in
+    /// [`PERIOD_SECONDS`](super::PERIOD_SECONDS). The time until the next are
+    /// due.
+    pub fn estimate_rates(&mut self) -> Duration {
+        let Rating { slice, service, .. } = self.rating;
+        let count = self.services.len().max(self.servers.end() as usize);
+        let slices = if slice == 0 { count.div_ceil(SLICE).max(1) } else { self.rating.slices };
+        let last = slice + 1 == slices;
+        // What was added during the period comes with the last.
+        let services = if last { usize::MAX } else { self.services.len().div_ceil(slices) };
+        let servers = if last { u32::MAX } else { self.servers.end().div_ceil(slices as u32) };
+
+        let mut next = Rating { slices, slice: slice + 1, ..self.rating };
+        let due = self.services.range(service..).take(services);
         let totals: Vec<_> =
-            self.services.values().map(|entry| self.totals(entry.published.key, entry)).collect();
-        for (entry, totals) in self.services.values_mut().zip(totals) {
+            due.map(|(&place, entry)| (place, self.totals(entry.published.key, entry))).collect();
+        for (place, totals) in totals {
+            let entry = self.services.get_mut(&place).expect("found above");
             entry.meter.estimate(totals);
+            next.service = place + 1;
         }
-        for server in self.servers.iter_mut() {
-            server.meter.estimate(server.published.counts.totals());
+        next.server = next.server.saturating_add(servers).min(self.servers.end());
+        for number in self.rating.server..next.server {
+            if let Some(server) = self.servers.get_mut(number) {
+                server.meter.estimate(server.published.counts.totals());
+            }
         }
+        self.rating = if last { Rating::default() } else { next };
+        Duration::from_secs(PERIOD_SECONDS) / slices as u32
     }
 
     /// All that was ever counted for a service of this name.

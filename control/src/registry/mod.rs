@@ -18,23 +18,21 @@ mod settings;
 mod slots;
 mod trash;
 mod validate;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use dataplane::conn;
 use dataplane::fib::Fib;
 use dataplane::scheduler::Scheduler;
-use dataplane::service::{
-    Hop, MarkRule, NatSources, Server, Service, ServiceKey, Services, TrafficTotals,
-};
-use dataplane::snapshot::{LocalPorts, Port, Snapshot};
+use dataplane::service::{Hop, MarkRule, Server, Service, ServiceKey, TrafficTotals};
+use dataplane::snapshot::{LocalPorts, Port};
 
 use crate::api::{
     Error, ErrorCode, Request, ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts,
 };
-use crate::daemon::saved;
+use counts::Rating;
 pub use listing::ServerRow;
 use locals::Locals;
 pub use options::{MAX_MSS, MIN_MSS};
@@ -43,6 +41,7 @@ pub use rates::PERIOD_SECONDS;
 use slots::Slots;
 use validate::key_of;
 pub(crate) use validate::protocol_of;
+use view::View;
 
 /// All services and servers.
 #[derive(Debug)]
@@ -52,19 +51,17 @@ pub struct Registry {
     fib: Arc<Fib>,
     timeouts: Timeouts,
     settings: Settings,
-    /// What gives packets their marks, in the order of the configuration.
-    rules: Arc<[MarkRule]>,
     locals: Locals,
     /// First and last port on local addresses.
     local_ports: LocalPorts,
-    /// Where replies of NAT servers come from; `None` when such servers changed.
-    nat_sources: Option<Arc<NatSources>>,
     epoch: u64,
     /// By creation: a service keeps its place for as long as it exists.
     services: BTreeMap<u64, ServiceEntry>,
     by_key: HashMap<ServiceKey, u64>,
     next_place: u64,
     servers: Slots<ServerEntry>,
+    /// Numbers of the servers of services, by the service's place.
+    by_address: HashMap<(u64, SocketAddr), u32>,
     /// Deleted servers that connections still have, by service.
     trash: HashMap<ServiceKey, HashMap<SocketAddr, u32>>,
     /// New servers whose neighbour the kernel has not resolved yet, with the
@@ -72,13 +69,15 @@ pub struct Registry {
     /// packets would be lost; after a second they are as good as any server
     /// that does not answer.
     fresh: HashMap<u32, u8>,
+    view: View,
+    rating: Rating,
 }
 
 #[derive(Debug)]
 struct ServiceEntry {
-    spec: ServiceSpec,
+    spec: Arc<ServiceSpec>,
     scheduler: Scheduler,
-    /// Numbers of its servers, newest first.
+    /// Numbers of its servers, oldest first.
     servers: Vec<u32>,
     /// What servers counted that are gone for good.
     retired: TrafficTotals,
@@ -114,24 +113,25 @@ impl Registry {
             fib: Arc::default(),
             timeouts,
             settings: Settings::default(),
-            rules: Arc::default(),
             locals: Locals::default(),
             local_ports: LocalPorts::default(),
-            nat_sources: None,
             epoch: 0,
             services: BTreeMap::new(),
             by_key: HashMap::new(),
             next_place: 0,
             servers: Slots::default(),
+            by_address: HashMap::new(),
             trash: HashMap::new(),
             fresh: HashMap::new(),
+            view: View::default(),
+            rating: Rating::default(),
         }
     }
 
     /// With rules that give packets their marks.
     #[must_use]
     pub fn with_rules(self, rules: Vec<MarkRule>) -> Self {
-        Self { rules: rules.into(), ..self }
+        Self { view: View::new(rules), ..self }
     }
 
     /// With this first and last port on local addresses.
@@ -214,50 +214,6 @@ impl Registry {
         self.ports = ports;
     }
 
-    /// What is to survive a crash.
-    #[must_use]
-    pub fn saved(&self) -> saved::Services {
-        let services = self.services.values().map(|entry| saved::Service {
-            spec: entry.spec.clone(),
-            servers: entry.servers.iter().rev().map(|&n| self.server(n).spec.clone()).collect(),
-        });
-        let (timeouts, settings) = (self.timeouts, self.settings);
-        saved::Services { timeouts, settings, services: services.collect() }
-    }
-
-    /// Builds the snapshot of what there now is, under a new epoch.
-    pub fn snapshot(&mut self) -> Arc<Snapshot> {
-        self.epoch += 1;
-        let mut timeouts = conn::Timeouts::default();
-        timeouts.set(conn::State::Established, self.timeouts.tcp);
-        timeouts.set(conn::State::FinWait, self.timeouts.tcp_fin);
-        timeouts.set(conn::State::Udp, self.timeouts.udp);
-        let servers = self.servers.slots().map(|s| s.map(|s| Arc::clone(&s.published))).collect();
-        for number in self.trash.values().flat_map(HashMap::values) {
-            let server = self.servers.get_mut(*number).expect("trash is in its slot");
-            server.deleted.get_or_insert(self.epoch);
-        }
-        let all = self.servers.slots().flatten();
-        let nat_sources =
-            Arc::clone(self.nat_sources.get_or_insert_with(|| Arc::new(nat::sources(all))));
-        Arc::new(Snapshot {
-            epoch: self.epoch,
-            services: Services::new(
-                self.services.values().map(|s| Arc::clone(&s.published)),
-                Arc::clone(&self.rules),
-            ),
-            servers,
-            ports: self.ports.clone(),
-            fib: Arc::clone(&self.fib),
-            timeouts,
-            nat_sources,
-            locals: self.locals.by_number(),
-            local_ports: self.local_ports,
-            settings: settings::for_workers(self.settings),
-            ..Snapshot::default()
-        })
-    }
-
     fn place(&self, id: &ServiceId, missing: ErrorCode) -> Result<u64, Error> {
         let found = key_of(id).ok().and_then(|key| self.by_key.get(&key));
         found.copied().ok_or_else(|| {
@@ -278,3 +234,5 @@ impl Registry {
 mod method_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod view_tests;

@@ -25,9 +25,10 @@ impl Registry {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
         let key = entry.published.key;
-        let service = entry.spec.clone();
+        let service = Arc::clone(&entry.spec);
         let spec = check_server(&service, &key, spec)?;
-        if self.server_of(entry, spec.address).is_some() {
+        let address = spec.address;
+        if self.by_address.contains_key(&(place, address)) {
             return Err(Error::new(ErrorCode::ServerExists, "Destination already exists"));
         }
         let hop = resolve(&spec);
@@ -46,26 +47,24 @@ impl Registry {
                     published.hop = hop;
                     published.deleted = false;
                 });
-                if server.publish(&service) {
-                    self.nat_sources = None;
-                }
                 number
             }
-            None => self.new_server(&service, key, place, spec, hop)?,
+            None => self.new_server(key, place, spec, hop)?,
         };
+        self.show_server(number, &service);
+        self.by_address.insert((place, address), number);
         if hop == Hop::Unresolved {
             self.fresh.insert(number, 0);
         }
         let entry = self.services.get_mut(&place).expect("found above");
-        entry.servers.insert(0, number);
+        entry.servers.push(number);
         entry.published.state.server_added();
-        self.republish(place);
+        self.view.touch_service(place);
         Ok(())
     }
 
     pub(super) fn new_server(
         &mut self,
-        service: &ServiceSpec,
         key: ServiceKey,
         place: u64,
         spec: ServerSpec,
@@ -83,11 +82,7 @@ impl Registry {
         });
         let meter = Meter::default();
         let (deleted, was_nat) = (None, false);
-        let mut entry =
-            ServerEntry { service: key, place, spec, meter, deleted, was_nat, published };
-        if entry.publish(service) {
-            self.nat_sources = None;
-        }
+        let entry = ServerEntry { service: key, place, spec, meter, deleted, was_nat, published };
         self.servers
             .insert(entry)
             .ok_or_else(|| Error::new(ErrorCode::NoSpace, "no server number is free"))
@@ -105,17 +100,16 @@ impl Registry {
     ) -> Result<(), Error> {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
-        let service = entry.spec.clone();
+        let service = Arc::clone(&entry.spec);
         let spec = check_server(&service, &entry.published.key, spec)?;
-        let (_, number) = self.server_of(entry, spec.address).ok_or_else(no_such_server)?;
+        let number = self.by_address.get(&(place, spec.address)).copied();
+        let number = number.ok_or_else(no_such_server)?;
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         let hop = resolve(&spec);
         server.spec = spec;
         server.republish(|published| published.hop = hop);
-        if server.publish(&service) {
-            self.nat_sources = None;
-        }
-        self.republish(place);
+        self.show_server(number, &service);
+        self.view.touch_service(place);
         Ok(())
     }
 
@@ -126,56 +120,51 @@ impl Registry {
     pub fn delete_server(&mut self, service: &ServiceId, address: SocketAddr) -> Result<(), Error> {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
-        let (index, number) = self.server_called(entry, address).ok_or_else(no_such_server)?;
+        let number = self.server_called(place, entry, address).ok_or_else(no_such_server)?;
         let entry = self.services.get_mut(&place).expect("found above");
+        let index = entry.servers.iter().position(|&own| own == number);
+        let index = index.expect("a service knows its servers");
         entry.servers.remove(index);
-        entry.published.state.server_removed(index);
-        self.republish(place);
+        // Schedulers know them newest first.
+        entry.published.state.server_removed(entry.servers.len() - index);
+        self.view.touch_service(place);
+        self.by_address.remove(&(place, self.server(number).spec.address));
         self.discard(number);
         Ok(())
     }
 
-    pub(super) fn server_of(
-        &self,
-        entry: &ServiceEntry,
-        address: SocketAddr,
-    ) -> Option<(usize, u32)> {
-        let mut numbers = entry.servers.iter().copied().enumerate();
-        numbers.find(|&(_, number)| self.server(number).spec.address == address)
-    }
-
     /// The server that an address stands for in a command: that with its port,
-    /// 0 standing for the service's, or one whose port says nothing.
+    /// 0 standing for the service's, or one whose port says nothing: it has the
+    /// service's.
     pub(super) fn server_called(
         &self,
+        place: u64,
         entry: &ServiceEntry,
         address: SocketAddr,
-    ) -> Option<(usize, u32)> {
+    ) -> Option<u32> {
         let key = &entry.published.key;
+        let with = |port| {
+            let address = SocketAddr::new(address.ip(), port);
+            self.by_address.get(&(place, address)).copied()
+        };
         let port = if address.port() == 0 { key.vport() } else { address.port() };
-        self.server_of(entry, SocketAddr::new(address.ip(), port)).or_else(|| {
-            let mut numbers = entry.servers.iter().copied().enumerate();
-            numbers.find(|&(_, number)| {
-                let ServerSpec { address: own, method, .. } = &self.server(number).spec;
-                own.ip() == address.ip() && methods::goes_by_address(key, method)
-            })
+        with(port).or_else(|| {
+            let own = with(key.vport())?;
+            methods::goes_by_address(key, &self.server(own).spec.method).then_some(own)
         })
     }
 }
 
 impl ServerEntry {
     /// Has workers see its present form under that of its service. Thresholds
-    /// are in force at once: they are no part of the snapshot. Whether it
-    /// changed where replies of NAT servers come from.
-    pub(super) fn publish(&mut self, service: &ServiceSpec) -> bool {
-        let before = self.nat_source();
+    /// are in force at once: they are no part of the snapshot.
+    pub(super) fn publish(&mut self, service: &ServiceSpec) {
         let mut server = (*self.published).clone();
         methods::publish(&mut server, service, &self.service, &self.spec);
         self.published = Arc::new(server);
         let ServerSpec { upper_threshold, lower_threshold, .. } = self.spec;
         self.published.counts.connections.set_thresholds(upper_threshold, lower_threshold);
         self.was_nat |= self.published.method == Method::Nat;
-        before != self.nat_source()
     }
 
     /// Where its replies come from if it is or was a NAT server.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use dataplane::scheduler::{self, Candidate, Candidates};
+use dataplane::scheduler::{self, Candidates};
 use dataplane::service::{Service, TrafficTotals};
 
 use super::rates::Meter;
 use super::validate::check_service;
-use super::{Registry, ServerEntry, ServiceEntry, methods, options};
+use super::{Registry, ServiceEntry, methods, options};
 use crate::api::{Error, ErrorCode, ServiceId, ServiceSpec};
 
 impl Registry {
@@ -35,7 +35,7 @@ impl Registry {
         };
         options::publish(&mut published, &spec);
         let mut entry = ServiceEntry {
-            spec,
+            spec: Arc::new(spec),
             scheduler,
             servers: Vec::new(),
             retired: TrafficTotals::default(),
@@ -47,6 +47,7 @@ impl Registry {
         entry.meter.zero(self.totals(key, &entry));
         self.services.insert(place, entry);
         self.by_key.insert(key, place);
+        self.view.touch_service(place);
         Ok(())
     }
 
@@ -71,14 +72,12 @@ impl Registry {
         options::publish(&mut service, &spec);
         entry.published = Arc::new(service);
         entry.scheduler = scheduler;
-        for number in &entry.servers {
-            let server = self.servers.get_mut(*number).expect("a service's server is in its slot");
-            if server.publish(&spec) {
-                self.nat_sources = None;
-            }
+        let spec = Arc::new(spec);
+        entry.spec = Arc::clone(&spec);
+        for number in entry.servers.clone() {
+            self.show_server(number, &spec);
         }
-        entry.spec = spec;
-        self.republish(place);
+        self.view.touch_service(place);
         Ok(())
     }
 
@@ -91,7 +90,9 @@ impl Registry {
         let entry = self.services.remove(&place).expect("a place has a service");
         let key = entry.published.key;
         self.by_key.remove(&key);
+        self.view.remove_service(&key);
         for number in entry.servers {
+            self.by_address.remove(&(place, self.server(number).spec.address));
             self.discard(number);
         }
         Ok(())
@@ -103,31 +104,5 @@ impl Registry {
         for id in ids {
             self.delete_service(&id).expect("a listed service exists");
         }
-    }
-
-    /// Builds what workers see of a service anew.
-    pub(super) fn republish(&mut self, place: u64) {
-        let entry = &self.services[&place];
-        let candidates = entry
-            .servers
-            .iter()
-            .map(|&number| {
-                let fresh = self.fresh.contains_key(&number);
-                let ServerEntry { spec, published, .. } = self.server(number);
-                Candidate {
-                    server: number,
-                    address: spec.address,
-                    weight: if fresh { 0 } else { spec.weight },
-                    fresh,
-                    counts: Arc::clone(&published.counts),
-                }
-            })
-            .collect();
-        let published = Service {
-            scheduler: entry.scheduler,
-            candidates: entry.published.candidates.followed_by(entry.scheduler, candidates),
-            ..(*entry.published).clone()
-        };
-        self.services.get_mut(&place).expect("found above").published = Arc::new(published);
     }
 }

@@ -15,6 +15,7 @@ impl Registry {
         self.fresh.remove(&number);
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         server.republish(|published| published.deleted = true);
+        self.view.touch_server(number);
         self.trash.entry(server.service).or_default().insert(server.spec.address, number);
     }
 
@@ -47,9 +48,8 @@ impl Registry {
             .collect();
         for &number in &gone {
             let server = self.servers.remove(number).expect("trash is in its slot");
-            if server.nat_source().is_some() {
-                self.nat_sources = None;
-            }
+            self.view.nat_source(&server.service, server.nat_source(), None);
+            self.view.touch_server(number);
             self.recover(&server.service, server.spec.address);
             if let Some(place) = self.by_key.get(&server.service) {
                 let service = self.services.get_mut(place).expect("a place has a service");

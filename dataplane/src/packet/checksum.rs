@@ -38,14 +38,18 @@ pub fn fold(mut sum: u64) -> u16 {
 #[inline(always)]
 pub fn ip4_header_is_good(header: &[u8]) -> bool {
     let Some((fixed, options)) = header.split_first_chunk::<20>() else { return false };
-    let mut sum = 0;
-    for word in fixed.chunks_exact(4) {
-        sum += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-    }
+    let word = |at| u32::from_ne_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+    let pair = |at| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+    let (sum, carry) = pair(0).overflowing_add(pair(8));
+    let (sum, carry) = sum.overflowing_add(u64::from(word(16)) + u64::from(carry));
+    // Halves and then halves of a half, the carry of each added at its bottom.
+    let (half, more) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let mut sum = half.wrapping_add(u32::from(more) + u32::from(carry));
     if !options.is_empty() {
-        sum += u64::from((add(0, options) as u16).to_be());
+        let options = u32::from((add(0, options) as u16).to_be());
+        sum = fold(u64::from(sum) + u64::from(options)).into();
     }
-    fold(sum) == 0xffff
+    sum.wrapping_add(sum.rotate_left(16)) >= 0xffff_0000
 }
 
 /// The header checksum after the TTL went down by one: the word that holds it
