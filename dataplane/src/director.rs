@@ -85,8 +85,9 @@ pub enum Verdict {
 /// What a worker tells another with a packet that it hands over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Handed {
-    /// The packet may have several owners: which of them the receiver is.
-    pub candidate: u8,
+    /// Where the packet may have several owners: the place of the next one, in
+    /// the order in which they are asked. 0 until one was asked in vain.
+    pub candidate: u16,
     /// Of a fragment: the ports of its datagram, source and destination.
     pub ports: Option<(u16, u16)>,
 }
@@ -249,6 +250,9 @@ impl Director {
         let staged = &mut staged[..frames.len()];
         let verdicts = &mut verdicts[..frames.len()];
         core.read(cx, source, tables, fragments, staged, frames, verdicts);
+        if source == Source::Handoff {
+            leave_hints_to_the_long_way(staged, frames);
+        }
         find_entries(tables, staged);
         find_servers(cx, tables, staged);
         core.forward_all(cx, source, tables, staged, frames, verdicts);
@@ -575,6 +579,10 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Option<Verdict> {
         let slot = self.find::<E>(cx, tables, hash, key, headers)?;
+        if frame.handed.candidate != 0 {
+            // It went round: the next one is to come here at once.
+            self.give_hint(cx.snapshot, headers.protocol, &headers.tuple());
+        }
         self.assert_own(tables, E::place(slot));
         let body = E::table(tables).entry(slot).body();
         let Some(server) = cx.snapshot.server(body.server) else {
@@ -703,6 +711,16 @@ fn find_entries(tables: &Tables, staged: &mut [Staged]) {
             (Kind::Short6, _) | (Kind::Flow, Family::V6) => tables.v6.prefetch_entry(stage.hash),
             (Kind::IcmpError | Kind::Decided, _) => continue,
         };
+    }
+}
+
+/// Still stage 1: packets that went round between workers are not for the short
+/// way, which renews no hints.
+fn leave_hints_to_the_long_way(staged: &mut [Staged], frames: &[Frame<'_>]) {
+    for (stage, frame) in staged.iter_mut().zip(frames) {
+        if let (Kind::Short4 | Kind::Short6, 1..) = (stage.kind, frame.handed.candidate) {
+            stage.kind = Kind::Flow;
+        }
     }
 }
 
