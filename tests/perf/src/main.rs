@@ -96,8 +96,14 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
         scale.flows = arguments.flows.iter().map(|&flows| flows as usize).collect();
     }
     let mut report = Report::new(arguments.json.as_deref(), arguments.compare.as_deref())?;
-    let cores = measure::cores();
+    let mut cores = measure::cores();
     let core = arguments.core.or(cores.last().copied()).unwrap_or(0);
+    if !cores.contains(&core) {
+        return Err(format!("--core {core}: this process may use {cores:?}"));
+    }
+    // The measured one last, as the parts that need another one take it.
+    cores.retain(|&other| other != core);
+    cores.push(core);
     measure::pin(core);
     report.say(&format!("{}, core {core} of {}", cpu_model(), cores.len()))?;
     report.say(&format!(
