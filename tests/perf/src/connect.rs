@@ -34,7 +34,8 @@ pub(crate) fn run(scale: &Scale, report: &mut Report) -> Result<(), String> {
                 continue;
             }
             // The registry builds mh's table anew for each of its servers.
-            let servers = if scale.quick && scheduler == "mh" { 100 } else { servers };
+            let most = if scale.quick && scheduler == "mh" { 100 } else { scale.servers };
+            let servers = most.min(servers);
             let setup = Setup { scheduler, servers, ..Setup::new(method, family, Protocol::Tcp) };
             if let Err(error) = one(scale, report, setup) {
                 report.failure(PART, method.name(), &error)?;

@@ -109,7 +109,7 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
     report.say(&format!(
         "CPU time of a thread; medians of {} rounds; net: the harness's own cost taken off; {} servers\n",
         scale.rounds,
-        bed::setup::SERVER_COUNT
+        scale.servers
     ))?;
     let wanted = |part| arguments.part.is_empty() || arguments.part.contains(&part);
     if wanted(Part::Process) {

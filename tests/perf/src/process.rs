@@ -23,7 +23,9 @@ fn setups(scale: &Scale) -> Vec<(Setup, Vec<usize>)> {
                 if scale.quick && family == Family::V6 && protocol == Protocol::Udp {
                     continue;
                 }
-                all.push((Setup::new(method, family, protocol), flows));
+                let setup =
+                    Setup { servers: scale.servers, ..Setup::new(method, family, protocol) };
+                all.push((setup, flows));
             }
         }
     }
