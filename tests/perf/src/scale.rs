@@ -42,7 +42,7 @@ impl Scale {
         Self {
             quick: true,
             rounds: 3,
-            packets: 1_000_000,
+            packets: 500_000,
             flows: vec![1_000, 64_000, 1_000_000],
             seconds: 1.0,
             ..Self::full()
@@ -55,7 +55,7 @@ impl Scale {
             smoke: true,
             rounds: 1,
             packets: 1280,
-            flows: vec![100],
+            flows: vec![50, 100],
             live: 500,
             servers: 10,
             services: 20,

@@ -33,7 +33,6 @@ fn all_rows_are_there() {
         "process FULLNAT to server",
         "process FULLNAT to client",
         "connect DR",
-        "connect NAT",
         "connect FULLNAT",
         "update 200 servers from a file",
         "daemon rvsd and dpdk-testpmd",
