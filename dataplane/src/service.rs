@@ -2,12 +2,15 @@
 
 mod counts;
 mod matching;
+mod servers;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub use counts::{ConnectionCounts, ServerCounts, TrafficTotals};
 pub use matching::{MarkRule, NatSource, NatSources, Services, endpoints};
+pub(crate) use servers::ShortMethod;
+pub use servers::{Record, Servers};
 
 use crate::packet::headers::{ETHERNET, VLAN_TAG};
 use crate::packet::{Family, Mac, Protocol};

@@ -97,7 +97,7 @@ impl Slot {
 
     /// The slot with this number.
     #[must_use]
-    pub(super) const fn from_number(number: u32) -> Self {
+    pub(crate) const fn from_number(number: u32) -> Self {
         Self(number)
     }
 
@@ -227,15 +227,27 @@ impl<E: Entry> Table<E> {
         prefetch_l2(&self.groups[self.home(hash)]);
     }
 
-    /// Second stage: asks for the line of the first entry whose tag matches.
-    #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
+    /// Second stage: asks for the line of the first entry whose tag matches, and
+    /// gives its slot: most likely the one, which [`Table::is_at`] tells. Where
+    /// none matches it is any slot.
+    #[must_use]
+    #[inline(always)]
+    pub fn prefetch_entry(&self, hash: u64) -> Slot {
         let group = self.home(hash);
         let matches = self.groups[group].matches(Self::tag(hash));
+        let slot = Slot::of(group, (matches | 1 << (SLOTS - 1)).trailing_zeros() as usize);
         if matches != 0 {
-            let slot = matches.trailing_zeros() as usize;
-            prefetch_l2(&self.entries[group * SLOTS + slot]);
+            prefetch_l2(&self.entries[slot.0 as usize]);
         }
+        slot
+    }
+
+    /// Whether a connection is in this slot. Free slots have a key that no
+    /// packet has, so that it is true of none that was removed.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_at(&self, slot: Slot, key: &E::Key) -> bool {
+        self.entries[slot.0 as usize].key() == *key
     }
 
     /// Finds a connection; `hash` is [`Table::hash`] of its key.
@@ -318,6 +330,8 @@ impl<E: Entry> Table<E> {
             passed = self.next(passed);
         }
         self.groups[group].tags[index] = 0;
+        // What `is_at` relies on.
+        self.entries[slot.0 as usize] = E::zeroed();
         self.live -= 1;
     }
 

@@ -100,10 +100,10 @@ impl Bench {
             control,
             snapshot: Snapshot {
                 ports: vec![Port::new(PORT_MAC, 1500)],
-                servers: vec![
-                    Some(server(31, hop(SERVER_MAC[0]))),
-                    Some(server(32, hop(SERVER_MAC[1]))),
-                ],
+                servers: [(31, SERVER_MAC[0]), (32, SERVER_MAC[1])]
+                    .map(|(host, mac)| Some(server(host, hop(mac))))
+                    .into_iter()
+                    .collect(),
                 ..Default::default()
             },
         };
@@ -126,9 +126,9 @@ impl Bench {
     }
 
     fn change_server(&mut self, number: usize, change: impl FnOnce(&mut Server)) {
-        let mut server = (**self.snapshot.servers[number].as_ref().unwrap()).clone();
+        let mut server = (**self.snapshot.server(number as u32).unwrap()).clone();
         change(&mut server);
-        self.snapshot.servers[number] = Some(Arc::new(server));
+        self.snapshot.servers.set(number as u32, Some(Arc::new(server)));
         self.publish();
     }
 
@@ -158,7 +158,7 @@ impl Bench {
     }
 
     fn connections(&self, number: usize) -> (u32, u32) {
-        self.snapshot.servers[number].as_ref().unwrap().counts.connections.read()
+        self.snapshot.server(number as u32).unwrap().counts.connections.read()
     }
 
     fn pass_time(&mut self, from: Tick, seconds: u32) -> Tick {
@@ -305,7 +305,7 @@ fn counts_follow_the_life_of_a_connection() {
         life.push(bench.connections(0));
     }
     assert_eq!(life, [(1, 0), (1, 0), (0, 1), (0, 1)]);
-    let totals = bench.snapshot.servers[0].as_ref().unwrap().counts.totals();
+    let totals = bench.snapshot.server(0).unwrap().counts.totals();
     assert_eq!((totals.connections, totals.in_packets, totals.in_bytes), (1, 4, 160));
 }
 

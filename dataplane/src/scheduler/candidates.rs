@@ -62,6 +62,11 @@ impl Candidates {
         self.list.iter().any(|candidate| candidate.fresh)
     }
 
+    /// The servers, in the order in which they are walked.
+    pub fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.list.iter()
+    }
+
     /// The servers in the order in which they are to be walked, for a
     /// scheduler.
     #[must_use]

@@ -1,5 +1,6 @@
 //! What is counted of a server: traffic by each worker, connections over all.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
@@ -12,10 +13,7 @@ pub struct ServerCounts {
     /// Its connections.
     pub connections: CachePadded<ConnectionCounts>,
     /// One per worker, by index.
-    traffic: Box<[CachePadded<Traffic>]>,
-    /// What was learnt of the path MTU to the server (tunnels): bytes in the
-    /// upper half, the tick at which it is forgotten in the lower. 0 is nothing.
-    path_mtu: AtomicU64,
+    traffic: Arc<[CachePadded<Traffic>]>,
 }
 
 /// How many connections a server has, exact over all workers, and whether they
@@ -38,15 +36,42 @@ pub struct ConnectionCounts {
     templates: AtomicU32,
 }
 
-/// What one worker forwarded to a server. Written by that worker alone, so an
-/// addition is a plain load and store.
+/// What one worker forwarded to a server. The counters are written by that
+/// worker alone, so an addition is a plain load and store.
 #[derive(Debug, Default)]
-struct Traffic {
+pub(crate) struct Traffic {
     connections: AtomicU64,
     in_packets: AtomicU64,
     in_bytes: AtomicU64,
     out_packets: AtomicU64,
     out_bytes: AtomicU64,
+    /// What was learnt of the path MTU to the server (tunnels): bytes in the
+    /// upper half, the tick at which it is forgotten in the lower. 0 is nothing.
+    /// The worker that learns it tells all.
+    path_mtu: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts a packet of a client.
+    #[inline(always)]
+    pub(crate) fn packet(&self, bytes: u64) {
+        add(&self.in_packets, 1);
+        add(&self.in_bytes, bytes);
+    }
+
+    /// Counts a packet of the server.
+    #[inline(always)]
+    pub(crate) fn reply(&self, bytes: u64) {
+        add(&self.out_packets, 1);
+        add(&self.out_bytes, bytes);
+    }
+
+    /// The path MTU to the server as far as it was learnt, bytes.
+    #[inline(always)]
+    pub(crate) fn path_mtu(&self, now: Tick) -> Option<u16> {
+        let learnt = self.path_mtu.load(Ordering::Relaxed);
+        (learnt != 0 && now.0 < learnt as u32).then_some((learnt >> 32) as u16)
+    }
 }
 
 /// Totals of a server's traffic.
@@ -71,32 +96,31 @@ impl ServerCounts {
         Self {
             connections: CachePadded::default(),
             traffic: (0..workers).map(|_| CachePadded::default()).collect(),
-            path_mtu: AtomicU64::new(0),
         }
+    }
+
+    /// By worker.
+    pub(super) fn traffic(&self) -> &Arc<[CachePadded<Traffic>]> {
+        &self.traffic
     }
 
     /// Counts a packet of the server that `worker` forwards.
     #[inline]
     pub fn reply(&self, worker: usize, bytes: u64) {
-        let traffic = &self.traffic[worker];
-        add(&traffic.out_packets, 1);
-        add(&traffic.out_bytes, bytes);
+        self.traffic[worker].reply(bytes);
     }
 
     /// Counts a packet of a client that `worker` forwards.
     #[inline]
     pub fn packet(&self, worker: usize, bytes: u64) {
-        let traffic = &self.traffic[worker];
-        add(&traffic.in_packets, 1);
-        add(&traffic.in_bytes, bytes);
+        self.traffic[worker].packet(bytes);
     }
 
     /// The path MTU to the server as far as it was learnt, bytes.
     #[must_use]
     #[inline]
-    pub fn path_mtu(&self, now: Tick) -> Option<u16> {
-        let learnt = self.path_mtu.load(Ordering::Relaxed);
-        (learnt != 0 && now.0 < learnt as u32).then_some((learnt >> 32) as u16)
+    pub fn path_mtu(&self, worker: usize, now: Tick) -> Option<u16> {
+        self.traffic[worker].path_mtu(now)
     }
 
     /// Takes note of what a router says about the path MTU to the server, and
@@ -104,15 +128,18 @@ impl ServerCounts {
     /// (`net.ipv4.route.min_pmtu`; the least of IPv6) is taken for that: a
     /// forged error would otherwise multiply packets. It is forgotten after
     /// `net.ipv4.route.mtu_expires`, ten minutes.
-    pub fn learn_path_mtu(&self, now: Tick, mtu: u32, ipv4: bool) -> u16 {
+    pub fn learn_path_mtu(&self, worker: usize, now: Tick, mtu: u32, ipv4: bool) -> u16 {
         const LEAST: (u32, u32) = (552, 1280);
         const SECONDS: u32 = 600;
         let least = if ipv4 { LEAST.0 } else { LEAST.1 };
         let mtu = mtu.clamp(least, u16::MAX.into());
         // As in the kernel, it only ever gets less before it is forgotten.
-        let mtu = self.path_mtu(now).map_or(mtu, |known| mtu.min(known.into()));
+        let mtu = self.path_mtu(worker, now).map_or(mtu, |known| mtu.min(known.into()));
         let until = now.plus(SECONDS * TICKS_PER_SECOND);
-        self.path_mtu.store((u64::from(mtu) << 32) | u64::from(until.0), Ordering::Relaxed);
+        for traffic in self.traffic.iter() {
+            let learnt = (u64::from(mtu) << 32) | u64::from(until.0);
+            traffic.path_mtu.store(learnt, Ordering::Relaxed);
+        }
         mtu as u16
     }
 
@@ -263,10 +290,10 @@ mod tests {
 
     #[test]
     fn a_path_mtu_gets_less_until_it_is_forgotten() {
-        let counts = ServerCounts::new(1);
-        let learn = |now, mtu| counts.learn_path_mtu(Tick(now), mtu, true);
+        let counts = ServerCounts::new(2);
+        let learn = |now, mtu| counts.learn_path_mtu(1, Tick(now), mtu, true);
         assert_eq!([learn(8, 1400), learn(9, 65_535), learn(10, 1300)], [1400, 1400, 1300]);
-        assert_eq!(counts.path_mtu(Tick(11)), Some(1300));
+        assert_eq!([0, 1].map(|w| counts.path_mtu(w, Tick(11))), [Some(1300); 2], "all know it");
         assert_eq!(learn(10 + 600 * TICKS_PER_SECOND, 1450), 1450);
     }
 

@@ -77,8 +77,9 @@ fn from_file(report: &mut Report, setup: &Setup, directory: &Path) -> Result<(),
     let mut registry = begin::registry(&config, &Saved::new(directory), vec![port()])?;
     let snapshot = registry.snapshot();
     let took = thread_time().saturating_sub(start).as_secs_f64();
-    let servers = snapshot.servers.iter().flatten().count();
-    if servers != (setup.services * setup.servers) as usize {
+    let wanted = setup.services * setup.servers;
+    let servers = snapshot.servers.iter().count();
+    if servers != wanted as usize {
         return Err(format!("the snapshot has {servers} servers"));
     }
     let what = format!("{servers} servers from a file");
