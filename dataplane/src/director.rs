@@ -85,8 +85,9 @@ pub enum Verdict {
 /// What a worker tells another with a packet that it hands over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Handed {
-    /// The packet may have several owners: which of them the receiver is.
-    pub candidate: u8,
+    /// Where the packet may have several owners: the place of the next one, in
+    /// the order in which they are asked. 0 until one was asked in vain.
+    pub candidate: u16,
     /// Of a fragment: the ports of its datagram, source and destination.
     pub ports: Option<(u16, u16)>,
 }
@@ -249,6 +250,9 @@ impl Director {
         let staged = &mut staged[..frames.len()];
         let verdicts = &mut verdicts[..frames.len()];
         core.read(cx, source, tables, fragments, staged, frames, verdicts);
+        if source == Source::Handoff {
+            leave_hints_to_the_long_way(staged, frames);
+        }
         find_entries(tables, staged);
         find_servers(cx, tables, staged);
         core.forward_all(cx, source, tables, staged, frames, verdicts);
@@ -444,17 +448,26 @@ impl Core {
         frames: &mut [Frame<'_>],
         verdicts: &mut [Verdict],
     ) {
-        for ((stage, frame), verdict) in staged.iter_mut().zip(frames).zip(verdicts) {
+        let mut missed = 0u64;
+        let all = staged.iter_mut().zip(frames.iter_mut()).zip(verdicts.iter_mut());
+        for (index, ((stage, frame), verdict)) in all.enumerate() {
             let sent = match stage.kind {
                 Kind::Short4 => self.short::<Entry4>(cx, tables, stage, frame),
                 Kind::Short6 => self.short::<Entry6>(cx, tables, stage, frame),
                 Kind::Decided => continue,
                 Kind::Flow | Kind::IcmpError => None,
             };
-            *verdict = match sent {
-                Some(port) => Verdict::Send { port },
+            let sent = match sent {
+                Some(port) => Some(Verdict::Send { port }),
                 None => self.long(cx, source, tables, stage, frame),
             };
+            match sent {
+                Some(sent) => *verdict = sent,
+                None => missed |= 1 << index,
+            }
+        }
+        if missed != 0 {
+            self.open_missed(cx, tables, missed, staged, frames, verdicts);
         }
     }
 
@@ -507,7 +520,7 @@ impl Core {
         Some(port)
     }
 
-    /// Forwards any packet.
+    /// Forwards any packet but one that has no connection.
     #[inline(never)]
     fn long(
         &mut self,
@@ -516,12 +529,16 @@ impl Core {
         tables: &mut Tables,
         stage: &mut Staged,
         frame: &mut Frame<'_>,
-    ) -> Verdict {
+    ) -> Option<Verdict> {
         let Staged { kind, hash, headers, .. } = stage;
         match (*kind, key(headers)) {
-            (Kind::IcmpError, _) => self.icmp_error(cx, tables, source, headers, frame),
-            (_, Key::V4(key)) => self.forward::<Entry4>(cx, tables, &key, *hash, headers, frame),
-            (_, Key::V6(key)) => self.forward::<Entry6>(cx, tables, &key, *hash, headers, frame),
+            (Kind::IcmpError, _) => Some(self.icmp_error(cx, tables, source, headers, frame)),
+            (_, Key::V4(key)) => {
+                self.forward_known::<Entry4>(cx, tables, &key, *hash, headers, frame)
+            }
+            (_, Key::V6(key)) => {
+                self.forward_known::<Entry6>(cx, tables, &key, *hash, headers, frame)
+            }
         }
     }
 
@@ -535,8 +552,7 @@ impl Core {
         }
     }
 
-    /// The packet's connection, or a new one; then the way of its direction.
-    #[inline(always)]
+    /// Forwards a packet by its connection, or a new one.
     fn forward<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -546,39 +562,58 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let (slot, opened) = match self.find::<E>(cx, tables, hash, key, headers) {
-            Some(slot) => (slot, false),
-            None => match self.open::<E>(cx, tables, key, hash, headers, frame) {
-                Ok(slot) => (slot, true),
-                Err(verdict) => return verdict,
-            },
-        };
+        if let Some(verdict) = self.forward_known::<E>(cx, tables, key, hash, headers, frame) {
+            return verdict;
+        }
+        match self.open::<E>(cx, tables, key, hash, headers, frame) {
+            Ok((slot, server)) => {
+                self.forward_first::<E>(cx, tables, slot, server, hash, headers, frame)
+            }
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// The packet's connection, and the way of its direction. `None` when there
+    /// is no connection.
+    #[inline(always)]
+    fn forward_known<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        key: &E::Key,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Option<Verdict> {
+        let slot = self.find::<E>(cx, tables, hash, key, headers)?;
+        if frame.handed.candidate != 0 {
+            // It went round: the next one is to come here at once.
+            self.give_hint(cx.snapshot, headers.protocol, &headers.tuple());
+        }
         self.assert_own(tables, E::place(slot));
         let body = E::table(tables).entry(slot).body();
         let Some(server) = cx.snapshot.server(body.server) else {
-            return self.drop(DropReason::ServerDeleted);
+            return Some(self.drop(DropReason::ServerDeleted));
         };
         if body.is_reply() {
-            return self.reply::<E>(cx, tables, slot, server, headers, frame);
+            return Some(self.reply::<E>(cx, tables, slot, server, headers, frame));
         }
         if server.deleted {
-            return self.drop(DropReason::ServerDeleted);
+            return Some(self.drop(DropReason::ServerDeleted));
         }
         // The connection's own method: the server may have been given another.
         let is_pair = body.twin(E::FAMILY).is_some();
-        if !opened {
-            let old = body.state();
-            let new = old.after_client_packet(is_pair, headers);
-            self.touch::<E>(cx, tables, slot, server, old, new);
-        }
+        let old = body.state();
+        let new = old.after_client_packet(is_pair, headers);
+        self.touch::<E>(cx, tables, slot, server, old, new);
         server.counts.packet(self.worker, u64::from(headers.ip_len));
-        match server.method {
+        Some(match server.method {
             _ if is_pair => self.send_nat::<E>(cx, tables, slot, server, headers, frame),
             Method::Tun(encapsulation) => {
                 self.send_tun(cx, server, encapsulation, hash, headers, frame)
             }
             Method::Dr | Method::Nat | Method::Fullnat => self.send_dr(cx, server, headers, frame),
-        }
+        })
     }
 
     /// A packet from the server of a connection under NAT or FULLNAT, to its
@@ -683,6 +718,16 @@ fn find_entries(tables: &Tables, staged: &mut [Staged]) {
             (Kind::Short6, _) | (Kind::Flow, Family::V6) => tables.v6.prefetch_entry(stage.hash),
             (Kind::IcmpError | Kind::Decided, _) => continue,
         };
+    }
+}
+
+/// Still stage 1: packets that went round between workers are not for the short
+/// way, which renews no hints.
+fn leave_hints_to_the_long_way(staged: &mut [Staged], frames: &[Frame<'_>]) {
+    for (stage, frame) in staged.iter_mut().zip(frames) {
+        if let (Kind::Short4 | Kind::Short6, 1..) = (stage.kind, frame.handed.candidate) {
+            stage.kind = Kind::Flow;
+        }
     }
 }
 

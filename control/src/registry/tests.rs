@@ -57,6 +57,7 @@ fn choose(service: &Service) -> Option<u32> {
         client_port: 5000,
         destination: IpAddr::from([192, 168, 1, 100]),
         now: dataplane::time::Tick::from_secs(1),
+        worker: 0,
     };
     service.scheduler.choose(&service.state, &service.candidates, &request)
 }

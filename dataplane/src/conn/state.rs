@@ -346,6 +346,14 @@ impl Timeouts {
         self.0[state as usize] = seconds.saturating_mul(TICKS_PER_SECOND);
     }
 
+    /// When the last of the connections that are half-open now will be over,
+    /// unless they become others.
+    #[must_use]
+    pub fn last_half_open(&self, now: Tick) -> Tick {
+        let states = (0..STATES as u8).map(State::from_u8).filter(|state| state.is_half_open());
+        now.plus(states.map(|state| self.ticks(state)).max().unwrap_or(0))
+    }
+
     /// The timeout of a state, ticks.
     #[must_use]
     #[inline]

@@ -275,17 +275,34 @@ impl<E: Entry> Table<E> {
 
     /// Second stage: asks for the line of the first entry whose tag matches, and
     /// gives its slot: most likely the one, which [`Table::is_at`] tells. Where
-    /// none matches it is any slot.
+    /// none matches, the same for the slot that an insertion would take.
     #[must_use]
     #[inline(always)]
     pub fn prefetch_entry(&self, hash: u64) -> Slot {
         let group = self.home(hash);
         let matches = self.groups[group].matches(Self::tag(hash));
-        let slot = Slot::of(group, (matches | 1 << (SLOTS - 1)).trailing_zeros() as usize);
-        if matches != 0 {
+        let slots = if matches != 0 { matches } else { self.groups[group].free() };
+        let slot = Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize);
+        if slots != 0 {
             self.prefetch(&self.entries[slot.0 as usize]);
+        } else {
+            self.prefetch(&self.groups[group + 1]);
         }
         slot
+    }
+
+    /// Asks for the line of the slot that an insertion would take; in a full
+    /// table for those of the entries that [`Table::victim`] looks at first.
+    #[inline]
+    pub fn prefetch_insertion(&self, hash: u64, now: Tick, latest: Tick) {
+        let group = self.home(hash);
+        if self.live >= self.limit {
+            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+                prefetch_l2(self.entry(slot));
+            }
+        } else if let Some((group, slot)) = self.free_slot(group) {
+            prefetch_l2(&self.entries[group * SLOTS + slot]);
+        }
     }
 
     /// Whether a connection is in this slot. Free slots have a key that no
@@ -294,6 +311,13 @@ impl<E: Entry> Table<E> {
     #[inline(always)]
     pub fn is_at(&self, slot: Slot, key: &E::Key) -> bool {
         self.entries[slot.0 as usize].key() == *key
+    }
+
+    /// Asks for the lines of an entry and of its group.
+    #[inline]
+    pub fn prefetch_slot(&self, slot: Slot) {
+        prefetch_l2(&self.entries[slot.0 as usize]);
+        prefetch_l2(&self.groups[slot.group()]);
     }
 
     /// Finds a connection; `hash` is [`Table::hash`] of its key.
@@ -326,18 +350,27 @@ impl<E: Entry> Table<E> {
     }
 
     /// Adds a connection that is not in the table, to be looked at by the
-    /// sweep once `expiry` has passed. Moves nothing; that what is due about
-    /// growth happens before is the caller's part.
+    /// sweep once `expiry` has passed. The entry is made where it stays: a copy
+    /// of something just written would wait for the writes. Moves nothing; that
+    /// what is due about growth happens before is the caller's part
+    /// ([`Tables::make_room`](super::Tables::make_room)).
     ///
     /// # Errors
     /// [`TableFull`] at the limit, or when no group in reach has a free slot.
-    pub(super) fn insert(
+    #[inline(always)]
+    pub fn insert(
         &mut self,
         hash: u64,
-        entry: E,
         now: Tick,
         expiry: Tick,
+        entry: impl FnOnce() -> E,
     ) -> Result<Slot, TableFull> {
+        let slot = self.take_slot(hash, now, expiry)?;
+        self.entries[slot.0 as usize] = entry();
+        Ok(slot)
+    }
+
+    fn take_slot(&mut self, hash: u64, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
         if self.live >= self.limit {
             return Err(TableFull);
         }
@@ -345,7 +378,6 @@ impl<E: Entry> Table<E> {
         let (group, slot) = self.free_slot(home).ok_or(TableFull)?;
         let at = self.occupy(hash, home, group, slot);
         self.groups[group].deadlines[slot] = deadline(now, expiry);
-        self.entries[at.0 as usize] = entry;
         self.live += 1;
         Ok(at)
     }
@@ -441,25 +473,31 @@ impl<E: Entry> Table<E> {
         self.groups[slot.group()].tags[slot.index()] != 0
     }
 
-    /// The entry that `rank` gives the lowest number, among those near the home
-    /// of `hash`: one that can make room for it.
+    /// An entry near the home of `hash` that can make room for it: of those
+    /// that expire at the `latest` then, as things are now, the one that `rank`
+    /// gives the lowest number in the first group that has any.
     #[must_use]
-    pub fn victim(&self, hash: u64, mut rank: impl FnMut(Slot, &E) -> Option<u32>) -> Option<Slot> {
-        let mut best: Option<(u32, Slot)> = None;
+    pub fn victim(
+        &self,
+        hash: u64,
+        (now, latest): (Tick, Tick),
+        mut rank: impl FnMut(Slot, &E) -> Option<u32>,
+    ) -> Option<Slot> {
         let home = self.home(hash);
         for group in home..home + VICTIM_GROUPS {
-            let mut used = self.groups[group].used();
-            while used != 0 {
-                let slot = Slot::of(group, used.trailing_zeros() as usize);
-                used &= used - 1;
-                if let Some(rank) = rank(slot, &self.entries[slot.0 as usize]) {
+            let mut best: Option<(u32, Slot)> = None;
+            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+                if let Some(rank) = rank(slot, self.entry(slot)) {
                     if best.is_none_or(|(lowest, _)| rank < lowest) {
                         best = Some((rank, slot));
                     }
                 }
             }
+            if let Some((_, slot)) = best {
+                return Some(slot);
+            }
         }
-        best.map(|(_, slot)| slot)
+        None
     }
 
     /// Has the sweep ask about every connection once, whatever its deadline:
