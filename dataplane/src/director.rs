@@ -298,6 +298,13 @@ impl Director {
         self.core.foreign
     }
 
+    /// Makes the memory ready that the first connections take. For the thread
+    /// that is to run the director, before it does: it takes some milliseconds,
+    /// and the memory is to be on that thread's NUMA node.
+    pub fn prepare(&self) {
+        self.tables.prepare();
+    }
+
     /// Whether all tables lie in reserved huge pages.
     #[must_use]
     pub fn uses_huge_pages(&self) -> bool {

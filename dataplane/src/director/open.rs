@@ -579,6 +579,8 @@ impl Core {
         entry: impl Fn() -> E,
     ) -> Result<Place, DropReason> {
         let expiry = cx.snapshot.timeouts.expiry(state, cx.now);
+        // Before: what comes in from here on stays where it is.
+        tables.make_room();
         let inserted = match E::table_mut(tables).insert(hash, cx.now, expiry, &entry) {
             Err(TableFull) if self.recycle::<E>(cx, tables, hash, None) => {
                 E::table_mut(tables).insert(hash, cx.now, expiry, &entry)
