@@ -117,6 +117,23 @@ pub fn endpoints(addresses: &Addresses) -> (IpAddr, IpAddr) {
 pub struct NatSources {
     by_source: HashMap<(Protocol, IpAddr, u16), Vec<NatSource>>,
     addresses: HashSet<IpAddr>,
+    /// A bit for each remainder of an address that a server has ([`bit_of`]);
+    /// empty without servers.
+    seen: Box<[u64]>,
+}
+
+/// Words of [`NatSources::seen`]: 32,768 bits in 4 KB.
+const SEEN: usize = 512;
+
+/// The bit of a source address.
+#[inline(always)]
+const fn bit_of(source: &Addresses) -> (usize, u64) {
+    let low = match source {
+        Addresses::V4 { src, .. } => *src,
+        Addresses::V6 { src: [.., a, b, c, d], .. } => u32::from_be_bytes([*a, *b, *c, *d]),
+    };
+    let bit = (low ^ (low >> 15)) as usize % (SEEN * 64);
+    (bit / 64, 1 << (bit % 64))
 }
 
 /// Whose replies packets from a NAT server may be.
@@ -140,6 +157,14 @@ impl NatSources {
     /// fwmark service is added once for each.
     pub fn add(&mut self, protocol: Protocol, server: SocketAddr, source: NatSource) {
         self.addresses.insert(server.ip());
+        if self.seen.is_empty() {
+            self.seen = vec![0; SEEN].into();
+        }
+        let (word, bit) = bit_of(&match server.ip() {
+            IpAddr::V4(ip) => Addresses::V4 { src: ip.to_bits(), dst: 0 },
+            IpAddr::V6(ip) => Addresses::V6 { src: ip.octets(), dst: [0; 16] },
+        });
+        self.seen[word] |= bit;
         let list = self.by_source.entry((protocol, server.ip(), server.port())).or_default();
         if !list.contains(&source) {
             list.push(source);
@@ -150,6 +175,15 @@ impl NatSources {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_source.is_empty()
+    }
+
+    /// Whether a packet may be a reply, as far as one bit tells: true of every
+    /// reply, and of few others.
+    #[must_use]
+    #[inline(always)]
+    pub fn may_have(&self, addresses: &Addresses) -> bool {
+        let (word, bit) = bit_of(addresses);
+        self.seen.get(word).is_some_and(|word| word & bit != 0)
     }
 
     /// Whether packets from an address may be replies, whatever their ports.
@@ -174,6 +208,25 @@ impl NatSources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_bit_tells_most_packets_from_replies() {
+        let from = |text: &str| match text.parse().unwrap() {
+            IpAddr::V4(ip) => Addresses::V4 { src: ip.to_bits(), dst: 7 },
+            IpAddr::V6(ip) => Addresses::V6 { src: ip.octets(), dst: [7; 16] },
+        };
+        let mut sources = NatSources::new();
+        assert!(!sources.may_have(&from("10.0.0.1")));
+        for server in ["10.0.0.1:80", "[fd00::1:2]:80", "192.168.255.254:0"] {
+            sources.add(Protocol::Tcp, server.parse().unwrap(), NatSource::Marked);
+        }
+        for server in ["10.0.0.1", "fd00::1:2", "192.168.255.254"] {
+            assert!(sources.may_have(&from(server)), "{server}");
+        }
+        let others =
+            (0..=u16::MAX).map(|n| Addresses::V4 { src: 0x5000_0000 + u32::from(n), dst: 7 });
+        assert!(others.filter(|other| sources.may_have(other)).count() < 10);
+    }
 
     #[test]
     fn prefixes_contain_their_addresses() {
