@@ -4,23 +4,21 @@
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), and `machine` (ports, workers;
 //! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output) and
-//! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s.
+//! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s; these are in a
+//! package of their own, `control-api`.
 
 #![forbid(unsafe_code)]
 
-pub mod api;
-pub mod client;
 pub mod config;
 pub mod daemon;
-pub mod frame;
 pub mod ipvsadm;
 pub mod kernel;
 #[cfg(feature = "dpdk")]
 pub mod machine;
 pub mod registry;
 pub mod server;
-pub mod settings;
 pub mod show;
 
 #[cfg(test)]
-mod test_server;
+use control_api::test_server;
+pub use control_api::{api, client, frame, settings};

@@ -542,9 +542,9 @@ impl Core {
     #[inline(never)]
     fn forward_all(&mut self, cx: Context<'_>, tables: &mut Tables, burst: &mut Burst<'_, '_>) {
         let Burst { source, frames, verdicts, staged, headers } = burst;
-        for (i, ((stage, frame), verdict)) in
-            staged.iter_mut().zip(frames.iter_mut()).zip(verdicts.iter_mut()).enumerate()
-        {
+        let mut missed = 0u64;
+        let all = staged.iter_mut().zip(frames.iter_mut()).zip(verdicts.iter_mut());
+        for (index, ((stage, frame), verdict)) in all.enumerate() {
             let sent = if stage.kind == Kind::Short4 {
                 self.short::<Entry4>(cx, tables, stage, frame)
             } else if stage.kind == Kind::Short6 {
@@ -559,9 +559,15 @@ impl Core {
                 continue;
             }
             if let Kind::Short4 | Kind::Short6 = stage.kind {
-                headers[i] = stage.headers();
+                headers[index] = stage.headers();
             }
-            *verdict = self.long(cx, *source, tables, stage, &mut headers[i], frame);
+            match self.long(cx, *source, tables, stage, &mut headers[index], frame) {
+                Some(sent) => *verdict = sent,
+                None => missed |= 1 << index,
+            }
+        }
+        if missed != 0 {
+            self.open_missed(cx, tables, missed, burst);
         }
     }
 
@@ -619,7 +625,7 @@ impl Core {
         Some(port)
     }
 
-    /// Forwards any packet.
+    /// Forwards any packet but one that has no connection.
     #[inline(never)]
     fn long(
         &mut self,
@@ -629,15 +635,19 @@ impl Core {
         stage: &Staged,
         headers: &mut Headers,
         frame: &mut Frame<'_>,
-    ) -> Verdict {
+    ) -> Option<Verdict> {
         match stage.kind {
             Kind::Short4 | Kind::Flow4 => {
-                self.forward::<Entry4>(cx, tables, &stage.key4(), stage.hash, headers, frame)
+                let key = stage.key4();
+                self.forward_known::<Entry4>(cx, tables, &key, stage.hash, headers, frame)
             }
             Kind::Short6 | Kind::Flow6 => {
-                self.forward::<Entry6>(cx, tables, &stage.key6(), stage.hash, headers, frame)
+                let key = stage.key6();
+                self.forward_known::<Entry6>(cx, tables, &key, stage.hash, headers, frame)
             }
-            Kind::IcmpError | Kind::Decided => self.icmp_error(cx, tables, source, headers, frame),
+            Kind::IcmpError | Kind::Decided => {
+                Some(self.icmp_error(cx, tables, source, headers, frame))
+            }
         }
     }
 
@@ -651,8 +661,7 @@ impl Core {
         }
     }
 
-    /// The packet's connection, or a new one; then the way of its direction.
-    #[inline(always)]
+    /// Forwards a packet by its connection, or a new one.
     fn forward<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -662,39 +671,54 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let (slot, opened) = match self.find::<E>(cx, tables, hash, key, headers) {
-            Some(slot) => (slot, false),
-            None => match self.open::<E>(cx, tables, key, hash, headers, frame) {
-                Ok(slot) => (slot, true),
-                Err(verdict) => return verdict,
-            },
-        };
+        if let Some(verdict) = self.forward_known::<E>(cx, tables, key, hash, headers, frame) {
+            return verdict;
+        }
+        match self.open::<E>(cx, tables, key, hash, headers, frame) {
+            Ok((slot, server)) => {
+                self.forward_first::<E>(cx, tables, slot, server, hash, headers, frame)
+            }
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// The packet's connection, and the way of its direction. `None` when there
+    /// is no connection.
+    #[inline(always)]
+    fn forward_known<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        key: &E::Key,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Option<Verdict> {
+        let slot = self.find::<E>(cx, tables, hash, key, headers)?;
         self.assert_own(tables, E::place(slot));
         let body = E::table(tables).entry(slot).body();
         let Some(server) = cx.snapshot.server(body.server) else {
-            return self.drop(DropReason::ServerDeleted);
+            return Some(self.drop(DropReason::ServerDeleted));
         };
         if body.is_reply() {
-            return self.reply::<E>(cx, tables, slot, server, headers, frame);
+            return Some(self.reply::<E>(cx, tables, slot, server, headers, frame));
         }
         if server.deleted {
-            return self.drop(DropReason::ServerDeleted);
+            return Some(self.drop(DropReason::ServerDeleted));
         }
         // The connection's own method: the server may have been given another.
         let is_pair = body.twin(E::FAMILY).is_some();
-        if !opened {
-            let old = body.state();
-            let new = old.after_client_packet(is_pair, headers);
-            self.touch::<E>(cx, tables, slot, server, old, new);
-        }
+        let old = body.state();
+        let new = old.after_client_packet(is_pair, headers);
+        self.touch::<E>(cx, tables, slot, server, old, new);
         server.counts.packet(self.worker, u64::from(headers.ip_len));
-        match server.method {
+        Some(match server.method {
             _ if is_pair => self.send_nat::<E>(cx, tables, slot, server, headers, frame),
             Method::Tun(encapsulation) => {
                 self.send_tun(cx, server, encapsulation, hash, headers, frame)
             }
             Method::Dr | Method::Nat | Method::Fullnat => self.send_dr(cx, server, headers, frame),
-        }
+        })
     }
 
     /// A packet from the server of a connection under NAT or FULLNAT, to its

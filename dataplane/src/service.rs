@@ -1,5 +1,6 @@
 //! Virtual services and real servers as workers see them, and their counters.
 
+mod changes;
 mod counts;
 mod matching;
 mod servers;
@@ -7,6 +8,7 @@ mod servers;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+pub use changes::{Changes, Seen};
 pub use counts::{ConnectionCounts, ServerCounts, TrafficTotals};
 pub use matching::{MarkRule, NatSource, NatSources, Services, endpoints};
 pub(crate) use servers::ShortMethod;

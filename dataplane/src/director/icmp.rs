@@ -150,11 +150,13 @@ impl Core {
         let place = match super::key(&opening) {
             super::Key::V4(key) => {
                 let hash = tables.v4.hash(&key);
-                self.open::<Entry4>(cx, tables, &key, hash, &mut opening, frame).map(Place::V4)
+                let opened = self.open::<Entry4>(cx, tables, &key, hash, &mut opening, frame);
+                opened.map(|(slot, _)| Place::V4(slot))
             }
             super::Key::V6(key) => {
                 let hash = tables.v6.hash(&key);
-                self.open::<Entry6>(cx, tables, &key, hash, &mut opening, frame).map(Place::V6)
+                let opened = self.open::<Entry6>(cx, tables, &key, hash, &mut opening, frame);
+                opened.map(|(slot, _)| Place::V6(slot))
             }
         };
         match place {

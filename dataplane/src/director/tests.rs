@@ -297,6 +297,53 @@ fn packets_of_one_new_connection_in_one_burst_share_it() {
     assert_eq!(bench.connections(0), (0, 1));
 }
 
+/// A choice knows of those before it in the same burst, and one that comes to
+/// nothing is taken back, with the overload that it made.
+#[test]
+fn a_burst_keeps_to_the_upper_threshold() {
+    for (room, opened) in [(1024, 3), (2, 2)] {
+        let mut bench = Bench::new(1, room);
+        let servers: Vec<_> = bench.snapshot.servers.iter().cloned().collect();
+        let list = (0..).zip(&servers).zip([1, 0]).map(|((server, one), weight)| Candidate {
+            server,
+            address: one.address,
+            weight,
+            fresh: false,
+            counts: Arc::clone(&one.counts),
+        });
+        let mut only = Service::clone(&service(Protocol::Tcp, VIP.into(), [1, 0]));
+        only.candidates = Candidates::new(Scheduler::Rr, list.collect());
+        bench.snapshot.services = Services::new([Arc::new(only)], Arc::default());
+        bench.publish();
+        let connections = &servers[0].counts.connections;
+        connections.set_thresholds(3, 0);
+        let mut buffers: Vec<_> = (0..40)
+            .map(|port| {
+                let mut buffer = vec![0; 128];
+                buffer.extend(tcp4(5000 + port, if port < 2 { "SA" } else { "S" }));
+                buffer
+            })
+            .collect();
+        let mut frames: Vec<_> = buffers
+            .iter_mut()
+            .map(|buffer| {
+                let len = buffer.len() - 128;
+                Frame::new(buffer, 128, len, len, 0)
+            })
+            .collect();
+        // Established ones, which nothing may take the place of.
+        let mut verdicts = [Verdict::Punt; 40];
+        let (first, rest) = frames.split_at_mut(2);
+        bench.director.process(NOON, Source::Port, first, &mut verdicts[..2]);
+        bench.send(NOON, &tcp4(5000, "A"));
+        bench.send(NOON, &tcp4(5001, "A"));
+        bench.director.process(NOON, Source::Port, rest, &mut verdicts[2..]);
+        let sent = verdicts.iter().filter(|v| matches!(v, Verdict::Send { .. })).count();
+        assert_eq!((sent, connections.read().0 + connections.read().1), (opened, opened as u32));
+        assert_eq!(connections.is_overloaded(), opened == 3, "with room for {room}");
+    }
+}
+
 #[test]
 fn counts_follow_the_life_of_a_connection() {
     let mut bench = Bench::new(1, 100);

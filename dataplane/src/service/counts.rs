@@ -1,10 +1,11 @@
 //! What is counted of a server: traffic by each worker, connections over all.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 
+use super::Changes;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// Counters of a server.
@@ -29,11 +30,17 @@ pub struct ServerCounts {
 pub struct ConnectionCounts {
     /// Active connections in the upper half, inactive ones in the lower.
     counts: AtomicU64,
+    /// Only one worker counts: it needs no atomic addition, which would wait
+    /// for all of its stores before.
+    single: bool,
     /// The upper threshold in the upper half, the lower one in the lower.
     thresholds: AtomicU64,
     overloaded: AtomicBool,
     /// Persistence templates.
     templates: AtomicU32,
+    /// Who wants to hear of changes, and the number by which the server is
+    /// known there.
+    changes: OnceLock<(Arc<Changes>, u32)>,
 }
 
 /// What one worker forwarded to a server. The counters are written by that
@@ -94,9 +101,18 @@ impl ServerCounts {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            connections: CachePadded::default(),
+            connections: CachePadded::new(ConnectionCounts {
+                single: workers == 1,
+                ..ConnectionCounts::default()
+            }),
             traffic: (0..workers).map(|_| CachePadded::default()).collect(),
         }
+    }
+
+    /// The workers that count.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.traffic.len()
     }
 
     /// By worker.
@@ -167,24 +183,66 @@ fn add(counter: &AtomicU64, amount: u64) {
 }
 
 impl ConnectionCounts {
-    /// A connection begins, active or not.
-    pub fn open(&self, active: bool) {
-        let one = one(active);
-        self.judge(self.counts.fetch_add(one, Ordering::Relaxed).wrapping_add(one));
+    /// A connection begins, active or not. Whether the server is overloaded
+    /// since.
+    pub fn open(&self, active: bool) -> bool {
+        let overloads = self.judge(self.add(one(active)));
+        self.changed();
+        overloads
+    }
+
+    /// A connection that was counted did not come about; `overloads` is what
+    /// [`ConnectionCounts::open`] said.
+    pub fn withdraw(&self, active: bool, overloads: bool) {
+        if overloads {
+            self.overloaded.store(false, Ordering::Relaxed);
+        }
+        self.close(active);
     }
 
     /// A connection ends.
     pub fn close(&self, active: bool) {
-        let one = one(active);
-        self.judge(self.counts.fetch_sub(one, Ordering::Relaxed).wrapping_sub(one));
+        self.judge(self.add(one(active).wrapping_neg()));
+        self.changed();
     }
 
     /// A connection changes its kind.
     pub fn change(&self, from_active: bool, to_active: bool) {
         if from_active != to_active {
-            let difference = one(to_active).wrapping_sub(one(from_active));
-            self.counts.fetch_add(difference, Ordering::Relaxed);
+            self.add(one(to_active).wrapping_sub(one(from_active)));
+            self.changed();
         }
+    }
+
+    /// Has changes told from now on, of the server with this number. `false`
+    /// when they are told elsewhere.
+    pub fn tell_changes(&self, changes: &Arc<Changes>, server: u32) -> bool {
+        let (told, number) = self.changes.get_or_init(|| (Arc::clone(changes), server));
+        Arc::ptr_eq(told, changes) && *number == server
+    }
+
+    /// Where changes are told.
+    #[must_use]
+    pub fn changes(&self) -> Option<&Arc<Changes>> {
+        self.changes.get().map(|(changes, _)| changes)
+    }
+
+    #[inline]
+    fn changed(&self) {
+        if let Some((changes, server)) = self.changes.get() {
+            changes.add(*server);
+        }
+    }
+
+    /// Adds to the counts, modulo 2^64, and says what they are then.
+    #[inline]
+    fn add(&self, difference: u64) -> u64 {
+        if self.single {
+            let counts = self.counts.load(Ordering::Relaxed).wrapping_add(difference);
+            self.counts.store(counts, Ordering::Relaxed);
+            return counts;
+        }
+        self.counts.fetch_add(difference, Ordering::Relaxed).wrapping_add(difference)
     }
 
     /// A persistence template names the server.
@@ -219,6 +277,9 @@ impl ConnectionCounts {
             self.overloaded.store(false, Ordering::Relaxed);
         }
         self.judge(self.counts.load(Ordering::Relaxed));
+        if let Some((changes, _)) = self.changes.get() {
+            changes.thresholds_changed();
+        }
     }
 
     /// Whether the server is to get no more connections.
@@ -231,11 +292,14 @@ impl ConnectionCounts {
     }
 
     /// Keeps what the counts say, for when they will be between the thresholds.
-    fn judge(&self, counts: u64) {
-        if let Some(overloaded) = self.verdict(counts) {
-            if self.overloaded.load(Ordering::Relaxed) != overloaded {
+    /// Whether the server became overloaded by that.
+    fn judge(&self, counts: u64) -> bool {
+        match self.verdict(counts) {
+            Some(overloaded) if self.overloaded.load(Ordering::Relaxed) != overloaded => {
                 self.overloaded.store(overloaded, Ordering::Relaxed);
+                overloaded
             }
+            _ => false,
         }
     }
 
@@ -313,7 +377,7 @@ mod tests {
         loop {
             let (active, inactive) = counts.read();
             match (active + inactive).cmp(&total) {
-                std::cmp::Ordering::Less => counts.open(total % 2 == 0),
+                std::cmp::Ordering::Less => drop(counts.open(total % 2 == 0)),
                 std::cmp::Ordering::Equal => return,
                 std::cmp::Ordering::Greater => counts.close(active > 0),
             }
@@ -357,6 +421,25 @@ mod tests {
         counts.open(true);
         counts.change(true, false);
         assert_eq!((counts.read(), counts.is_overloaded()), ((1, 2), true));
+    }
+
+    #[test]
+    fn a_connection_that_is_withdrawn_leaves_nothing() {
+        for counts in
+            [ConnectionCounts::default(), ConnectionCounts { single: true, ..Default::default() }]
+        {
+            counts.set_thresholds(5, 2);
+            let opened = [true, false, true, false, true].map(|active| counts.open(active));
+            assert_eq!(opened, [false, false, false, false, true]);
+            counts.withdraw(true, true);
+            assert_eq!((counts.read(), counts.is_overloaded()), ((2, 2), false));
+            // An overload from before stays.
+            counts.open(true);
+            counts.close(true);
+            let overloads = counts.open(false);
+            counts.withdraw(false, overloads);
+            assert_eq!((counts.read(), counts.is_overloaded()), ((2, 2), true));
+        }
     }
 
     #[test]

@@ -136,6 +136,11 @@ impl Servers {
         }
     }
 
+    /// All servers, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.blocks.iter().flat_map(|block| block.iter().flatten()).map(Record::server)
+    }
+
     /// Puts a server, or none, in the place of another.
     pub fn set(&mut self, number: u32, server: Option<Arc<Server>>) {
         let number = number as usize;
@@ -144,6 +149,15 @@ impl Servers {
             self.blocks.push(Arc::new([const { None }; BLOCK]));
         }
         Arc::make_mut(&mut self.blocks[number / BLOCK])[number % BLOCK] = record;
+    }
+
+    /// The indexes of the blocks that it does not share with another.
+    pub fn own_blocks(&self, other: &Self) -> impl Iterator<Item = usize> {
+        let shared = |index: usize, block| {
+            other.blocks.get(index).is_some_and(|other| Arc::ptr_eq(block, other))
+        };
+        let own = self.blocks.iter().enumerate().filter(move |&(i, block)| !shared(i, block));
+        own.map(|(index, _)| index)
     }
 }
 
@@ -193,9 +207,7 @@ mod tests {
         assert!(servers.get(1).is_none() && servers.get(4 * BLOCK as u32 + 1).is_none());
         assert!(copy.get(4 * BLOCK as u32).is_none() && copy.get(4 * BLOCK as u32 + 1).is_some());
         assert!(copy.get(u32::MAX).is_none());
-        let shared: Vec<_> =
-            servers.blocks.iter().zip(&copy.blocks).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
-        assert_eq!(shared, [true, false, true]);
+        assert_eq!(copy.own_blocks(&servers).collect::<Vec<_>>(), [1, 3, 4]);
     }
 
     #[test]

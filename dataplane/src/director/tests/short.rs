@@ -61,12 +61,12 @@ fn variants(packet: &[u8]) -> Vec<Vec<u8>> {
         changed(&|p| if ip4 { p[15] = 0xff } else { p[14..16].copy_from_slice(&[0x6f, 0xf0]) }),
         changed(&|p| {
             if ip4 {
-                p[20] = 0x40
+                p[20] = 0x40;
             }
         }),
         changed(&|p| {
             if ip4 {
-                p[18..20].copy_from_slice(&[0xab, 0xcd])
+                p[18..20].copy_from_slice(&[0xab, 0xcd]);
             }
         }),
     ]
@@ -166,7 +166,8 @@ fn the_short_way_does_what_the_long_way_does() {
 /// What needs more is left as it came, and not counted.
 #[test]
 fn the_short_way_leaves_what_it_does_not_do() {
-    let change: [(&str, fn(&mut Bench, &mut Vec<u8>)); 9] = [
+    type Change = fn(&mut Bench, &mut Vec<u8>);
+    let changes: [(&str, Change); 9] = [
         ("a FIN", |_, p| p[47] |= tcp::FIN),
         ("no flag", |_, p| p[47] = 0),
         ("no connection", |_, p| p[35] ^= 1),
@@ -190,7 +191,7 @@ fn the_short_way_leaves_what_it_does_not_do() {
             b.change_server(0, |s| s.method = gre);
         }),
     ];
-    for (what, change) in change {
+    for (what, change) in changes {
         let mut bench = bench_of(Method::Dr, None);
         bench.send(NOON, &tcp4(5000, "S"));
         let mut packet = tcp4(5000, "A");

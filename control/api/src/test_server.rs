@@ -10,13 +10,13 @@ use crate::api::{self, Reply, Request, Response};
 use crate::frame;
 
 /// The usual answer to a hello.
-pub(crate) fn hello() -> Reply {
+pub fn hello() -> Reply {
     let daemon = "0.1.0".into();
     Ok(Response::Hello { version: api::VERSION, daemon, may_change: true })
 }
 
 /// Serves one connection on a socket in a directory of its own.
-pub(crate) struct TestServer {
+pub struct TestServer {
     directory: Directory,
     path: PathBuf,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -24,7 +24,7 @@ pub(crate) struct TestServer {
 }
 
 /// A directory that is removed with all that is in it.
-pub(crate) struct Directory(PathBuf);
+pub struct Directory(PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
@@ -34,7 +34,7 @@ impl Drop for Directory {
 
 impl TestServer {
     /// Listens, and answers the n-th request with the n-th reply.
-    pub(crate) fn start(replies: Vec<Reply>) -> Self {
+    pub fn start(replies: Vec<Reply>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory =
@@ -52,17 +52,18 @@ impl TestServer {
         Self { directory: Directory(directory), path, requests, thread: Some(thread) }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Its socket.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// What was asked so far.
-    pub(crate) fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
     /// Stops listening but leaves the socket's file.
-    pub(crate) fn stop(mut self) -> Directory {
+    pub fn stop(mut self) -> Directory {
         let _ = UnixStream::connect(&self.path);
         self.thread.take().unwrap().join().unwrap();
         self.directory

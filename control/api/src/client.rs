@@ -1,12 +1,16 @@
 //! A blocking client of the control API.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 
 use crate::api::{self, NextHop, Reply, Request, Response, ServiceId, ServiceStatus, Timeouts};
 use crate::frame::{self, FrameError};
@@ -33,6 +37,8 @@ pub fn socket_path() -> PathBuf {
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
+    /// The longest silence to bear.
+    patience: Duration,
     daemon: String,
     may_change: bool,
 }
@@ -49,10 +55,13 @@ pub struct Services {
 impl Client {
     /// Connects to the daemon that listens on `path` and says hello.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path).map_err(|error| refused(path, error))?;
-        stream.set_read_timeout(Some(TIMEOUT)).map_err(FrameError::Io)?;
-        stream.set_write_timeout(Some(TIMEOUT)).map_err(FrameError::Io)?;
-        let mut client = Self { stream, daemon: String::new(), may_change: false };
+        Self::connect_within(path, TIMEOUT)
+    }
+
+    /// The same, bearing at most `patience` of silence, now and later.
+    pub fn connect_within(path: &Path, patience: Duration) -> Result<Self, ClientError> {
+        let stream = dial(path, patience).map_err(|error| refused(path, patience, error))?;
+        let mut client = Self { stream, patience, daemon: String::new(), may_change: false };
         match client.call(&Request::Hello { version: api::VERSION }) {
             Ok(Response::Hello { version: api::VERSION, daemon, may_change }) => {
                 client.daemon = daemon;
@@ -83,7 +92,10 @@ impl Client {
     pub fn call(&mut self, request: &Request) -> Result<Response, ClientError> {
         match self.exchange(request) {
             Ok(reply) => reply.map_err(ClientError::Api),
-            Err(error) => {
+            Err(mut error) => {
+                if let ClientError::TimedOut { after } = &mut error {
+                    *after = self.patience;
+                }
                 // Best effort: the peer may have closed it already.
                 let _ = self.stream.shutdown(Shutdown::Both);
                 Err(error)
@@ -175,9 +187,41 @@ impl Client {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        frame::write(&mut self.stream, request, api::MAX_REQUEST)?;
+        frame::write(&mut Quiet(&self.stream), request, api::MAX_REQUEST)?;
         let json = frame::read(&mut self.stream, api::MAX_REPLY)?.ok_or(ClientError::Closed)?;
         serde_json::from_slice(&json).map_err(|error| ClientError::BadReply(error.to_string()))
+    }
+}
+
+/// Connects, waiting no longer than `patience`: `connect` blocks while the
+/// backlog of a daemon that hangs is full (unix(7)), bounded by `SO_SNDTIMEO`.
+fn dial(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let address = UnixAddr::new(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let stream = UnixStream::from(socket);
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    loop {
+        match socket::connect(stream.as_raw_fd(), &address) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(stream),
+        }
+    }
+}
+
+/// Writes without SIGPIPE, which would end the program that the preload library
+/// is in when the daemon goes away. Rust's own programs ignore the signal.
+struct Quiet<'a>(&'a UnixStream);
+
+impl Write for Quiet<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(socket::send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -209,7 +253,10 @@ pub enum ClientError {
     /// protocol, or is busy with other clients.
     Refused(api::Error),
     /// The daemon did not answer in time.
-    TimedOut,
+    TimedOut {
+        /// How long it had.
+        after: Duration,
+    },
     /// The daemon closed the connection.
     Closed,
     /// The daemon's answer makes no sense.
@@ -259,10 +306,10 @@ impl fmt::Display for ClientError {
                 write!(f, "Can't reach rvsd on {}: {error}.", path.display())
             }
             Self::Refused(error) => write!(f, "rvsd refuses to talk: {error}."),
-            Self::TimedOut => write!(
+            Self::TimedOut { after } => write!(
                 f,
                 "rvsd did not answer within {} s; its log tells what it is doing.",
-                TIMEOUT.as_secs()
+                after.as_secs()
             ),
             Self::Closed => f.write_str(
                 "rvsd closed the connection; it may be stopping. Its log tells the reason.",
@@ -286,7 +333,7 @@ impl From<FrameError> for ClientError {
             FrameError::Truncated => Self::Closed,
             FrameError::Io(error) => match error.kind() {
                 // A blocking socket reports its own timeout as WouldBlock.
-                WouldBlock | TimedOut => Self::TimedOut,
+                WouldBlock | TimedOut => Self::TimedOut { after: TIMEOUT },
                 BrokenPipe | ConnectionReset => Self::Closed,
                 _ => Self::Frame(FrameError::Io(error)),
             },
@@ -302,7 +349,7 @@ fn unexpected(response: &Response) -> ClientError {
     ClientError::BadReply(format!("a response of the wrong kind, {name}"))
 }
 
-fn refused(path: &Path, error: io::Error) -> ClientError {
+fn refused(path: &Path, patience: Duration, error: io::Error) -> ClientError {
     let path = path.to_owned();
     match error.kind() {
         io::ErrorKind::NotFound => ClientError::NotRunning { path, exists: false },
@@ -311,6 +358,7 @@ fn refused(path: &Path, error: io::Error) -> ClientError {
             let group = socket_group(&path);
             ClientError::NotAllowed { path, group }
         }
+        io::ErrorKind::WouldBlock => ClientError::TimedOut { after: patience },
         _ => ClientError::Connect { path, error },
     }
 }
@@ -427,6 +475,26 @@ mod tests {
         assert!(error.starts_with("Can't reach rvsd: nothing listens on /"), "{error}");
     }
 
+    #[test]
+    fn a_daemon_that_hangs_is_an_error() {
+        let directory = std::env::temp_dir().join(format!("rvs-hangs-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("rvsd.sock");
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let listener = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        // Room for one client that is never accepted; the next one cannot even
+        // connect.
+        socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
+        let patience = Duration::from_millis(20);
+        let silent = Client::connect_within(&path, patience).unwrap_err();
+        assert!(matches!(silent, ClientError::TimedOut { after } if after == patience));
+        let _kept: Vec<_> = std::iter::from_fn(|| dial(&path, patience).ok()).take(9).collect();
+        let full = Client::connect_within(&path, patience).unwrap_err();
+        assert!(matches!(full, ClientError::TimedOut { after } if after == patience), "{full:?}");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
     /// Runs one raw answer, after which the server closes the connection.
     fn answer_raw(bytes: &'static [u8]) -> ClientError {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -434,7 +502,8 @@ mod tests {
             frame::read(&mut theirs, api::MAX_REQUEST).unwrap().unwrap();
             theirs.write_all(bytes).unwrap();
         });
-        let mut client = Client { stream: ours, daemon: String::new(), may_change: true };
+        let patience = TIMEOUT;
+        let mut client = Client { stream: ours, patience, daemon: String::new(), may_change: true };
         let error = client.call(&Request::Flush {}).unwrap_err();
         server.join().unwrap();
         let again = client.call(&Request::Flush {}).unwrap_err();

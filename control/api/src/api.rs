@@ -1,0 +1,281 @@
+//! The control API: one typed request and one typed response, shared by
+//! `rvsd`, `rvsadm` and the tests.
+//!
+//! Transport: a `SOCK_STREAM` Unix socket. Each message is a frame: a length
+//! of four bytes, big endian, then that many bytes of JSON. A client sends one
+//! [`Request`] a frame and reads one [`Reply`] for each, in order. The first
+//! request must be [`Request::Hello`]; any other gets [`ErrorCode::BadRequest`]
+//! and the connection is closed.
+//!
+//! Addresses and ports are in their text or number form, never in network
+//! byte order.
+
+mod counters;
+mod error;
+mod listings;
+mod specs;
+
+use std::net::SocketAddr;
+
+pub use counters::{Drop, KernelPathCounters, PortCounters, VlanPort, WorkerCounters};
+pub use error::{Error, ErrorCode};
+pub use listings::{Connection, ConnectionCursor, NextHop, ServerStatus, ServiceStatus, Stats};
+use serde::{Deserialize, Serialize};
+pub use specs::{
+    ClientAddress, Method, Persistence, Protocol, ServerSpec, ServiceId, ServiceSpec, Settings,
+    Timeouts, Tunnel, TunnelChecksum,
+};
+
+/// The protocol version that a [`Request::Hello`] must name.
+pub const VERSION: u32 = 1;
+
+/// The longest request that the daemon reads, in bytes without the length.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// The longest reply that a client should accept, in bytes without the length.
+pub const MAX_REPLY: usize = 64 * 1024 * 1024;
+
+/// Most rows that one reply of a listing carries; the rest follows by cursor.
+pub const MAX_ROWS: usize = 1024;
+
+/// What a client asks of the daemon.
+///
+/// Variants without fields have braces: serde lets a unit variant have any
+/// field, and a `flush` with a `service` must not flush all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Opens the conversation. Answered by [`Response::Hello`].
+    Hello {
+        /// Must equal [`VERSION`].
+        version: u32,
+    },
+    /// Lists services with their servers, in the order of creation, newest
+    /// first (the kernel's own order, which `ipvsadm --nosort` shows).
+    ListServices {
+        /// Only this one; [`ErrorCode::NoSuchService`] when there is none.
+        service: Option<ServiceId>,
+        /// Where to go on, from [`Response::Services::next`].
+        cursor: Option<u64>,
+    },
+    /// Creates a service without servers.
+    AddService {
+        /// The new service.
+        service: ServiceSpec,
+    },
+    /// Replaces everything of a service but its identity and servers.
+    EditService {
+        /// The service as it is to be.
+        service: ServiceSpec,
+    },
+    /// Deletes a service and its servers. Its connections live on until they
+    /// time out, unable to forward.
+    DeleteService {
+        /// Which one.
+        service: ServiceId,
+    },
+    /// Deletes all services (`ipvsadm -C`).
+    Flush {},
+    /// Adds a server to a service.
+    AddServer {
+        /// The service.
+        service: ServiceId,
+        /// The new server.
+        server: ServerSpec,
+    },
+    /// Replaces weight, method and thresholds of a server.
+    EditServer {
+        /// The service.
+        service: ServiceId,
+        /// The server as it is to be; its address names it.
+        server: ServerSpec,
+    },
+    /// Deletes a server from a service.
+    DeleteServer {
+        /// The service.
+        service: ServiceId,
+        /// The server's address; port 0 stands for the service's port.
+        server: SocketAddr,
+    },
+    /// Sets the counters of one service, or of all, to zero.
+    Zero {
+        /// Which one; all when absent.
+        service: Option<ServiceId>,
+    },
+    /// Reads the timeouts that `ipvsadm --set` changes.
+    Timeouts {},
+    /// Changes them; a zero keeps the present value.
+    SetTimeouts {
+        /// The new values.
+        timeouts: Timeouts,
+    },
+    /// Reads the settings that the kernel has as `net.ipv4.vs.*`.
+    Settings {},
+    /// Changes one of them.
+    SetSetting {
+        /// Its name, as in [`Settings`].
+        name: String,
+        /// Its value.
+        value: u8,
+    },
+    /// Lists connections, at most `limit` a reply, in no particular order.
+    /// Connections that come or go between two replies may be missed.
+    ListConnections {
+        /// Where to go on, from [`Response::Connections::next`].
+        cursor: Option<ConnectionCursor>,
+        /// Most rows wanted, 1 to [`MAX_ROWS`]. Rows come in groups of up to
+        /// 15, so fewer than 15 may be exceeded.
+        limit: usize,
+    },
+    /// Reads the counters of every worker and port.
+    Counters {},
+    /// Lists the next hop that each server's packets take, in the order of
+    /// [`Request::ListServices`].
+    NextHops {
+        /// Where to go on, from [`Response::NextHops::next`].
+        cursor: Option<u64>,
+    },
+}
+
+impl Request {
+    /// Whether the request changes anything, which needs the permission to.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Hello { .. }
+            | Self::ListServices { .. }
+            | Self::Timeouts {}
+            | Self::Settings {}
+            | Self::ListConnections { .. }
+            | Self::Counters {}
+            | Self::NextHops { .. } => false,
+            Self::AddService { .. }
+            | Self::EditService { .. }
+            | Self::DeleteService { .. }
+            | Self::Flush {}
+            | Self::AddServer { .. }
+            | Self::EditServer { .. }
+            | Self::DeleteServer { .. }
+            | Self::Zero { .. }
+            | Self::SetTimeouts { .. }
+            | Self::SetSetting { .. } => true,
+        }
+    }
+}
+
+/// What the daemon answers: a response, or a typed error. The connection stays
+/// usable after an error unless the error's code says otherwise.
+pub type Reply = Result<Response, Error>;
+
+/// The answer to a [`Request`] that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "re", rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Hello`].
+    Hello {
+        /// The daemon's [`VERSION`].
+        version: u32,
+        /// The daemon's package version, for people.
+        daemon: String,
+        /// Whether this client may change things.
+        may_change: bool,
+    },
+    /// A change was made, and every worker runs it.
+    Done,
+    /// To [`Request::ListServices`].
+    Services {
+        /// The rows.
+        services: Vec<ServiceStatus>,
+        /// Present when there are more.
+        next: Option<u64>,
+        /// Most connections that the tables of all workers hold together.
+        table_size: u64,
+    },
+    /// To [`Request::Timeouts`].
+    Timeouts {
+        /// The values in force.
+        timeouts: Timeouts,
+    },
+    /// To [`Request::Settings`].
+    Settings {
+        /// The values in force.
+        settings: Settings,
+    },
+    /// To [`Request::ListConnections`].
+    Connections {
+        /// The rows.
+        connections: Vec<Connection>,
+        /// Present when there are more.
+        next: Option<ConnectionCursor>,
+    },
+    /// To [`Request::Counters`].
+    Counters {
+        /// One per worker, by index.
+        workers: Vec<WorkerCounters>,
+        /// One per port, by index.
+        ports: Vec<PortCounters>,
+        /// The kernel path's own.
+        kernel_path: KernelPathCounters,
+    },
+    /// To [`Request::NextHops`].
+    NextHops {
+        /// One per server.
+        next_hops: Vec<NextHop>,
+        /// Present when there are more.
+        next: Option<u64>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_a_stable_json_form() {
+        let request = Request::AddServer {
+            service: ServiceId::Address {
+                protocol: Protocol::Tcp,
+                address: "192.168.1.100:80".parse().unwrap(),
+            },
+            server: ServerSpec {
+                address: "192.168.1.31:80".parse().unwrap(),
+                method: Method::Dr,
+                weight: 1,
+                upper_threshold: 0,
+                lower_threshold: 0,
+            },
+        };
+        let json = serde_json::to_string(&request).unwrap();
+        assert_eq!(
+            json,
+            r#"{"op":"add_server","service":{"address":{"protocol":"tcp","address":"192.168.1.100:80"}},"server":{"address":"192.168.1.31:80","method":"dr","weight":1,"upper_threshold":0,"lower_threshold":0}}"#
+        );
+        assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request);
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let service = r#"{"address":{"protocol":"tcp","address":"1.2.3.4:80"}}"#;
+        let odd = r#"{"address":{"protocol":"tcp","address":"1.2.3.4:80","port":81}}"#;
+        let flush = r#"{"op":"flush"}"#;
+        assert_eq!(serde_json::from_str::<Request>(flush).unwrap(), Request::Flush {});
+        for json in [
+            r#"{"op":"hello","version":1,"surprise":2}"#.to_owned(),
+            format!(r#"{{"op":"flush","service":{service}}}"#),
+            r#"{"op":"timeouts","surprise":2}"#.to_owned(),
+            r#"{"op":"counters","surprise":2}"#.to_owned(),
+            r#"{"op":"next_hops","surprise":2}"#.to_owned(),
+            format!(r#"{{"op":"delete_service","service":{odd}}}"#),
+        ] {
+            assert!(serde_json::from_str::<Request>(&json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn errors_round_trip() {
+        let reply: Reply = Err(Error::new(ErrorCode::NoSuchService, "No such service"));
+        let json = serde_json::to_string(&reply).unwrap();
+        assert_eq!(json, r#"{"Err":{"code":"no_such_service","message":"No such service"}}"#);
+        assert_eq!(serde_json::from_str::<Reply>(&json).unwrap(), reply);
+    }
+}
