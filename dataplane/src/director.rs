@@ -6,12 +6,17 @@
 //! the other packets:
 //!
 //! 1. headers: parse; is it ours; hash; ask for the table's group line
-//! 2. tags: match; ask for the entry's line
-//! 3. the rest, packet by packet: look up or open a connection, state,
-//!    counters, rewrite, verdict
+//!    (`Core::read`)
+//! 2. tags: match; ask for the entry's line (`find_entries`)
+//! 3. the entry: ask for its server's line (`find_servers`)
+//! 4. the rest, packet by packet: look up or open a connection, state,
+//!    counters, rewrite, verdict (`Core::forward_all`)
 //!
-//! The way out is in `send`, by forwarding method, and what it does to the
-//! bytes in `rewrite`; `ownership` says whose a packet is. What is rare has
+//! Most packets are plain ones of established connections, and go a short way
+//! through stages 1 and 4 (`Core::short`, what it does to the bytes in `short`)
+//! that does what the long one would. The long way out is in `send`, by
+//! forwarding method, and what it does to the bytes in `rewrite`; `ownership`
+//! says whose a packet is. What is rare has
 //! files of its own: `open` the first packet of a connection, `icmp` errors
 //! made and passed on, `fragments`, `ageing`, `listing`.
 //!
