@@ -91,8 +91,9 @@ pub enum Verdict {
 /// What a worker tells another with a packet that it hands over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Handed {
-    /// The packet may have several owners: which of them the receiver is.
-    pub candidate: u8,
+    /// Where the packet may have several owners: the place of the next one, in
+    /// the order in which they are asked. 0 until one was asked in vain.
+    pub candidate: u16,
     /// Of a fragment: the ports of its datagram, source and destination.
     pub ports: Option<(u16, u16)>,
 }
@@ -329,6 +330,9 @@ impl Director {
             frames,
         };
         core.read(cx, tables, fragments, burst);
+        if source == Source::Handoff {
+            leave_hints_to_the_long_way(burst);
+        }
         find_entries(tables, burst.staged);
         find_servers(cx, tables, burst.staged);
         core.forward_all(cx, tables, burst);
@@ -700,6 +704,10 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Option<Verdict> {
         let slot = self.find::<E>(cx, tables, hash, key, headers)?;
+        if frame.handed.candidate != 0 {
+            // It went round: the next one is to come here at once.
+            self.give_hint(cx.snapshot, headers.protocol, &headers.tuple());
+        }
         self.assert_own(tables, E::place(slot));
         let body = E::table(tables).entry(slot).body();
         let Some(server) = cx.snapshot.server(body.server) else {
@@ -828,6 +836,23 @@ fn find_entries(tables: &Tables, staged: &mut [Staged]) {
             Kind::Short6 | Kind::Flow6 => tables.v6.prefetch_entry(stage.hash),
             Kind::IcmpError | Kind::Decided => continue,
         };
+    }
+}
+
+/// Still stage 1: packets that went round between workers are not for the short
+/// way, which renews no hints.
+fn leave_hints_to_the_long_way(burst: &mut Burst<'_, '_>) {
+    let Burst { staged, frames, headers, .. } = burst;
+    for ((stage, frame), headers) in staged.iter_mut().zip(frames.iter()).zip(headers.iter_mut()) {
+        let long = match stage.kind {
+            Kind::Short4 => Kind::Flow4,
+            Kind::Short6 => Kind::Flow6,
+            _ => continue,
+        };
+        if frame.handed.candidate > 0 {
+            *headers = stage.headers();
+            stage.kind = long;
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl Registry {
     }
 
     /// Advances the rates of some services and servers, those of all once in
-    /// [`PERIOD_SECONDS`](super::PERIOD_SECONDS). The time until the next are
+    /// [`PERIOD_SECONDS`]. The time until the next are
     /// due.
     pub fn estimate_rates(&mut self) -> Duration {
         let Rating { slice, service, .. } = self.rating;

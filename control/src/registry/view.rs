@@ -20,9 +20,9 @@ use crate::daemon::saved;
 
 /// Work of one snapshot on services whose new servers have settled, in servers:
 /// about two milliseconds' worth. After a start it may be all services at once.
-const SETTLING: usize = 20_000;
+const SETTLING: usize = 5_000;
 /// Work of building a table for mh, a millisecond's.
-const TABLE: usize = 10_000;
+const TABLE: usize = 2_500;
 
 /// What the last snapshot had, and what is not up to date in it.
 #[derive(Debug, Default)]

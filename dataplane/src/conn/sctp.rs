@@ -34,6 +34,9 @@
 //! - Other chunks, known or not, change nothing. The first one of an association
 //!   that was not there (`sloppy_sctp`) is one of an ESTABLISHED one.
 //!
+//! Of several chunks in a packet one counts: an ABORT, or else the first
+//! (`packet::headers::chunk_type`).
+//!
 //! Under DR and TUN the client's chunks are all there is. The rules are the
 //! same, but that the client's COOKIE ECHO stands for the COOKIE ACK that
 //! follows, and its COOKIE ACK for the COOKIE ECHO before.

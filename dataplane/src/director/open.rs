@@ -523,6 +523,9 @@ impl Core {
                 };
                 let place = self.insert_client::<E>(cx, tables, hash, state, entry)?;
                 let twin = self.insert_twin(cx, tables, place, &pair, headers.protocol)?;
+                if server.method == Method::Nat {
+                    self.give_hint(cx.snapshot, headers.protocol, &pair.to.reversed());
+                }
                 if server.client_address != ClientAddress::None {
                     let sequence = sequence_of(headers, frame);
                     tables.body_mut(twin).set_initial_sequence(sequence);

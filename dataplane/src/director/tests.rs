@@ -86,14 +86,16 @@ impl Bench {
     /// one on an IPv6 address, over two servers.
     fn new(workers: usize, connections: usize) -> Self {
         let (control, link) = channel();
+        let hash_key = HashKey::new([1, 2, 3]);
+        let shard = Shard::new(0x6d5a, workers, 128).with_hints(connections, hash_key);
         let config = DirectorConfig {
             worker: 0,
-            shard: Arc::new(Shard::new(0x6d5a, workers, 128)),
+            shard: Arc::new(shard.unwrap()),
             connections,
-            hash_key: HashKey::new([1, 2, 3]),
+            hash_key,
             punt_limits: PuntLimits::default(),
             icmp_limits: IcmpLimits::default(),
-            templates: Arc::new(Templates::new(100, HashKey::new([1, 2, 3])).unwrap()),
+            templates: Arc::new(Templates::new(100, hash_key).unwrap()),
             random: 0,
         };
         let mut bench = Self {

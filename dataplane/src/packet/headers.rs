@@ -68,6 +68,8 @@ pub mod tcp {
 /// SCTP chunk types of [`Headers::tcp_flags`] (RFC 9260, section 3.2) that
 /// change an association's state.
 pub mod sctp {
+    /// User data.
+    pub const DATA: u8 = 0;
     /// Opens an association.
     pub const INIT: u8 = 1;
     /// The answer, with a cookie.
@@ -86,6 +88,8 @@ pub mod sctp {
     pub const COOKIE_ACK: u8 = 11;
     /// The end.
     pub const SHUTDOWN_COMPLETE: u8 = 14;
+    /// User data with interleaving (RFC 8260, section 2.1).
+    pub const I_DATA: u8 = 64;
 }
 
 /// Source and destination address of a packet.
@@ -671,22 +675,36 @@ fn parse_l4(bytes: &[u8], l4_len: usize, headers: &mut Headers) -> Result<Parsed
     Ok(Parsed::Flow)
 }
 
-/// The type of the SCTP chunk that tells the state, as the kernel finds it: of
-/// several in a packet the first, unless that is about a cookie and an ABORT
-/// comes next (which RFC 9260, section 6.10 allows behind control chunks). 0
-/// (DATA) when there is none.
+/// The type of the SCTP chunk that tells the state: ABORT if there is one, else
+/// the first chunk. 0 (DATA) when there is none.
+///
+/// An ABORT may be the last of several chunks (RFC 9260, sections 3.3.7 and
+/// 6.10): behind control chunks, but no DATA, INIT, INIT ACK or SHUTDOWN
+/// COMPLETE. It is looked for among the first 8, more than any endpoint has
+/// reason to put in front of one, up to a length that cannot be.
 pub(crate) fn chunk_type(packet: &[u8]) -> u8 {
-    const CHUNK: usize = 4;
-    let chunks = packet.get(Protocol::Sctp.header_len()..).unwrap_or_default();
-    let Some(&[first, _, high, low]) = chunks.first_chunk::<CHUNK>() else { return 0 };
-    if matches!(first, sctp::COOKIE_ECHO | sctp::COOKIE_ACK) {
-        let len = usize::from(u16::from_be_bytes([high, low]));
-        let next = chunks.get(len.next_multiple_of(4)..).and_then(<[u8]>::first_chunk::<CHUNK>);
-        if len >= CHUNK && matches!(next, Some([sctp::ABORT, ..])) {
-            return sctp::ABORT;
+    const LOOKED_AT: usize = 8;
+    const HEADER: u16 = 4;
+    let mut chunks = packet.get(Protocol::Sctp.header_len()..).unwrap_or_default();
+    let mut first = None;
+    for _ in 0..LOOKED_AT {
+        let Some(&[chunk, _, high, low]) = chunks.first_chunk() else { break };
+        first = first.or(Some(chunk));
+        if chunk == sctp::ABORT {
+            return chunk;
         }
+        let is_bundled_with_abort = !matches!(
+            chunk,
+            sctp::DATA | sctp::I_DATA | sctp::INIT | sctp::INIT_ACK | sctp::SHUTDOWN_COMPLETE
+        );
+        // Without the padding that takes the next chunk to a multiple of 4.
+        let len = u16::from_be_bytes([high, low]);
+        if !is_bundled_with_abort || len < HEADER {
+            break;
+        }
+        chunks = chunks.get(usize::from(len).next_multiple_of(4)..).unwrap_or_default();
     }
-    first
+    first.unwrap_or(sctp::DATA)
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

@@ -280,6 +280,17 @@ impl NatSources {
         self.addresses.get(&address).is_some()
     }
 
+    /// Whether replies from this address and port may be of several services,
+    /// or of connections to any address: what they came from does not tell.
+    #[must_use]
+    pub fn is_shared(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        let mut sources = self.of(protocol, address, port);
+        match (sources.next(), sources.next()) {
+            (Some(NatSource::Marked), _) | (_, Some(_)) => true,
+            (Some(NatSource::Of(..)) | None, None) => false,
+        }
+    }
+
     /// The services whose replies packets from this address and port may be.
     pub fn of(
         &self,
@@ -320,6 +331,33 @@ mod tests {
             sources.remove(Protocol::Tcp, server.parse().unwrap(), NatSource::Marked);
         }
         assert!(!sources.may_have(&from("10.0.0.1")));
+    }
+
+    #[test]
+    fn servers_are_shared_by_services_of_their_protocol_and_port() {
+        let mut sources = NatSources::new();
+        let vip = |last| IpAddr::from([192, 168, 1, last]);
+        let mut add = |server: &str, protocol, source| {
+            sources.add(protocol, server.parse().unwrap(), source);
+        };
+        for (server, source) in [
+            ("10.0.0.1:80", NatSource::Of(vip(1), 80)),
+            ("10.0.0.1:80", NatSource::Of(vip(1), 80)),
+            ("10.0.0.2:80", NatSource::Of(vip(1), 80)),
+            ("10.0.0.2:80", NatSource::Of(vip(2), 80)),
+            ("10.0.0.3:80", NatSource::Of(vip(1), 80)),
+            ("10.0.0.3:0", NatSource::Of(vip(2), 0)),
+            ("10.0.0.4:80", NatSource::Marked),
+        ] {
+            add(server, Protocol::Tcp, source);
+        }
+        add("10.0.0.1:80", Protocol::Udp, NatSource::Of(vip(2), 80));
+        for (server, port, shared) in
+            [(1, 80, false), (2, 80, true), (3, 80, true), (3, 81, false), (4, 80, true)]
+        {
+            let address = [10, 0, 0, server].into();
+            assert_eq!(sources.is_shared(Protocol::Tcp, address, port), shared, "{server}:{port}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ const PART: &str = "daemon";
 /// The MAC address of the first net_pcap device of a process.
 const PCAP_MAC: [u8; 6] = [0x02, 0x70, 0x63, 0x61, 0x70, 0x00];
 /// Each program's memory, MiB: mbufs for the largest file and for the queues.
-const MEMORY: u32 = 512;
+const MEMORY: u32 = 1024;
 const MBUFS: u32 = 131_072;
 const MODES: [&str; 3] = ["io", "macswap", "csum"];
 /// How long a program may take to begin.
@@ -47,6 +47,9 @@ pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result
             for &flows in if scale.quick { &[1_000, 64_000][..1] } else { &[1_000, 64_000][..] } {
                 report.doing(&format!("daemon: {flows} flows over net_pcap"));
                 compare(scale, report, cores, Some(flows))?;
+            }
+            if scale.quick {
+                return Ok(());
             }
             report.doing("daemon: testpmd over net_ring");
             compare(scale, report, cores, None)
@@ -174,8 +177,8 @@ impl Program {
             .map_err(|e| format!("{}: {e}", file.display()))?;
         let log = directory.join("rvsd.log");
         let errors = std::fs::File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
-        let mut command = Command::new(rvsd());
-        command.arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut command = bound();
+        command.arg(rvsd()).arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(errors).spawn().map_err(|e| format!("rvsd: {e}"))?;
         let mut child = Guard(Some(child));
         let client = until("rvsd does not answer", || {
@@ -188,7 +191,7 @@ impl Program {
         // The tap is there: the router, and the way to the servers.
         ip("neigh replace 10.0.0.254 lladdr 02:00:00:00:00:02 nud permanent dev perf0")?;
         ip("route replace 10.64.0.0/16 via 10.0.0.254")?;
-        let thread = thread_of(child.get().id(), "rvs-worker-0")?;
+        let thread = thread_of(child.get().id(), "worker-0")?;
         let kind = Kind::Rvsd(Box::new(client));
         Self::new("rvsd DR", child, kind, thread)
     }
@@ -200,7 +203,9 @@ impl Program {
         [main, core]: [usize; 2],
         inject: bool,
     ) -> Result<Self, String> {
-        let mut command = Command::new("dpdk-testpmd");
+        let mut command = bound();
+        // Into a pipe it would write 4 KiB at a time.
+        command.args(["stdbuf", "-oL", "dpdk-testpmd"]);
         command.args(["--no-pci", "--no-telemetry", "--log-level=notice"]);
         command.arg(format!("--file-prefix=rvs-perf-{}-{mode}", std::process::id()));
         command.arg("-l").arg(format!("{main},{core}")).arg(format!("--main-lcore={main}"));
@@ -222,7 +227,7 @@ impl Program {
         let start = if inject { "start tx_first 8\n" } else { "start\n" };
         stdin.write_all(start.as_bytes()).map_err(|e| format!("dpdk-testpmd: {e}"))?;
         received(&mut stdin, &mut stdout)?;
-        let thread = thread_of(child.get().id(), &format!("lcore-worker-{core}"))?;
+        let thread = thread_of(child.get().id(), &format!("worker-{core}"))?;
         Self::new(&format!("testpmd {mode}"), child, Kind::Testpmd(stdin, stdout), thread)
     }
 
@@ -309,6 +314,14 @@ impl Drop for Guard {
     }
 }
 
+/// A command, to be added, whose process ends with the thread that starts it,
+/// however that one ends.
+fn bound() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    command
+}
+
 /// Asks a child to end, and makes it after two seconds.
 fn end(child: &mut Child) {
     let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
@@ -361,13 +374,14 @@ fn rx_packets(line: &str) -> Option<u64> {
     line.trim().strip_prefix("RX-packets:")?.split_whitespace().next()?.parse().ok()
 }
 
-/// The directory in /proc of a process's thread of this name.
+/// The directory in /proc of a process's thread whose name ends so: EAL's is
+/// lcore-worker-1 or rte-worker-1, by its release.
 fn thread_of(pid: u32, name: &str) -> Result<PathBuf, String> {
     until(&format!("process {pid} has no thread {name}"), || {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| e.to_string())?;
         let mut paths = tasks.flatten().map(|task| task.path());
         Ok(paths.find(|path| {
-            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim().ends_with(name))
         }))
     })
 }

@@ -35,7 +35,8 @@ pub(crate) fn run(scale: &Scale, report: &mut Report) -> Result<(), String> {
 
 fn one(scale: &Scale, report: &mut Report, method: Method) -> Result<(), String> {
     let flows = FLOWS.min(scale.live);
-    let mut bed = Bed::new(Setup::new(method, Family::V4, Protocol::Tcp), flows)?;
+    let setup = Setup { servers: scale.servers, ..Setup::new(method, Family::V4, Protocol::Tcp) };
+    let mut bed = Bed::new(setup, flows)?;
     bed.open_all()?;
     let frames = bed.frames(Side::ToServer, ACK);
     let (packets, harness) = (scale.packets, Harness::Recirculate);

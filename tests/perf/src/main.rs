@@ -96,14 +96,20 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
         scale.flows = arguments.flows.iter().map(|&flows| flows as usize).collect();
     }
     let mut report = Report::new(arguments.json.as_deref(), arguments.compare.as_deref())?;
-    let cores = measure::cores();
+    let mut cores = measure::cores();
     let core = arguments.core.or(cores.last().copied()).unwrap_or(0);
+    if !cores.contains(&core) {
+        return Err(format!("--core {core}: this process may use {cores:?}"));
+    }
+    // The measured one last, as the parts that need another one take it.
+    cores.retain(|&other| other != core);
+    cores.push(core);
     measure::pin(core);
     report.say(&format!("{}, core {core} of {}", cpu_model(), cores.len()))?;
     report.say(&format!(
         "CPU time of a thread; medians of {} rounds; net: the harness's own cost taken off; {} servers\n",
         scale.rounds,
-        bed::setup::SERVER_COUNT
+        scale.servers
     ))?;
     let wanted = |part| arguments.part.is_empty() || arguments.part.contains(&part);
     if wanted(Part::Process) {

@@ -35,7 +35,7 @@ fn connections(
     count: usize,
 ) -> Result<(), String> {
     // The flows themselves and the first touch of buffers are not the table's.
-    let setup = Setup::new(method, family, Protocol::Udp);
+    let setup = Setup { servers: 10, ..Setup::new(method, family, Protocol::Udp) };
     let mut bed = Bed::new(setup, count)?;
     bed.warm_up();
     let before = resident()?;

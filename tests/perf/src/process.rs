@@ -17,13 +17,15 @@ fn setups(scale: &Scale) -> Vec<(Setup, Vec<usize>)> {
                 let flows = match (family, protocol) {
                     _ if !scale.quick => scale.flows.clone(),
                     (Family::V4, Protocol::Tcp) => scale.flows.clone(),
-                    // Quick: the other packets with one table size only.
-                    _ => scale.flows.iter().rev().take(1).copied().collect(),
+                    // Quick: the other packets with one number of flows.
+                    _ => scale.flows.iter().rev().skip(1).take(1).copied().collect(),
                 };
                 if scale.quick && family == Family::V6 && protocol == Protocol::Udp {
                     continue;
                 }
-                all.push((Setup::new(method, family, protocol), flows));
+                let setup =
+                    Setup { servers: scale.servers, ..Setup::new(method, family, protocol) };
+                all.push((setup, flows));
             }
         }
     }

@@ -15,6 +15,8 @@ pub(crate) struct Scale {
     pub(crate) flows: Vec<usize>,
     /// Live connections of the parts connect and update.
     pub(crate) live: usize,
+    /// Real servers of a service, where a row does not say another number.
+    pub(crate) servers: u32,
     /// Services of the part update, with ten servers each.
     pub(crate) services: u32,
     /// How long the parts that measure for a time do, seconds.
@@ -30,6 +32,7 @@ impl Scale {
             packets: 2_000_000,
             flows: vec![1, 1_000, 64_000, 1_000_000, 10_000_000],
             live: 1_000_000,
+            servers: 1000,
             services: 10_000,
             seconds: 5.0,
         }
@@ -39,7 +42,7 @@ impl Scale {
         Self {
             quick: true,
             rounds: 3,
-            packets: 1_000_000,
+            packets: 500_000,
             flows: vec![1_000, 64_000, 1_000_000],
             seconds: 1.0,
             ..Self::full()
@@ -52,8 +55,9 @@ impl Scale {
             smoke: true,
             rounds: 1,
             packets: 1280,
-            flows: vec![100],
+            flows: vec![50, 100],
             live: 500,
+            servers: 10,
             services: 20,
             seconds: 0.02,
             ..Self::quick()

@@ -42,9 +42,9 @@ pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result
     };
     let cores = [last, first];
     let flows = FLOWS.min(scale.live);
-    let mut one = Team::new(1, flows, false)?;
-    let mut apart = Team::new(2, flows, false)?;
-    let mut mixed = Team::new(2, flows, true)?;
+    let mut one = Team::new(1, scale.servers, flows, false)?;
+    let mut apart = Team::new(2, scale.servers, flows, false)?;
+    let mut mixed = Team::new(2, scale.servers, flows, true)?;
     let mut rounds = [const { Vec::new() }; 3];
     for round in 0..=scale.rounds {
         report.doing(&format!("workers: round {round} of {}", scale.rounds));
@@ -128,8 +128,8 @@ struct Round {
 
 impl Team {
     /// `mixed`: flows arrive at any worker, otherwise at the one that owns them.
-    fn new(workers: usize, flows: usize, mixed: bool) -> Result<Self, String> {
-        let setup = Setup { workers, ..Setup::new(Method::Dr, Family::V4, Protocol::Tcp) };
+    fn new(workers: usize, servers: u32, flows: usize, mixed: bool) -> Result<Self, String> {
+        let setup = Setup { workers, servers, ..Setup::new(Method::Dr, Family::V4, Protocol::Tcp) };
         let shard = setup.shard();
         let snapshot = setup.registry()?.snapshot();
         let all = random_order(flows, 1);
@@ -357,7 +357,7 @@ mod tests {
     fn packets_at_the_wrong_worker_are_handed_over() {
         let cores = [0, 0];
         let round = |workers, mixed| {
-            Team::new(workers, 600, mixed).unwrap().run(&cores, 5000, true).unwrap()
+            Team::new(workers, 3, 600, mixed).unwrap().run(&cores, 5000, true).unwrap()
         };
         let packets =
             |round: &Round| round.samples.iter().map(|sample| sample.packets).collect::<Vec<_>>();

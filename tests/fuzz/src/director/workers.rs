@@ -70,7 +70,8 @@ pub(super) struct Workers {
 impl Workers {
     pub(super) fn new(world: World) -> Self {
         let World { snapshot, workers: count, entries } = world;
-        let shard = Arc::new(Shard::new(0x6d5a | 1, count, 128));
+        let shard = Shard::new(0x6d5a | 1, count, 128).with_hints(entries, HASH_KEY);
+        let shard = Arc::new(shard.expect("memory"));
         let templates = Arc::new(Templates::new(16, HASH_KEY).expect("memory"));
         let worker = |worker| {
             let (control, link) = channel();

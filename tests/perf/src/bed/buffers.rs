@@ -51,6 +51,7 @@ impl Ring {
 
 /// Buffers that are taken and given back, the last one first, as those of a
 /// mempool's cache. A packet that goes to another worker takes its buffer along.
+#[allow(clippy::vec_box, reason = "a buffer stays where it is when it changes hands")]
 pub(crate) struct Pool(Vec<Box<Buffer>>);
 
 impl Pool {

@@ -178,9 +178,9 @@ mod tests {
                     let frames = Frames::new(family, protocol, side, ACK);
                     let mut buffer = [0; 256];
                     frames.write(&mut buffer[64..], &flow);
-                    let mut frame = Frame::new(&mut buffer, 64, frames.len(), frames.len(), 0);
+                    let frame = Frame::new(&mut buffer, 64, frames.len(), frames.len(), 0);
                     let mut parsed = Headers::NONE;
-                    let kind = headers::parse(&mut frame, MAC, &mut parsed);
+                    let kind = headers::parse(&frame, MAC, &mut parsed);
                     assert!(matches!(kind, Ok(Parsed::Flow)), "{family:?} {protocol:?}");
                     assert_eq!((parsed.family(), parsed.protocol), (family, protocol));
                     assert_eq!((parsed.src_port, parsed.dst_port), ports);
