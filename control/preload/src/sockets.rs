@@ -27,8 +27,8 @@ const MOST: usize = 64;
 
 /// No descriptor.
 const FREE: RawFd = -1;
-/// A slot that a fork left in the middle of a change.
-const LOST: RawFd = -2;
+/// A descriptor that is being replaced, or was when a fork left the slot behind.
+const BUSY: RawFd = -2;
 
 static SLOTS: [Slot; MOST] = [const { Slot::new() }; MOST];
 
@@ -76,17 +76,18 @@ fn find(fd: RawFd) -> Option<&'static Slot> {
     None
 }
 
-/// A slot for a descriptor: a free one, or one whose descriptor was closed.
+/// A slot for a descriptor: a free one, or one whose descriptor was closed. It
+/// is busy until it gets its descriptor.
 fn claim(fd: RawFd) -> Option<&'static Slot> {
     let stale = |slot: &Slot| match slot.fd.load(Ordering::Acquire) {
         FREE => Some(FREE),
-        LOST => None,
+        BUSY => None,
         used if used == fd || Identity::of(used) != Some(slot.lock().identity) => Some(used),
         _ => None,
     };
     SLOTS.iter().find(|slot| {
         stale(slot).is_some_and(|old| {
-            slot.fd.compare_exchange(old, fd, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            slot.fd.compare_exchange(old, BUSY, Ordering::AcqRel, Ordering::Acquire).is_ok()
         })
     })
 }
@@ -208,7 +209,7 @@ pub(crate) fn after_fork() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
-                slot.fd.store(LOST, Ordering::Release);
+                slot.fd.store(BUSY, Ordering::Release);
                 continue;
             }
         };
