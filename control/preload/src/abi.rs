@@ -642,17 +642,12 @@ unsafe fn loads_ipvs(path: *const c_char, arguments: *const *const c_char) -> bo
 
 // -------------------------------------------------------- what the others need
 
-/// What makes an open socket the one it is.
+/// What makes an open socket the one it is: its inode, with the device on top.
+/// Inodes of sockets and numbers of devices have 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
-    device: u64,
-    inode: u64,
-}
+pub(crate) struct Identity(pub(crate) u64);
 
 impl Identity {
-    /// That of no socket.
-    pub(crate) const NONE: Self = Self { device: 0, inode: 0 };
-
     /// That of a descriptor, if it is open.
     pub(crate) fn of(fd: RawFd) -> Option<Self> {
         let mut stat = mem::MaybeUninit::<libc::stat>::uninit();
@@ -664,7 +659,7 @@ impl Identity {
             }
             stat.assume_init()
         };
-        Some(Self { device: stat.st_dev, inode: stat.st_ino })
+        Some(Self(stat.st_dev.rotate_left(32) ^ stat.st_ino))
     }
 }
 

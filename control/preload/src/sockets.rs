@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::errno::Errno;
@@ -27,23 +27,29 @@ const MOST: usize = 64;
 
 /// No descriptor.
 const FREE: RawFd = -1;
-/// A descriptor that is being replaced, or was when a fork left the slot behind.
-const BUSY: RawFd = -2;
+/// The slot's lock was held by another thread of a process that forked, and
+/// will never be given back in the child.
+const LOST: RawFd = -2;
 
 static SLOTS: [Slot; MOST] = [const { Slot::new() }; MOST];
 
 /// Whether there ever was one, so that all others cost next to nothing.
 static USED: AtomicBool = AtomicBool::new(false);
 
+/// Set while a socket is being adopted, one at a time. Not a mutex: the child
+/// of a fork has to set it back.
+static ADOPTING: AtomicBool = AtomicBool::new(false);
+
 /// A socket that is ours.
 struct Slot {
     fd: AtomicI32,
+    /// The [`Identity`] of what was put there.
+    identity: AtomicU64,
     conversation: Mutex<Conversation>,
 }
 
 /// What is known of it.
 struct Conversation {
-    identity: Identity,
     /// Its netlink port.
     port: u32,
     /// Messages that were not read yet.
@@ -52,44 +58,63 @@ struct Conversation {
 
 impl Slot {
     const fn new() -> Self {
-        let identity = Identity::NONE;
-        let conversation = Conversation { identity, port: 0, unread: VecDeque::new() };
-        Self { fd: AtomicI32::new(FREE), conversation: Mutex::new(conversation) }
+        let conversation = Mutex::new(Conversation { port: 0, unread: VecDeque::new() });
+        Self { fd: AtomicI32::new(FREE), identity: AtomicU64::new(0), conversation }
     }
 
     fn lock(&self) -> MutexGuard<'_, Conversation> {
         self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether a descriptor is still the socket that was put there.
+    fn is(&self, identity: Option<Identity>) -> bool {
+        identity.is_some_and(|identity| identity.0 == self.identity.load(Ordering::Acquire))
+    }
+
+    /// Whether it can be had: never used, or its descriptor was closed or is
+    /// `fd`, which is about to be replaced.
+    fn is_available(&self, fd: RawFd) -> bool {
+        match self.fd.load(Ordering::Acquire) {
+            FREE => true,
+            LOST => false,
+            used => used == fd || !self.is(Identity::of(used)),
+        }
+    }
+
+    /// Puts a socket of ours in the place of a descriptor, which is this slot's
+    /// from now on.
+    fn take(&self, fd: RawFd, port: u32) -> Result<(), Errno> {
+        self.fd.store(FREE, Ordering::Release);
+        let identity = abi::replace(fd)?;
+        *self.lock() = Conversation { port, unread: VecDeque::new() };
+        self.identity.store(identity.0, Ordering::Release);
+        self.fd.store(fd, Ordering::Release);
+        USED.store(true, Ordering::Release);
+        Ok(())
+    }
 }
 
-/// The slot of a descriptor that is ours.
+/// The slot of a descriptor that is ours. A slot may name a descriptor that was
+/// closed and is another file's now.
 fn find(fd: RawFd) -> Option<&'static Slot> {
     if fd < 0 || !USED.load(Ordering::Acquire) {
         return None;
     }
-    let slot = SLOTS.iter().find(|slot| slot.fd.load(Ordering::Acquire) == fd)?;
-    if Identity::of(fd) == Some(slot.lock().identity) {
-        return Some(slot);
-    }
-    // Closed meanwhile; the number is another file's now.
-    let _ = slot.fd.compare_exchange(fd, FREE, Ordering::AcqRel, Ordering::Acquire);
-    None
+    let mut named = SLOTS.iter().filter(|slot| slot.fd.load(Ordering::Acquire) == fd).peekable();
+    named.peek()?;
+    let identity = Identity::of(fd);
+    named.find(|slot| slot.is(identity))
 }
 
-/// A slot for a descriptor: a free one, or one whose descriptor was closed. It
-/// is busy until it gets its descriptor.
-fn claim(fd: RawFd) -> Option<&'static Slot> {
-    let stale = |slot: &Slot| match slot.fd.load(Ordering::Acquire) {
-        FREE => Some(FREE),
-        BUSY => None,
-        used if used == fd || Identity::of(used) != Some(slot.lock().identity) => Some(used),
-        _ => None,
-    };
-    SLOTS.iter().find(|slot| {
-        stale(slot).is_some_and(|old| {
-            slot.fd.compare_exchange(old, BUSY, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        })
-    })
+/// Makes a generic netlink socket ours.
+fn adopt(fd: RawFd, port: u32) -> Result<&'static Slot, Errno> {
+    while ADOPTING.swap(true, Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    let slot = SLOTS.iter().find(|slot| slot.is_available(fd)).ok_or(Errno::ENOBUFS);
+    let adopted = slot.and_then(|slot| slot.take(fd, port).map(|()| slot));
+    ADOPTING.store(false, Ordering::Release);
+    adopted
 }
 
 /// Takes over what a program sends if it is ours: because the socket is
@@ -104,10 +129,13 @@ pub(crate) fn send(
     let slot = match find(fd) {
         Some(slot) => slot,
         None if !family::is_ours(head) || !abi::is_generic_netlink(fd) => return None,
-        None => match adopt(fd) {
-            Ok(slot) => slot,
-            Err(errno) => return Some(Err(errno)),
-        },
+        None => {
+            abi::watch_forks();
+            match adopt(fd, abi::netlink_port(fd)) {
+                Ok(slot) => slot,
+                Err(errno) => return Some(Err(errno)),
+            }
+        }
     };
     let bytes = bytes();
     let port = slot.lock().port;
@@ -127,26 +155,6 @@ pub(crate) fn send(
         conversation.unread.extend(answers);
     }
     Some(Ok(bytes.len()))
-}
-
-/// Makes a generic netlink socket ours.
-fn adopt(fd: RawFd) -> Result<&'static Slot, Errno> {
-    abi::watch_forks();
-    let port = abi::netlink_port(fd);
-    let slot = claim(fd).ok_or(Errno::ENOBUFS)?;
-    let mut conversation = slot.lock();
-    match abi::replace(fd) {
-        Ok(identity) => {
-            *conversation = Conversation { identity, port, unread: VecDeque::new() };
-            slot.fd.store(fd, Ordering::Release);
-            USED.store(true, Ordering::Release);
-            Ok(slot)
-        }
-        Err(errno) => {
-            slot.fd.store(FREE, Ordering::Release);
-            Err(errno)
-        }
-    }
 }
 
 /// The netlink port of a descriptor that is ours.
@@ -200,30 +208,27 @@ fn datagram(unread: &VecDeque<Vec<u8>>, room: usize) -> usize {
 /// be read by the other. The child keeps a copy of what was unread, unless
 /// another thread of the parent was at it in that moment.
 pub(crate) fn after_fork() {
+    ADOPTING.store(false, Ordering::Release);
     for slot in &SLOTS {
         let fd = slot.fd.load(Ordering::Acquire);
-        if fd < 0 {
+        if fd < 0 || !slot.is(Identity::of(fd)) {
             continue;
         }
-        let mut conversation = match slot.conversation.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                slot.fd.store(BUSY, Ordering::Release);
-                continue;
-            }
+        let kept = match slot.conversation.try_lock() {
+            Ok(mut guard) => Some((guard.port, std::mem::take(&mut guard.unread))),
+            Err(TryLockError::Poisoned(_)) => Some((std::process::id(), VecDeque::new())),
+            Err(TryLockError::WouldBlock) => None,
         };
-        if Identity::of(fd) != Some(conversation.identity) {
-            slot.fd.store(FREE, Ordering::Release);
+        let Some((port, unread)) = kept else {
+            slot.fd.store(LOST, Ordering::Release);
+            // Errors show at the next call: the descriptor is not ours then.
+            let _ = adopt(fd, std::process::id());
             continue;
-        }
-        match abi::replace(fd) {
-            Ok(identity) => conversation.identity = identity,
-            Err(_) => slot.fd.store(FREE, Ordering::Release),
-        }
-        if !conversation.unread.is_empty() {
+        };
+        if slot.take(fd, port).is_ok() && !unread.is_empty() {
             // Into an empty socket of our own; it has room.
             let _ = abi::put_mark(fd);
+            slot.lock().unread = unread;
         }
     }
 }
