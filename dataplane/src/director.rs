@@ -26,22 +26,25 @@ mod open;
 mod ownership;
 mod rewrite;
 mod send;
+mod short;
 
 use std::sync::Arc;
 
+use self::short::Short;
 use crate::conn::ageing::SweepPace;
+use crate::conn::memory::prefetch_l1;
 use crate::conn::persistence::Templates;
-use crate::conn::{Entry4, Entry6, HashKey, Key4, Key6, Slot, State, Tabled, Tables};
+use crate::conn::{Entry, Entry4, Entry6, HashKey, Key4, Key6, Place, Slot, State, Tabled, Tables};
 use crate::counters::{Counters, DropReason};
 use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
 use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
-use crate::packet::headers::{Addresses, Parsed, parse, sctp, tcp, vlan_id};
+use crate::packet::headers::{Addresses, Parsed, Plain, parse, parse_plain, sctp, tcp, vlan_id};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
-use crate::service::{Method, Server};
+use crate::service::{Method, Server, ShortMethod};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -82,8 +85,9 @@ pub enum Verdict {
 /// What a worker tells another with a packet that it hands over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Handed {
-    /// The packet may have several owners: which of them the receiver is.
-    pub candidate: u8,
+    /// Where the packet may have several owners: the place of the next one, in
+    /// the order in which they are asked. 0 until one was asked in vain.
+    pub candidate: u16,
     /// Of a fragment: the ports of its datagram, source and destination.
     pub ports: Option<(u16, u16)>,
 }
@@ -167,24 +171,32 @@ struct Context<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Staged {
     kind: Kind,
+    /// Where its entry is, most likely.
+    slot: Slot,
     /// Of the packet's key, in its family's table.
     hash: u64,
     headers: Headers,
 }
 
 /// What stage 1 makes of a packet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// Plain IPv4 that leaves an established connection as it is: the short way
+    /// may do.
+    Short4,
+    /// The same of IPv6.
+    Short6,
     /// It may belong to a connection of this worker.
     Flow,
     /// An ICMP error about a packet that may.
     IcmpError,
     /// It is decided.
-    Decided(Verdict),
+    Decided,
 }
 
 impl Staged {
-    const NONE: Self = Self { kind: Kind::Flow, hash: 0, headers: Headers::NONE };
+    const NONE: Self =
+        Self { kind: Kind::Flow, slot: Slot::from_number(0), hash: 0, headers: Headers::NONE };
 }
 
 impl Director {
@@ -237,51 +249,13 @@ impl Director {
         let cx = Context { now, snapshot };
         let staged = &mut staged[..frames.len()];
         let verdicts = &mut verdicts[..frames.len()];
-
-        // Stage 1: what is it, is it ours, and where would its connection be?
-        for (stage, frame) in staged.iter_mut().zip(frames.iter_mut()) {
-            stage.kind = core.classify(cx, source, frame, &mut stage.headers);
-            if let Kind::Decided(_) | Kind::IcmpError = stage.kind {
-                continue;
-            }
-            if stage.headers.fragment {
-                stage.kind = core.fragment(cx, tables, fragments, frame, &mut stage.headers);
-                continue;
-            }
-            match key(&stage.headers) {
-                Key::V4(key) => {
-                    stage.hash = tables.v4.hash(&key);
-                    tables.v4.prefetch_group(stage.hash);
-                }
-                Key::V6(key) => {
-                    stage.hash = tables.v6.hash(&key);
-                    tables.v6.prefetch_group(stage.hash);
-                }
-            }
+        core.read(cx, source, tables, fragments, staged, frames, verdicts);
+        if source == Source::Handoff {
+            leave_hints_to_the_long_way(staged, frames);
         }
-
-        // Stage 2: which entry is it, by its tag?
-        for stage in staged.iter().filter(|stage| matches!(stage.kind, Kind::Flow)) {
-            match stage.headers.family() {
-                Family::V4 => tables.v4.prefetch_entry(stage.hash),
-                Family::V6 => tables.v6.prefetch_entry(stage.hash),
-            }
-        }
-
-        // Stage 3: forward it.
-        for ((stage, frame), verdict) in staged.iter_mut().zip(frames).zip(verdicts) {
-            let Staged { kind, hash, headers } = stage;
-            *verdict = match (kind, key(headers)) {
-                (Kind::Decided(verdict), _) => *verdict,
-                (Kind::IcmpError, _) => core.icmp_error(cx, tables, source, headers, frame),
-                (Kind::Flow, Key::V4(key)) => {
-                    core.forward::<Entry4>(cx, tables, &key, *hash, headers, frame)
-                }
-                (Kind::Flow, Key::V6(key)) => {
-                    core.forward::<Entry6>(cx, tables, &key, *hash, headers, frame)
-                }
-            };
-        }
+        find_entries(tables, staged);
+        find_servers(cx, tables, staged);
+        core.forward_all(cx, source, tables, staged, frames, verdicts);
     }
 
     /// What the director itself has to send since the last burst. To be emptied
@@ -355,47 +329,223 @@ impl Director {
 }
 
 impl Core {
-    /// Stage 1: parses a frame and finds its owner.
-    #[inline(always)]
-    fn classify(
+    /// Stage 1: what is it, is it ours, and where would its connection be?
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "a stage of `process`")]
+    fn read(
         &mut self,
         cx: Context<'_>,
         source: Source,
+        tables: &mut Tables,
+        fragments: &mut Fragments,
+        staged: &mut [Staged],
+        frames: &mut [Frame<'_>],
+        verdicts: &mut [Verdict],
+    ) {
+        let hands_over = source == Source::Port && self.shard.workers() > 1;
+        for ((stage, frame), verdict) in staged.iter_mut().zip(frames).zip(verdicts) {
+            let headers = &mut stage.headers;
+            let port = cx.snapshot.ports.get(usize::from(frame.port));
+            stage.kind = match port.and_then(|port| parse_plain(frame, port.mac, headers)) {
+                Some(Plain::V4 { kept: true }) => Kind::Short4,
+                Some(Plain::V6 { kept: true }) => Kind::Short6,
+                Some(_) => Kind::Flow,
+                None => match self.read_rare(cx, tables, fragments, frame, headers) {
+                    Ok(kind) => kind,
+                    Err(decided) => {
+                        *verdict = decided;
+                        Kind::Decided
+                    }
+                },
+            };
+            if let Kind::IcmpError | Kind::Decided = stage.kind {
+                continue;
+            }
+            if hands_over {
+                // NICs differ in whether they find ports behind options and
+                // extension headers, and the connection's other packets have
+                // none.
+                let nic = frame.rss_hash.filter(|_| headers.is_plain());
+                let worker = self.owner(cx.snapshot, headers, nic);
+                if worker != self.worker {
+                    let handed = Handed::default();
+                    *verdict = Verdict::Handoff { worker: worker as u8, handed };
+                    stage.kind = Kind::Decided;
+                    continue;
+                }
+            }
+            match key(headers) {
+                Key::V4(key) => {
+                    stage.hash = tables.v4.hash(&key);
+                    tables.v4.prefetch_group(stage.hash);
+                }
+                Key::V6(key) => {
+                    stage.hash = tables.v6.hash(&key);
+                    tables.v6.prefetch_group(stage.hash);
+                }
+            }
+        }
+    }
+
+    /// Stage 1 of a frame that is not plain. `Err` is the verdict of one that is
+    /// decided with this.
+    #[inline(never)]
+    fn read_rare(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        fragments: &mut Fragments,
         frame: &mut Frame<'_>,
         headers: &mut Headers,
-    ) -> Kind {
+    ) -> Result<Kind, Verdict> {
+        let kind = self.classify(cx, frame, headers)?;
+        if kind == Kind::Flow && headers.fragment {
+            return Err(self.fragment(cx, tables, fragments, frame, headers));
+        }
+        Ok(kind)
+    }
+
+    /// Parses any frame. `Err` is the verdict of one that is no service's.
+    fn classify(
+        &mut self,
+        cx: Context<'_>,
+        frame: &mut Frame<'_>,
+        headers: &mut Headers,
+    ) -> Result<Kind, Verdict> {
         if let Some(id) = vlan_id(frame.bytes()) {
             match cx.snapshot.vlan_port(frame.port, id) {
                 Some(port) => frame.port = port,
-                None => return Kind::Decided(self.drop(DropReason::VlanUnknown)),
+                None => return Err(self.drop(DropReason::VlanUnknown)),
             }
         }
         let Some(port) = cx.snapshot.ports.get(usize::from(frame.port)) else {
             // Before the first configuration nothing is ours.
-            return Kind::Decided(self.punt(cx.now, PuntKind::Other));
+            return Err(self.punt(cx.now, PuntKind::Other));
         };
         match parse(frame, port.mac, headers) {
-            Ok(Parsed::Flow) => {}
-            Ok(Parsed::IcmpError) => return Kind::IcmpError,
-            Ok(Parsed::Kernel(kind)) => return Kind::Decided(self.punt(cx.now, kind)),
-            Err(reason) => return Kind::Decided(self.drop(reason)),
+            Ok(Parsed::Flow) => Ok(Kind::Flow),
+            Ok(Parsed::IcmpError) => Ok(Kind::IcmpError),
+            Ok(Parsed::Kernel(kind)) => Err(self.punt(cx.now, kind)),
+            Err(reason) => Err(self.drop(reason)),
         }
-        if source == Source::Port && self.shard.workers() > 1 && !headers.fragment {
-            // NICs differ in whether they find ports behind options and
-            // extension headers, and the connection's other packets have none.
-            let nic = frame.rss_hash.filter(|_| headers.is_plain());
-            let worker = self.owner(cx.snapshot, headers, nic);
-            if worker != self.worker {
-                let handed = Handed::default();
-                return Kind::Decided(Verdict::Handoff { worker: worker as u8, handed });
-            }
-        }
-        Kind::Flow
     }
 
-    /// Stage 3: the packet's connection, or a new one; then the way of its
-    /// direction.
+    /// Stage 4: forwards each packet, most of them the short way.
+    #[inline(never)]
+    fn forward_all(
+        &mut self,
+        cx: Context<'_>,
+        source: Source,
+        tables: &mut Tables,
+        staged: &mut [Staged],
+        frames: &mut [Frame<'_>],
+        verdicts: &mut [Verdict],
+    ) {
+        let mut missed = 0u64;
+        let all = staged.iter_mut().zip(frames.iter_mut()).zip(verdicts.iter_mut());
+        for (index, ((stage, frame), verdict)) in all.enumerate() {
+            let sent = match stage.kind {
+                Kind::Short4 => self.short::<Entry4>(cx, tables, stage, frame),
+                Kind::Short6 => self.short::<Entry6>(cx, tables, stage, frame),
+                Kind::Decided => continue,
+                Kind::Flow | Kind::IcmpError => None,
+            };
+            let sent = match sent {
+                Some(port) => Some(Verdict::Send { port }),
+                None => self.long(cx, source, tables, stage, frame),
+            };
+            match sent {
+                Some(sent) => *verdict = sent,
+                None => missed |= 1 << index,
+            }
+        }
+        if missed != 0 {
+            self.open_missed(cx, tables, missed, staged, frames, verdicts);
+        }
+    }
+
+    /// Forwards what most packets are: plain ones of established connections.
+    /// The port's index; `None`, and nothing is done, for those that need more.
     #[inline(always)]
+    fn short<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        stage: &Staged,
+        frame: &mut Frame<'_>,
+    ) -> Option<u8> {
+        let headers = &stage.headers;
+        let key = E::key_of(headers)?;
+        let mut slot = stage.slot;
+        if !E::table(tables).is_at(slot, &key) {
+            slot = E::table(tables).find(stage.hash, &key)?;
+        }
+        let body = E::table(tables).entry(slot).body();
+        let record = cx.snapshot.servers.record(body.server)?;
+        if !body.is_steady() || !body.is_short() {
+            return None;
+        }
+        let (traffic, last, state) = (record.traffic(self.worker), body.last(), body.state());
+        let mut port = record.port;
+        if body.is_reply() {
+            port = E::pass_to_client(cx, tables, slot, headers, frame)?;
+            traffic.reply(headers.ip_len.into());
+        } else {
+            if headers.ip_len > record.short_mtu {
+                return None;
+            }
+            let passed = match record.method {
+                _ if body.has_twin() => E::pass_to_server(cx, tables, slot, record, headers, frame),
+                ShortMethod::Dr => E::pass(headers, &record.macs, frame),
+                _ => false,
+            };
+            if !passed {
+                return None;
+            }
+            traffic.packet(headers.ip_len.into());
+        }
+        if last != cx.now {
+            let table = E::table_mut(tables);
+            table.entry_mut(slot).body_mut().set_last(cx.now);
+            table.set_expiry(slot, cx.now, cx.snapshot.timeouts.expiry(state, cx.now));
+        }
+        self.assert_own(tables, E::place(slot));
+        Some(port)
+    }
+
+    /// Forwards any packet but one that has no connection.
+    #[inline(never)]
+    fn long(
+        &mut self,
+        cx: Context<'_>,
+        source: Source,
+        tables: &mut Tables,
+        stage: &mut Staged,
+        frame: &mut Frame<'_>,
+    ) -> Option<Verdict> {
+        let Staged { kind, hash, headers, .. } = stage;
+        match (*kind, key(headers)) {
+            (Kind::IcmpError, _) => Some(self.icmp_error(cx, tables, source, headers, frame)),
+            (_, Key::V4(key)) => {
+                self.forward_known::<Entry4>(cx, tables, &key, *hash, headers, frame)
+            }
+            (_, Key::V6(key)) => {
+                self.forward_known::<Entry6>(cx, tables, &key, *hash, headers, frame)
+            }
+        }
+    }
+
+    /// Counts a packet that found another worker's connection.
+    #[inline(always)]
+    fn assert_own(&mut self, _tables: &Tables, _place: Place) {
+        #[cfg(debug_assertions)]
+        {
+            let client = _tables.tuple(_tables.client(_place));
+            self.foreign += u64::from(self.natural_owner(&client) != self.worker);
+        }
+    }
+
+    /// Forwards a packet by its connection, or a new one.
     fn forward<E: Tabled>(
         &mut self,
         cx: Context<'_>,
@@ -405,43 +555,58 @@ impl Core {
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let (slot, opened) = match self.find::<E>(cx, tables, hash, key, headers) {
-            Some(slot) => (slot, false),
-            None => match self.open::<E>(cx, tables, key, hash, headers, frame) {
-                Ok(slot) => (slot, true),
-                Err(verdict) => return verdict,
-            },
-        };
-        #[cfg(debug_assertions)]
-        {
-            let client = tables.tuple(tables.client(E::place(slot)));
-            self.foreign += u64::from(self.natural_owner(&client) != self.worker);
+        if let Some(verdict) = self.forward_known::<E>(cx, tables, key, hash, headers, frame) {
+            return verdict;
         }
+        match self.open::<E>(cx, tables, key, hash, headers, frame) {
+            Ok((slot, server)) => {
+                self.forward_first::<E>(cx, tables, slot, server, hash, headers, frame)
+            }
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// The packet's connection, and the way of its direction. `None` when there
+    /// is no connection.
+    #[inline(always)]
+    fn forward_known<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        key: &E::Key,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Option<Verdict> {
+        let slot = self.find::<E>(cx, tables, hash, key, headers)?;
+        if frame.handed.candidate != 0 {
+            // It went round: the next one is to come here at once.
+            self.give_hint(cx.snapshot, headers.protocol, &headers.tuple());
+        }
+        self.assert_own(tables, E::place(slot));
         let body = E::table(tables).entry(slot).body();
         let Some(server) = cx.snapshot.server(body.server) else {
-            return self.drop(DropReason::ServerDeleted);
+            return Some(self.drop(DropReason::ServerDeleted));
         };
         if body.is_reply() {
-            return self.reply::<E>(cx, tables, slot, server, headers, frame);
+            return Some(self.reply::<E>(cx, tables, slot, server, headers, frame));
         }
         if server.deleted {
-            return self.drop(DropReason::ServerDeleted);
+            return Some(self.drop(DropReason::ServerDeleted));
         }
         // The connection's own method: the server may have been given another.
         let is_pair = body.twin(E::FAMILY).is_some();
-        if !opened {
-            let old = body.state();
-            let new = old.after_client_packet(is_pair, headers);
-            self.touch::<E>(cx, tables, slot, server, old, new);
-        }
+        let old = body.state();
+        let new = old.after_client_packet(is_pair, headers);
+        self.touch::<E>(cx, tables, slot, server, old, new);
         server.counts.packet(self.worker, u64::from(headers.ip_len));
-        match server.method {
+        Some(match server.method {
             _ if is_pair => self.send_nat::<E>(cx, tables, slot, server, headers, frame),
             Method::Tun(encapsulation) => {
                 self.send_tun(cx, server, encapsulation, hash, headers, frame)
             }
             Method::Dr | Method::Nat | Method::Fullnat => self.send_dr(cx, server, headers, frame),
-        }
+        })
     }
 
     /// A packet from the server of a connection under NAT or FULLNAT, to its
@@ -534,6 +699,43 @@ impl Core {
 
     fn punt(&mut self, now: Tick, kind: PuntKind) -> Verdict {
         if self.punt.allow(now, kind) { Verdict::Punt } else { self.drop(kind.limited()) }
+    }
+}
+
+/// Stage 2: which entry is it, by its tag?
+#[inline(never)]
+fn find_entries(tables: &Tables, staged: &mut [Staged]) {
+    for stage in staged {
+        stage.slot = match (stage.kind, stage.headers.family()) {
+            (Kind::Short4, _) | (Kind::Flow, Family::V4) => tables.v4.prefetch_entry(stage.hash),
+            (Kind::Short6, _) | (Kind::Flow, Family::V6) => tables.v6.prefetch_entry(stage.hash),
+            (Kind::IcmpError | Kind::Decided, _) => continue,
+        };
+    }
+}
+
+/// Still stage 1: packets that went round between workers are not for the short
+/// way, which renews no hints.
+fn leave_hints_to_the_long_way(staged: &mut [Staged], frames: &[Frame<'_>]) {
+    for (stage, frame) in staged.iter_mut().zip(frames) {
+        if let (Kind::Short4 | Kind::Short6, 1..) = (stage.kind, frame.handed.candidate) {
+            stage.kind = Kind::Flow;
+        }
+    }
+}
+
+/// Stage 3: which server is it?
+#[inline(never)]
+fn find_servers(cx: Context<'_>, tables: &Tables, staged: &[Staged]) {
+    for stage in staged {
+        let body = match stage.kind {
+            Kind::Short4 => tables.v4.entry(stage.slot).body(),
+            Kind::Short6 => tables.v6.entry(stage.slot).body(),
+            Kind::Flow | Kind::IcmpError | Kind::Decided => continue,
+        };
+        if let Some(record) = cx.snapshot.servers.record(body.server) {
+            prefetch_l1(record);
+        }
     }
 }
 

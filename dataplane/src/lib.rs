@@ -16,7 +16,8 @@
 //!   last piece
 //! - [`icmp`]: ICMP errors, those that it makes and those that it passes on
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
-//!   new one reaches them
+//!   new one reaches them; [`shared`]: a map of which they share what did not
+//!   change
 //! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
 //!   the kernel
 //!
@@ -46,6 +47,7 @@ pub mod punt;
 pub mod scheduler;
 pub mod service;
 pub mod shard;
+pub mod shared;
 pub mod snapshot;
 pub mod time;
 pub mod update;

@@ -1,13 +1,18 @@
 //! Virtual services and real servers as workers see them, and their counters.
 
+mod changes;
 mod counts;
 mod matching;
+mod servers;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+pub use changes::{Changes, Seen};
 pub use counts::{ConnectionCounts, ServerCounts, TrafficTotals};
 pub use matching::{MarkRule, NatSource, NatSources, Services, endpoints};
+pub(crate) use servers::ShortMethod;
+pub use servers::{Record, Servers};
 
 use crate::packet::headers::{ETHERNET, VLAN_TAG};
 use crate::packet::{Family, Mac, Protocol};

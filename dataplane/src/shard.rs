@@ -11,9 +11,15 @@
 //! serves to spread work only, never to place connections in a table. The
 //! pattern is random, so that nobody outside can aim at one worker.
 
-use std::net::IpAddr;
+mod hints;
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use self::hints::Hints;
+use crate::conn::HashKey;
 use crate::packet::headers::Addresses;
+use crate::packet::{Protocol, Tuple};
 
 /// Length of the key given to NICs, bytes: enough for two IPv6 addresses and
 /// ports, and what the largest of today's NICs take.
@@ -31,6 +37,8 @@ pub struct Shard {
     low: [u16; 256],
     reta: Vec<u8>,
     workers: usize,
+    /// None for one worker.
+    hints: Option<Arc<Hints>>,
 }
 
 impl Shard {
@@ -57,7 +65,26 @@ impl Shard {
             low: std::array::from_fn(|byte| contribution(byte as u16)),
             reta: (0..reta_len).map(|i| (i % workers) as u8).collect(),
             workers,
+            hints: None,
         }
+    }
+
+    /// The same with hints about the owners of replies of NAT servers that
+    /// services share, as many as there are entries in tables of `connections`,
+    /// of two families and all workers. Without hints the workers that may own
+    /// a reply are asked in turn.
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    pub fn with_hints(self, connections: usize, key: HashKey) -> std::io::Result<Self> {
+        let hints = match self.workers {
+            1 => None,
+            workers => {
+                let count = connections.saturating_mul(2 * workers);
+                Some(Arc::new(Hints::new(count, key)?))
+            }
+        };
+        Ok(Self { hints, ..self })
     }
 
     /// Makes a random number a pattern of full rank. The rotations of a pattern
@@ -122,6 +149,19 @@ impl Shard {
             _ => return 0,
         };
         self.hash(&addresses, vport, port)
+    }
+
+    /// The worker that owns a packet, if one said so ([`Shard::give_hint`]).
+    #[must_use]
+    pub(crate) fn hint(&self, protocol: Protocol, packet: &Tuple) -> Option<usize> {
+        self.hints.as_ref()?.get(protocol, packet).map(usize::from)
+    }
+
+    /// Tells the other workers that such packets are `worker`'s.
+    pub(crate) fn give_hint(&self, protocol: Protocol, packet: &Tuple, worker: usize) {
+        if let Some(hints) = &self.hints {
+            hints.put(protocol, packet, worker as u8);
+        }
     }
 
     /// The worker that owns what has this hash.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::conn::Timeouts;
 use crate::fib::Fib;
 use crate::packet::Mac;
-use crate::service::{NatSources, Server, Services};
+use crate::service::{NatSources, Server, Servers, Services};
 use crate::time::Tick;
 
 /// Everything that forwarding needs to know. The registry builds one after each
@@ -19,7 +19,7 @@ pub struct Snapshot {
     pub services: Services,
     /// Servers by number, the number that connections keep. A number is not
     /// used again while any connection has it.
-    pub servers: Vec<Option<Arc<Server>>>,
+    pub servers: Servers,
     /// The ports, by index, in the order of [`Port::place`]: first the devices
     /// (a device's index among them is its own), then the VLANs on them.
     pub ports: Vec<Port>,
@@ -126,7 +126,7 @@ impl Snapshot {
     #[must_use]
     #[inline]
     pub fn server(&self, number: u32) -> Option<&Arc<Server>> {
-        self.servers.get(number as usize)?.as_ref()
+        self.servers.get(number)
     }
 }
 

@@ -199,7 +199,7 @@ fn snapshot() -> Snapshot {
     Snapshot {
         epoch: 1,
         services: Services::new([Arc::new(service)], Arc::default()),
-        servers: vec![Some(Arc::new(server))],
+        servers: [Some(Arc::new(server))].into_iter().collect(),
         ports: vec![device, snapshot::Port { vlan: Some(10), ..device }],
         ..Default::default()
     }

@@ -437,6 +437,20 @@ capture_stop() { # FILE...
     done
 }
 
+# The same once one of the captures has a packet that FILTER (as in tshark) takes,
+# or after three seconds, for the checks that follow to tell.
+capture_stop_with() { # FILTER FILE...
+    local filter=$1 file tries
+    shift
+    for ((tries = 0; tries < 10; tries++)); do
+        for file in "$@"; do
+            if [[ -n $(tshark -r "$file" -Y "$filter" 2>/dev/null) ]]; then break 2; fi
+        done
+        sleep 0.3
+    done
+    capture_stop "$@"
+}
+
 # Fields of a capture, one packet a line, separated by spaces: those of the outer
 # headers, where there are several.
 fields() { # FILE FILTER FIELD...

@@ -53,7 +53,7 @@ struct Flood {
 
 impl Flood {
     fn new(scheduler: Scheduler, method: Method) -> Self {
-        let size = Size { workers: 1, connections: LIMIT, templates: 1 };
+        let size = Size { workers: 1, connections: LIMIT, hints: 0, templates: 1 };
         let mut world = World::new(size, &[]);
         let service = key(Protocol::Tcp, VIP);
         world.add_service(service, scheduler, None, false);
@@ -253,7 +253,7 @@ fn flood_of_10_million_syns_or_200_thousand_in_debug_under_mh() {
 fn a_table_full_of_established_connections() {
     let _quiet = alongside();
     for scheduler in [Scheduler::Mh(HashFlags::default()), Scheduler::Wlc] {
-        let size = Size { workers: 1, connections: 200, templates: 1 };
+        let size = Size { workers: 1, connections: 200, hints: 0, templates: 1 };
         let mut world = World::new(size, &[]);
         let service = key(Protocol::Tcp, VIP);
         world.add_service(service, scheduler, None, false);

@@ -211,7 +211,7 @@ impl Bench {
     /// `servers` are the servers that each service has, as bits.
     fn new(servers: &[usize; SERVICES]) -> Self {
         // So few groups that a round of housekeeping sees them all.
-        let size = Size { workers: 1, connections: 600, templates: 200 };
+        let size = Size { workers: 1, connections: 600, hints: 0, templates: 200 };
         let mut bench = Self {
             world: World::new(size, &LOCALS.map(ip)),
             reference: Reference::new(),

@@ -167,7 +167,7 @@ fn ports(l4: &[u8]) -> (u16, u16) {
 }
 
 fn world() -> World {
-    let size = Size { workers: 1, connections: 4000, templates: 1 };
+    let size = Size { workers: 1, connections: 4000, hints: 0, templates: 1 };
     let mut world = World::new(size, &["10.0.3.1", "fd00:3::1"].map(ip));
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         for (vip, method, server) in SERVICES {

@@ -104,6 +104,8 @@ pub(crate) struct Size {
     pub(crate) workers: usize,
     /// Entries of a table.
     pub(crate) connections: usize,
+    /// Of each worker: connections that there is room for hints about.
+    pub(crate) hints: usize,
     pub(crate) templates: usize,
 }
 
@@ -129,8 +131,9 @@ pub(crate) struct World {
 impl World {
     /// Workers without services. `locals` are the local addresses of FULLNAT.
     pub(crate) fn new(size: Size, locals: &[IpAddr]) -> Self {
-        let shard = Arc::new(Shard::new(PATTERN, size.workers, 128));
         let hash_key = HashKey::new([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321, 77]);
+        let shard = Shard::new(PATTERN, size.workers, 128);
+        let shard = Arc::new(shard.with_hints(size.hints, hash_key).unwrap());
         let templates = Arc::new(Templates::new(size.templates, hash_key).unwrap());
         let (mut directors, mut controls) = (Vec::new(), Vec::new());
         for worker in 0..size.workers {

@@ -74,8 +74,8 @@ enum Kind {
 #[derive(Debug, Clone, Copy)]
 enum Sum {
     Right,
-    /// Wrong by a one's complement difference (SCTP: by an XOR).
-    Wrong(u16),
+    /// Wrong by a one's complement difference of 16 bits (SCTP: by an XOR).
+    Wrong(u32),
     Literal(u16),
 }
 
@@ -261,7 +261,15 @@ impl Packet {
 
     /// A layer 4 checksum that is wrong by so much.
     pub(crate) fn sum_wrong_by(mut self, error: u16) -> Self {
-        self.layer4.sum = Sum::Wrong(error);
+        self.layer4.sum = Sum::Wrong(error.into());
+        self
+    }
+
+    /// SCTP with a CRC that is wrong by as much as 0 would be for `other`.
+    pub(crate) fn crc_as_wrong_as_0_is_for(mut self, other: &Self) -> Self {
+        let mut bytes = other.layer4();
+        bytes[8..12].fill(0);
+        self.layer4.sum = Sum::Wrong(crc32c(&bytes));
         self
     }
 
@@ -440,7 +448,7 @@ impl Packet {
             Kind::Icmp { .. } if self.src.is_ipv4() => (2, 0),
             Kind::Icmp { .. } => (2, self.pseudo(ICMPV6)),
             Kind::Sctp => {
-                let error = if let Sum::Wrong(error) = l4.sum { u32::from(error) } else { 0 };
+                let error = if let Sum::Wrong(error) = l4.sum { error } else { 0 };
                 let crc = match l4.sum {
                     Sum::Literal(sum) => u32::from(sum),
                     _ => crc32c(&bytes) ^ error,
@@ -452,7 +460,7 @@ impl Packet {
         };
         let sum = match (l4.sum, !add(pseudo, &bytes)) {
             (Sum::Literal(sum), _) => sum,
-            (Sum::Wrong(error), right) => add(right, &error.to_be_bytes()),
+            (Sum::Wrong(error), right) => add(right, &(error as u16).to_be_bytes()),
             // 0 says that there is none (RFC 768).
             (Sum::Right, 0) if self.is_udp() => 0xffff,
             (Sum::Right, right) => right,

@@ -158,7 +158,7 @@ impl Setup {
         Snapshot {
             epoch: kept.epoch,
             services: self.services(kept),
-            servers: by_number,
+            servers: by_number.into_iter().collect(),
             ports: vec![own_ports(0), own_ports(1)],
             fib: Arc::new(self.fib()),
             nat_sources: Arc::new(self.nat_sources()),

@@ -1,8 +1,6 @@
 //! The example file and the documentation against the reader, and files that
 //! are right. What is wrong is in `tests/config_errors.rs`.
 
-use std::time::{Duration, Instant};
-
 use super::*;
 use crate::api::{ClientAddress, Method, Persistence, Protocol, ServiceId, Tunnel, TunnelChecksum};
 use crate::settings;
@@ -341,10 +339,9 @@ fn what_may_repeat_is_read() {
     assert_eq!((tcp.servers[0].weight, udp.servers[0].weight), (0, 65_535));
 }
 
-/// The limit is that of a release build; an unoptimised one is about ten times
-/// slower.
+/// How long that takes, `benches/registry.rs` tells.
 #[test]
-fn a_hundred_thousand_servers_load_in_time() {
+fn a_hundred_thousand_servers_are_read() {
     let mut text = SHORTEST.to_owned();
     for service in 0..100 {
         text.push_str("[[service]]\nprotocol = \"tcp\"\nscheduler = \"wrr\"\n");
@@ -355,10 +352,6 @@ fn a_hundred_thousand_servers_load_in_time() {
             text.push_str(&format!("address = \"10.{service}.{high}.{}\"\nweight = 3\n", 1 + low));
         }
     }
-    let start = Instant::now();
     let config = parse(&text).unwrap();
-    let elapsed = start.elapsed();
     assert_eq!(config.services.iter().map(|s| s.servers.len()).sum::<usize>(), 100_000);
-    let limit = if cfg!(debug_assertions) { 20 } else { 2 };
-    assert!(elapsed < Duration::from_secs(limit), "{elapsed:?}");
 }

@@ -7,6 +7,7 @@ pub mod begin;
 mod listing;
 mod lock;
 mod network;
+mod resolve;
 pub mod saved;
 mod templates;
 mod ways;
@@ -40,6 +41,7 @@ pub use answers::mac_text;
 use listing::Listings;
 pub use lock::Lock;
 pub use network::{Network, NetworkPort};
+use resolve::Resolving;
 use saved::Saved;
 use workers::{PATIENCE, Workers};
 
@@ -96,11 +98,7 @@ pub struct Daemon {
     saved: Saved,
     /// Requests carried out that are not in the record yet.
     unsaved: Vec<Request>,
-    /// Servers changed since their next hops were last looked up.
-    unresolved: bool,
-    /// The kernel mirror's generation at that time.
-    resolved: u64,
-    next_resolve: Instant,
+    resolving: Resolving,
     next_missing: Instant,
     /// Servers whose way changed, to be said with the next second.
     moved: BTreeMap<IpAddr, Hop>,
@@ -117,7 +115,7 @@ pub struct Daemon {
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
     next_second: Instant,
-    seconds: u64,
+    next_rates: Instant,
 }
 
 struct Waiting {
@@ -175,9 +173,7 @@ impl Daemon {
             dirty: true,
             saved,
             unsaved: Vec::new(),
-            unresolved: true,
-            resolved: 0,
-            next_resolve: now,
+            resolving: Resolving::new(now),
             next_missing: now,
             moved: BTreeMap::new(),
             epoch: 0,
@@ -188,12 +184,12 @@ impl Daemon {
             instruments,
             kernel_has_news: true,
             next_second: now + SECOND,
-            seconds: 0,
+            next_rates: now + Duration::from_secs(PERIOD_SECONDS),
         };
         daemon.watch_kernel();
-        daemon.resolve(now);
+        daemon.resolve_all(now);
         daemon.publish();
-        daemon.save(now);
+        daemon.saved.begin(now, |from| daemon.registry.saved(from, saved::ROWS));
         Ok(daemon)
     }
 
@@ -226,7 +222,8 @@ impl Daemon {
         let busy = !self.waiting.is_empty()
             || !self.listings.is_empty()
             || self.behind.is_some_and(|since| since.elapsed() < PATIENCE);
-        let timeout = if self.api.has_more() || self.kernel_has_news {
+        let at_work = self.resolving.is_busy() || self.saved.is_busy();
+        let timeout = if self.api.has_more() || self.kernel_has_news || at_work {
             Duration::ZERO
         } else if busy {
             std::thread::sleep(WORKER_NAP);
@@ -256,6 +253,9 @@ impl Daemon {
         self.api.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
+        if now >= self.next_rates {
+            self.next_rates += self.registry.estimate_rates();
+        }
         self.ask_for_missing(now);
         self.resolve(now);
         if self.dirty {
@@ -280,8 +280,8 @@ impl Daemon {
         let now = Instant::now();
         // Deadlines of clients, and what workers miss, are looked at ten times
         // a second.
-        let due = self.next_second.min(now + Duration::from_millis(100));
-        if self.must_resolve() { due.min(self.next_resolve) } else { due }
+        let due = self.next_second.min(self.next_rates).min(now + Duration::from_millis(100));
+        self.resolving.due(self.network.as_ref()).map_or(due, |resolve| due.min(resolve))
     }
 
     fn signal(&mut self) -> Option<Signal> {
@@ -308,7 +308,6 @@ impl Daemon {
                 // The snapshot is made once for all requests of this turn.
                 Outcome::Changed => {
                     self.dirty = true;
-                    self.unresolved = true;
                     self.waiting.push(Waiting {
                         client,
                         epoch: self.epoch + 1,
@@ -342,15 +341,14 @@ impl Daemon {
             None => self.answer(client, request),
             Some(Err(error)) => Outcome::Answer(Err(error)),
             Some(Ok(())) => {
+                self.resolving.note(&request);
+                if let Request::AddServer { server, .. } = &request {
+                    self.keep_resolved(server.address.ip());
+                }
                 self.unsaved.push(request);
                 Outcome::Changed
             }
         }
-    }
-
-    fn must_resolve(&self) -> bool {
-        let generation = self.network.as_ref().map(Network::generation);
-        generation.is_some_and(|generation| self.unresolved || generation != self.resolved)
     }
 
     /// Has the kernel ask for neighbours that workers miss.
@@ -367,41 +365,19 @@ impl Daemon {
         self.next_missing = now + start.elapsed() * RESOLVE_SHARE;
     }
 
-    /// Finds the ways to all addresses and every server's next hop anew when
-    /// the kernel's tables or the servers changed.
-    fn resolve(&mut self, now: Instant) {
-        if now < self.next_resolve || !self.must_resolve() {
-            return;
-        }
-        let Some(network) = &mut self.network else { return };
-        self.unresolved = false;
-        self.resolved = network.generation();
-        network.own_locals(&self.registry.local_addresses());
-        if let Some((fib, ports)) = network.changed_ways() {
-            self.registry.set_ways(fib, ports);
-            self.dirty = true;
-        }
-        network.keep_resolved(self.registry.servers().map(|(_, server, _)| server.address.ip()));
-        let network = &*network;
-        let resolve = |server: &ServerSpec| network.hop(server.address.ip());
-        let changed = self.registry.resolve_all(&resolve);
-        self.dirty |= !changed.is_empty();
-        self.moved.extend(changed);
-        self.next_resolve = now + now.elapsed() * RESOLVE_SHARE;
-    }
-
     fn publish(&mut self) {
         let snapshot = self.registry.snapshot();
         self.epoch = snapshot.epoch;
         self.workers.publish(&snapshot);
         self.behind.get_or_insert_with(Instant::now);
-        self.dirty = false;
+        self.dirty = self.registry.is_behind();
     }
 
     /// Records what was changed, so that it survives a crash from before it is
     /// answered.
     fn save(&mut self, now: Instant) {
-        self.saved.keep_up(&self.unsaved, now, || self.registry.saved());
+        let state = |from| self.registry.saved(from, saved::ROWS);
+        self.saved.keep_up(&self.unsaved, now, state);
         self.unsaved.clear();
     }
 
@@ -409,7 +385,7 @@ impl Daemon {
     fn acknowledge(&mut self, now: Instant) {
         let running = self.workers.running();
         let latest = self.epoch;
-        let unresolved = self.network.is_some() && self.unresolved;
+        let unresolved = self.network.is_some() && self.resolving.locals_changed;
         self.waiting.retain(|waiting| {
             let waited = now - waiting.since;
             // A server that has settled did so in the latest snapshot.
@@ -435,10 +411,6 @@ impl Daemon {
             return;
         }
         self.next_second = now + SECOND;
-        self.seconds += 1;
-        if self.seconds % PERIOD_SECONDS == 0 {
-            self.registry.estimate_rates();
-        }
         self.dirty |= self.registry.empty_trash(self.workers.running());
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();

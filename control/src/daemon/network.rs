@@ -74,6 +74,9 @@ pub struct Network {
     ports: Vec<NetworkPort>,
 }
 
+/// A neighbour: index of the link, address.
+pub(super) type Neighbour = (u32, IpAddr);
+
 /// Where a local address of FULLNAT is to be put up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
@@ -214,16 +217,26 @@ impl Network {
         Some((&self.ports[index].name, resolved.neighbour))
     }
 
-    /// Has the kernel keep the next hops of these servers resolved, and all
-    /// gateways that routes lead to.
-    pub fn keep_resolved(&mut self, servers: impl Iterator<Item = IpAddr>) {
-        let servers = servers
-            .filter_map(|server| self.mirror.resolve(server).ok())
-            .filter(|resolved| ways::port_of(&self.ports, &resolved.link_name).is_some())
-            .map(|resolved| (resolved.link, resolved.neighbour));
+    /// The neighbour that packets to a server need, where they leave by a port.
+    pub(super) fn neighbour_of(&self, server: IpAddr) -> Option<Neighbour> {
+        let resolved = self.mirror.resolve(server).ok()?;
+        ways::port_of(&self.ports, &resolved.link_name)?;
+        Some((resolved.link, resolved.neighbour))
+    }
+
+    /// Has the kernel keep the next hop of one more server resolved, which is
+    /// returned.
+    pub(super) fn keep_resolved(&mut self, server: IpAddr) -> Option<Neighbour> {
+        let neighbour = self.neighbour_of(server)?;
+        self.kept.add(neighbour, &mut self.requests);
+        Some(neighbour)
+    }
+
+    /// Has the kernel keep these neighbours resolved, and all gateways that
+    /// routes lead to, and no others.
+    pub fn keep_only(&mut self, mut wanted: HashSet<Neighbour>) {
         let gateways = self.ways.fib().routes().gateways();
-        let gateways = gateways.filter_map(|(port, ip)| Some((self.link_of(port)?, ip)));
-        let wanted: HashSet<_> = servers.chain(gateways).collect();
+        wanted.extend(gateways.filter_map(|(port, ip)| Some((self.link_of(port)?, ip))));
         self.kept.sync(&wanted, &mut self.requests);
     }
 

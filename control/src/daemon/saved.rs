@@ -8,9 +8,17 @@
 //!
 //! It is a text file: the first line is the state at some time, each further
 //! line a request that has changed it since. So a change costs a line, however
-//! many services there are; the state is written anew when the lines have grown
-//! longer than it. A last line that a kill cut short is left out.
+//! many services there are. When the lines have grown longer than what they
+//! began with, the record is written anew beside the old one, a piece a turn of
+//! the daemon: the first line has no services, the next ones make them. Until
+//! that is done the old one is kept up, too. A last line that a kill cut short
+//! is left out.
+//!
+//! Lines are written before the requests are answered: a kill of the process
+//! loses nothing that was. They are not synced: the record is to outlive the
+//! process, not the machine, and the run directory is usually in memory.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,12 +26,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Request, ServerSpec, ServiceSpec, Settings, Timeouts};
+use crate::api::{Request, ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts};
 
 const FILE: &str = "services.json";
 const VERSION: u32 = 1;
 /// Lines of requests that are left to grow in any case, bytes.
 const ROOM: usize = 64 * 1024;
+/// Rows of the state, services and servers, that are written in a turn: half a
+/// millisecond's.
+pub(super) const ROWS: usize = 512;
 /// Time from a failed attempt to the next.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -50,6 +61,9 @@ pub struct Service {
     pub servers: Vec<ServerSpec>,
 }
 
+/// Some of the services, and the place of the next one.
+pub type Part = (Services, Option<u64>);
+
 /// What a record says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -72,11 +86,24 @@ pub struct Saved {
     path: PathBuf,
     /// The record of this daemon, once it is begun; `None` after a failure.
     file: Option<File>,
-    /// Lengths of the first line and of the others.
+    /// Lengths of what it began with and of what was added.
     state_len: usize,
     changes_len: usize,
+    /// The record that is to take its place.
+    next: Option<Next>,
     /// Since when the record could not be kept, which was said.
     failed: Option<Instant>,
+}
+
+/// A record that is being written.
+#[derive(Debug)]
+struct Next {
+    file: File,
+    len: usize,
+    /// The place of the first service that is not in it yet.
+    from: u64,
+    /// Those that are in it: requests about others need no line.
+    services: HashSet<ServiceId>,
 }
 
 impl Saved {
@@ -84,7 +111,7 @@ impl Saved {
     #[must_use]
     pub fn new(run_dir: &Path) -> Self {
         let path = run_dir.join(FILE);
-        Self { path, file: None, state_len: 0, changes_len: 0, failed: None }
+        Self { path, file: None, state_len: 0, changes_len: 0, next: None, failed: None }
     }
 
     /// Where it is.
@@ -114,65 +141,155 @@ impl Saved {
         }
     }
 
-    /// Keeps the record up with changes. `state` is what they have led to.
+    /// Writes the record whole.
+    pub(super) fn begin(&mut self, now: Instant, state: impl Fn(u64) -> Part) {
+        let mut result = self.begin_next(&state);
+        while result.is_ok() && self.next.is_some() {
+            result = self.go_on(&state);
+        }
+        self.conclude(result, now);
+    }
+
+    /// Keeps the record up with changes. `state` gives what they have led to, a
+    /// part at a time: services from a place on, and the place to go on with.
     pub(super) fn keep_up(
         &mut self,
         changes: &[Request],
         now: Instant,
-        state: impl FnOnce() -> Services,
+        state: impl Fn(u64) -> Part,
     ) {
-        let result = match &mut self.file {
-            Some(_) if changes.is_empty() => return,
-            Some(file) if self.changes_len <= self.state_len.max(ROOM) => {
-                append(file, changes).map(|len| self.changes_len += len)
+        let result = self.add(changes).and_then(|()| {
+            if self.next.is_some() {
+                return self.go_on(&state);
             }
-            None if self.failed.is_some_and(|failed| now < failed + RETRY) => return,
-            _ => self.begin(state()),
-        };
+            let begin = match self.file {
+                Some(_) => self.changes_len > self.state_len.max(ROOM),
+                None => self.failed.is_none_or(|failed| now >= failed + RETRY),
+            };
+            if begin { self.begin_next(&state) } else { Ok(()) }
+        });
+        self.conclude(result, now);
+    }
+
+    /// Whether a record is being written that takes further turns.
+    pub(super) fn is_busy(&self) -> bool {
+        self.next.is_some()
+    }
+
+    fn conclude(&mut self, result: io::Result<()>, now: Instant) {
         match result {
-            Ok(()) => self.failed = None,
+            Ok(()) if self.file.is_some() => self.failed = None,
+            Ok(()) => {}
             Err(error) => {
                 if self.failed.is_none() {
                     let path = self.path.display();
                     log::error!("{path}: {error}; changes would not survive a crash");
                 }
-                (self.file, self.failed) = (None, Some(now));
+                (self.file, self.next, self.failed) = (None, None, Some(now));
             }
         }
     }
 
-    /// Begins the record anew, whole or not at all. Not synced: it is to outlive
-    /// the process, not the machine, and the run directory is usually in memory.
-    fn begin(&mut self, state: Services) -> io::Result<()> {
-        let new = self.path.with_extension("json.new");
-        let mut line = serde_json::to_vec(&Record { version: VERSION, state })?;
-        line.push(b'\n');
-        let mut file = File::create(&new)?;
-        file.write_all(&line)?;
-        fs::rename(&new, &self.path)?;
-        (self.file, self.state_len, self.changes_len) = (Some(file), line.len(), 0);
+    /// Adds changes to the record, and to the one that is being written as far
+    /// as it needs them.
+    fn add(&mut self, changes: &[Request]) -> io::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if let Some(file) = &mut self.file {
+            self.changes_len += write_lines(file, changes)?;
+        }
+        if let Some(Next { file, len, services, .. }) = &mut self.next {
+            let needed: Vec<_> = changes.iter().filter(|c| is_needed(services, c)).collect();
+            *len += write_lines(file, needed)?;
+        }
         Ok(())
+    }
+
+    fn begin_next(&mut self, state: impl Fn(u64) -> Part) -> io::Result<()> {
+        let mut file = File::create(self.next_path())?;
+        let (Services { timeouts, settings, .. }, _) = state(u64::MAX);
+        let state = Services { timeouts, settings, services: Vec::new() };
+        let len = write_lines(&mut file, [Record { version: VERSION, state }])?;
+        self.next = Some(Next { file, len, from: 0, services: HashSet::new() });
+        Ok(())
+    }
+
+    /// Writes one part more of the next record; with the last one it takes the
+    /// place of the present one.
+    fn go_on(&mut self, state: impl Fn(u64) -> Part) -> io::Result<()> {
+        let Some(next) = &mut self.next else { return Ok(()) };
+        let (part, from) = state(next.from);
+        let mut requests = Vec::new();
+        for Service { spec, servers } in part.services {
+            let service = spec.id;
+            next.services.insert(service);
+            requests.push(Request::AddService { service: spec });
+            let add = |server| Request::AddServer { service, server };
+            requests.extend(servers.into_iter().map(add));
+        }
+        next.len += write_lines(&mut next.file, &requests)?;
+        if let Some(from) = from {
+            next.from = from;
+            return Ok(());
+        }
+        fs::rename(self.next_path(), &self.path)?;
+        if let Some(Next { file, len, .. }) = self.next.take() {
+            (self.file, self.state_len, self.changes_len) = (Some(file), len, 0);
+        }
+        Ok(())
+    }
+
+    fn next_path(&self) -> PathBuf {
+        self.path.with_extension("json.new")
     }
 
     /// Removes the record: the end is a clean one.
     pub(super) fn remove(&self) {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::warn!("{}: {error}; remove it by hand", self.path.display());
+        let mut paths = vec![self.path.clone()];
+        paths.extend(self.next.is_some().then(|| self.next_path()));
+        for path in paths {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    log::warn!("{}: {error}; remove it by hand", path.display());
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 }
 
-fn append(file: &mut File, changes: &[Request]) -> io::Result<usize> {
-    let mut lines = Vec::new();
-    for change in changes {
-        serde_json::to_writer(&mut lines, change)?;
-        lines.push(b'\n');
+/// Whether a record that has these services so far needs a line for a change.
+/// What other services became it gets when their turn comes.
+fn is_needed(services: &mut HashSet<ServiceId>, change: &Request) -> bool {
+    match change {
+        Request::AddService { service } | Request::EditService { service } => {
+            services.contains(&service.id)
+        }
+        Request::AddServer { service, .. }
+        | Request::EditServer { service, .. }
+        | Request::DeleteServer { service, .. } => services.contains(service),
+        Request::DeleteService { service } => services.remove(service),
+        Request::Flush {} => {
+            services.clear();
+            true
+        }
+        _ => true,
     }
-    file.write_all(&lines)?;
-    Ok(lines.len())
+}
+
+/// Writes lines at once. Their length.
+fn write_lines<T: Serialize>(
+    file: &mut File,
+    lines: impl IntoIterator<Item = T>,
+) -> io::Result<usize> {
+    let mut text = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut text, &line)?;
+        text.push(b'\n');
+    }
+    file.write_all(&text)?;
+    Ok(text.len())
 }
 
 fn parse(text: &str) -> Result<Loaded, String> {
@@ -188,7 +305,11 @@ fn parse(text: &str) -> Result<Loaded, String> {
 
 #[cfg(test)]
 mod tests {
+    use dataplane::service::Hop;
+
     use super::*;
+    use crate::api::{Method, Protocol};
+    use crate::registry::Registry;
 
     fn directory(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("rvs-saved-{name}-{}", std::process::id()));
@@ -211,10 +332,10 @@ mod tests {
         let now = Instant::now();
         let mut saved = Saved::new(&dir);
         assert_eq!(saved.load(), None);
-        saved.keep_up(&[], now, || state(3));
+        saved.begin(now, |_| (state(3), None));
         assert_eq!(saved.load(), Some(Loaded { services: state(3), changes: vec![] }));
-        saved.keep_up(&[change(4), change(5)], now, || panic!("a line is enough"));
-        saved.keep_up(&[change(6)], now, || panic!("a line is enough"));
+        saved.keep_up(&[change(4), change(5)], now, |_| panic!("a line is enough"));
+        saved.keep_up(&[change(6)], now, |_| panic!("a line is enough"));
         let changes = vec![change(4), change(5), change(6)];
         assert_eq!(saved.load(), Some(Loaded { services: state(3), changes }));
         saved.remove();
@@ -228,7 +349,7 @@ mod tests {
         let now = Instant::now();
         let mut saved = Saved::new(&dir);
         for udp in 0..10_000 {
-            saved.keep_up(&[change(udp)], now, || state(udp));
+            saved.keep_up(&[change(udp)], now, |_| (state(udp), None));
         }
         assert!(fs::metadata(saved.path()).unwrap().len() < 2 * ROOM as u64);
         let Loaded { services, changes } = saved.load().unwrap();
@@ -242,8 +363,8 @@ mod tests {
         let dir = directory("cut");
         let now = Instant::now();
         let mut saved = Saved::new(&dir);
-        saved.keep_up(&[], now, || state(3));
-        saved.keep_up(&[change(4), change(5)], now, || state(5));
+        saved.begin(now, |_| (state(3), None));
+        saved.keep_up(&[change(4), change(5)], now, |_| (state(5), None));
         let text = fs::read(saved.path()).unwrap();
         fs::write(saved.path(), &text[..text.len() - 1]).unwrap();
         let loaded = saved.load();
@@ -278,11 +399,125 @@ mod tests {
         let dir = directory("failure");
         let now = Instant::now();
         let mut saved = Saved::new(&dir.join("missing"));
-        saved.keep_up(&[], now, || state(3));
+        saved.begin(now, |_| (state(3), None));
         fs::create_dir(dir.join("missing")).unwrap();
-        saved.keep_up(&[change(4)], now, || panic!("too soon"));
-        saved.keep_up(&[], now + RETRY, || state(4));
+        saved.keep_up(&[change(4)], now, |_| panic!("too soon"));
+        saved.keep_up(&[], now + RETRY, |_| (state(4), None));
+        assert!(saved.is_busy());
+        saved.keep_up(&[], now + RETRY, |_| (state(4), None));
         assert_eq!(saved.load(), Some(Loaded { services: state(4), changes: vec![] }));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// What a start would make of the record.
+    fn revived(saved: &Saved) -> Services {
+        let Loaded { services, changes } = saved.load().expect("a record");
+        let mut registry = Registry::new(1, vec![], services.timeouts);
+        for Service { spec, servers } in services.services {
+            let service = spec.id;
+            let add = |server| Request::AddServer { service, server };
+            let adds = servers.into_iter().map(add);
+            for request in std::iter::once(Request::AddService { service: spec }).chain(adds) {
+                registry.change(&request, &|_| Hop::NoRoute).unwrap().unwrap();
+            }
+        }
+        for change in changes {
+            registry.change(&change, &|_| Hop::NoRoute).unwrap().unwrap();
+        }
+        registry.saved(0, usize::MAX).0
+    }
+
+    /// A daemon may be killed at any time: here before and after each piece of
+    /// a record that is written anew while all kinds of changes go on.
+    #[test]
+    fn nothing_is_lost_while_the_record_is_written_anew() {
+        let dir = directory("anew");
+        let now = Instant::now();
+        let service = |n: u16| ServiceId::Address {
+            protocol: Protocol::Tcp,
+            address: ([10, 0, 0, 1], n).into(),
+        };
+        let server = |n: u8, weight| ServerSpec {
+            address: ([10, 0, 1, n], 80).into(),
+            method: Method::Nat,
+            weight,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let add = |n| Request::AddService { service: ServiceSpec::new(service(n), "rr") };
+        let mut registry = Registry::new(1, vec![], state(3).timeouts);
+        let carry_out = |registry: &mut Registry, requests: &[Request]| {
+            for request in requests {
+                registry.change(request, &|_| Hop::NoRoute).unwrap().unwrap();
+            }
+        };
+        for n in 1..=40 {
+            carry_out(&mut registry, &[add(n)]);
+            let servers = [1, 2].map(|host| server(host, 1));
+            let servers = servers.map(|server| Request::AddServer { service: service(n), server });
+            carry_out(&mut registry, &servers);
+        }
+        let mut saved = Saved::new(&dir);
+        saved.begin(now, |from| registry.saved(from, 4));
+        assert_eq!(revived(&saved), registry.saved(0, usize::MAX).0);
+
+        let mut finished = 0;
+        for round in 0u16..200 {
+            if saved.next.is_none() {
+                finished += 1;
+                saved.begin_next(|from| registry.saved(from, 4)).unwrap();
+            }
+            // One that is likely to be in the new record, and one that is not.
+            let [early, late] = [1 + round % 7, 35 + round % 5];
+            let requests: Vec<_> = [early, late]
+                .into_iter()
+                .flat_map(|n| match round % 4 {
+                    0 => {
+                        let server = server(1, u32::from(round));
+                        vec![Request::EditServer { service: service(n), server }]
+                    }
+                    1 => vec![
+                        Request::DeleteServer { service: service(n), server: server(2, 1).address },
+                        Request::AddServer { service: service(n), server: server(2, 7) },
+                    ],
+                    2 => {
+                        let servers = [1, 2].map(|host| server(host, 5));
+                        let add_server =
+                            |server| Request::AddServer { service: service(n), server };
+                        let mut requests =
+                            vec![Request::DeleteService { service: service(n) }, add(n)];
+                        requests.extend(servers.map(add_server));
+                        requests
+                    }
+                    _ => vec![change(1 + u32::from(round))],
+                })
+                .collect();
+            carry_out(&mut registry, &requests);
+            saved.keep_up(&requests, now, |from| registry.saved(from, 4));
+            assert_eq!(revived(&saved), registry.saved(0, usize::MAX).0, "round {round}");
+        }
+        assert!(finished > 3, "{finished}");
+        // Also with nothing left of what is in the new record.
+        saved.begin_next(|from| registry.saved(from, 4)).unwrap();
+        saved.keep_up(&[], now, |from| registry.saved(from, 4));
+        let requests = [Request::Flush {}, add(5), change(9)];
+        carry_out(&mut registry, &requests);
+        saved.keep_up(&requests, now, |from| registry.saved(from, 4));
+        assert!(!saved.is_busy());
+        assert_eq!(revived(&saved), registry.saved(0, usize::MAX).0);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_clean_end_leaves_no_record_behind() {
+        let dir = directory("end");
+        let now = Instant::now();
+        let mut saved = Saved::new(&dir);
+        saved.begin(now, |_| (state(3), None));
+        saved.begin_next(|_| (state(3), None)).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+        saved.remove();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         fs::remove_dir_all(&dir).unwrap();
     }
 }

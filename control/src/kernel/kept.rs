@@ -68,9 +68,14 @@ impl KeptNeighbours {
             }
         }
         for key in wanted {
-            if !self.entries.contains_key(key) {
-                self.keep(*key, requests);
-            }
+            self.add(*key, requests);
+        }
+    }
+
+    /// Keeps one more.
+    pub fn add(&mut self, key: Key, requests: &mut Requests) {
+        if !self.entries.contains_key(&key) {
+            self.keep(key, requests);
         }
     }
 

@@ -85,7 +85,13 @@ impl Machine {
         .map_err(|e| e.to_string())?;
         let workers = config.director.cores.len();
         let pattern = Shard::full_rank(random_u16());
-        let shard = Arc::new(Shard::new(pattern, workers, DEFAULT_RETA));
+        let connections = config.director.connections;
+        let shard = Shard::new(pattern, workers, DEFAULT_RETA)
+            .with_hints(connections as usize, HashKey::random())
+            .map_err(|error| {
+                format!("hints about {connections} connections of each of {workers} workers: {error}; lower director.connections or add memory")
+            })?;
+        let shard = Arc::new(shard);
         let mut ports = Vec::new();
         for port in &config.ports {
             ports.push(OpenPort::open(&eal, config, port, &shard)?);

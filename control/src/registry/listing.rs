@@ -38,9 +38,9 @@ impl Registry {
     }
 
     fn servers_in<'a>(&'a self, service: &'a ServiceEntry) -> impl Iterator<Item = ServerRow<'a>> {
-        service.servers.iter().map(|&number| {
+        service.servers.iter().rev().map(|&number| {
             let server = self.server(number);
-            (&service.spec, &server.spec, server.published.hop)
+            (&*service.spec, &server.spec, server.published.hop)
         })
     }
 
@@ -84,7 +84,7 @@ impl Registry {
     }
 
     fn status(&self, entry: &ServiceEntry) -> ServiceStatus {
-        let servers = entry.servers.iter().map(|&number| {
+        let servers = entry.servers.iter().rev().map(|&number| {
             let server = self.server(number);
             let (active, inactive) = server.published.counts.connections.read();
             let persistent = server.published.counts.connections.templates();
@@ -92,7 +92,7 @@ impl Registry {
             ServerStatus { spec: server.spec.clone(), active, inactive, persistent, stats }
         });
         ServiceStatus {
-            spec: entry.spec.clone(),
+            spec: (*entry.spec).clone(),
             stats: self.stats(entry),
             servers: servers.collect(),
         }

@@ -1,7 +1,8 @@
 //! Forwarding methods, options and kinds of services as workers get them.
 
 use dataplane::packet::{self, Family};
-use dataplane::service::{self, Encapsulation, GueChecksum, Local, NatSource};
+use dataplane::service::{self, ClientAddress, Encapsulation, GueChecksum, Local, NatSource};
+use dataplane::snapshot::Snapshot;
 use dataplane::time::TICKS_PER_SECOND;
 
 use super::tests::{NO_ROUTE, RS1, VIP, code, id, open, registry, server, service};
@@ -33,7 +34,8 @@ fn locals(addresses: &[&str]) -> Vec<IpAddr> {
 
 /// The newest server of a service as workers have it.
 fn newest(registry: &mut Registry, id: &ServiceId) -> Server {
-    let number = registry.services[&registry.by_key[&key_of(id).unwrap()]].servers[0];
+    let number =
+        registry.services[&registry.by_key[&key_of(id).unwrap()]].servers.last().copied().unwrap();
     (**registry.snapshot().server(number).unwrap()).clone()
 }
 
@@ -311,7 +313,7 @@ fn replies_of_nat_servers_are_known_by_their_source() {
     registry.edit_server(&mark(7, false), nat("10.0.0.8:0"), NO_ROUTE).unwrap();
     assert!(Arc::ptr_eq(&registry.snapshot().nat_sources, &snapshot.nat_sources));
     // A deleted server's replies are translated until it is forgotten.
-    let number = registry.services[&registry.by_key[&key_of(&id(VIP)).unwrap()]].servers[1];
+    let number = registry.services[&registry.by_key[&key_of(&id(VIP)).unwrap()]].servers[0];
     let counts = open(&snapshot, number);
     registry.delete_service(&id(VIP)).unwrap();
     assert_eq!(of(&registry.snapshot(), Tcp, OTHER), [vip]);
@@ -347,5 +349,5 @@ fn what_the_file_alone_says_reaches_the_workers() {
     assert_eq!(snapshot.local_ports, LocalPorts(2048, 4095));
     assert!(snapshot.services.may_have(ip("10.0.0.1")), "a rule may match");
     assert!(snapshot.settings.sloppy_tcp && !snapshot.settings.pmtu_disc);
-    assert_eq!(registry.saved().settings, registry.settings());
+    assert_eq!(registry.saved(0, 9).0.settings, registry.settings());
 }

@@ -6,7 +6,7 @@
 //! each other: the second is found by the server's packets. Each direction
 //! touches its own entry alone, unless the state changes.
 
-use bytemuck::Zeroable;
+use bytemuck::{NoUninit, Zeroable};
 
 use super::hash::HashKey;
 use super::state::State;
@@ -107,6 +107,23 @@ impl Body {
         self
     }
 
+    /// Whether the packets of this direction go the short way: nothing is told
+    /// the server of the client, both sides are of one family, and no template
+    /// waits for the server's first packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_short(&self) -> bool {
+        let assured = self.template == 0 || self.flags & REPLY == 0;
+        self.flags & (MIXED | TOA | PROXY) == 0 && assured
+    }
+
+    /// Whether the state is one in which most packets leave it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_steady(&self) -> bool {
+        self.state == State::Established as u8 || self.state == State::Udp as u8
+    }
+
     /// Whether the entry is found by the server's packets.
     #[must_use]
     #[inline]
@@ -136,6 +153,13 @@ impl Body {
     /// Notes a packet.
     pub const fn set_last(&mut self, now: Tick) {
         self.last = now.0;
+    }
+
+    /// Whether there is an entry of the other direction.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_twin(&self) -> bool {
+        self.twin != 0
     }
 
     /// Where the other direction's entry is; `family` is that of this one.
@@ -234,13 +258,22 @@ impl Body {
 }
 
 /// The key of an IPv4 entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable)]
+#[derive(Debug, Clone, Copy, Eq, Zeroable, NoUninit)]
 #[repr(C)]
 pub struct Key4 {
     /// Addresses and ports of the packets.
     pub tuple: Tuple4,
     /// IP protocol number. Wider than its byte so that the key has no padding.
     protocol: u32,
+}
+
+impl PartialEq for Key4 {
+    /// By words: field by field, each would be a branch.
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let words = bytemuck::must_cast::<Self, [u64; 2]>;
+        words(*self) == words(*other)
+    }
 }
 
 impl Key4 {
@@ -313,12 +346,21 @@ impl Entry for Entry4 {
 }
 
 /// The key of an IPv6 entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable)]
+#[derive(Debug, Clone, Copy, Eq, Zeroable, NoUninit)]
 #[repr(C)]
 pub struct Key6 {
     /// Addresses and ports of the packets.
     pub tuple: Tuple6,
     protocol: u32,
+}
+
+impl PartialEq for Key6 {
+    /// By words: field by field, each would be a branch.
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let words = bytemuck::must_cast::<Self, [u64; 5]>;
+        words(*self) == words(*other)
+    }
 }
 
 impl Key6 {

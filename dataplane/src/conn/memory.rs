@@ -112,6 +112,19 @@ pub fn prefetch_l2<T>(value: &T) {
     let _ = value;
 }
 
+/// Asks for the cache line of `value` in the first-level cache.
+#[inline(always)]
+pub fn prefetch_l1<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: as in prefetch_l2.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
 /// A bit for each of 16 bytes that equals `wanted`, the first byte lowest.
 #[inline(always)]
 #[must_use]

@@ -4,7 +4,7 @@
 //! alone; [`tables`] are a worker's two. [`memory`] owns the raw memory and is
 //! the one module of the packet logic with `unsafe`; [`entry`] says what an
 //! entry holds; [`state`] has the states, TCP's state machine and the timeouts;
-//! `sctp` the other state machine; [`hash`] the keyed table hash;
+//! `sctp` the states of SCTP by RFC 9260; [`hash`] the keyed table hash;
 //! [`ageing`] the pace of the sweep. [`persistence`] is the one table that
 //! workers share.
 

@@ -1,7 +1,7 @@
 //! Connection states, the TCP state machine, and timeouts. SCTP's state machine
 //! is in `conn/sctp.rs`.
 
-use super::sctp;
+use super::sctp::{self, Sender};
 use crate::packet::headers::tcp;
 use crate::packet::{Headers, Protocol};
 use crate::time::{TICKS_PER_SECOND, Tick};
@@ -30,13 +30,13 @@ pub enum State {
     LastAck,
     /// UDP.
     Udp,
-    /// SCTP, the client's INIT was seen.
+    /// SCTP, the client opened.
     SctpInit1,
-    /// SCTP, the client's INIT was seen again.
+    /// SCTP, the client sent INIT again.
     SctpInit,
-    /// SCTP, the server sent its cookie.
+    /// SCTP, the client opened, and the server sent its cookie.
     SctpCookieSent,
-    /// SCTP, the client sent the cookie back.
+    /// SCTP, the client opened, and sent the cookie back.
     SctpCookieReplied,
     /// SCTP, the server opened.
     SctpCookieWait,
@@ -50,9 +50,9 @@ pub enum State {
     SctpShutdownSent,
     /// SCTP, the client has finished first.
     SctpShutdownReceived,
-    /// SCTP, the server has finished, too.
+    /// SCTP, the other side has finished, too.
     SctpShutdownAckSent,
-    /// SCTP, who was asked did not want to.
+    /// SCTP, who was asked to open refused.
     SctpRejected,
     /// SCTP, both have finished, or one has aborted.
     SctpClosed,
@@ -219,6 +219,19 @@ impl State {
         Close
     }
 
+    /// Whether a packet leaves a connection as it is that is ESTABLISHED, or one
+    /// of UDP, whichever side it comes from.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_kept_by(protocol: Protocol, tcp_flags: u8) -> bool {
+        const FOUR: u8 = tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK;
+        match protocol {
+            Protocol::Tcp => tcp_flags & FOUR == tcp::ACK,
+            Protocol::Udp => true,
+            Protocol::Sctp => false,
+        }
+    }
+
     /// The state after a packet from the client; `two_sided` where the server's
     /// packets pass the director as well.
     #[must_use]
@@ -229,8 +242,8 @@ impl State {
             _ if headers.later_fragment => self,
             Protocol::Tcp if two_sided => self.after_client(headers.tcp_flags),
             Protocol::Tcp => self.after_client_only(headers.tcp_flags),
-            Protocol::Sctp if two_sided => sctp::after_client(self, headers.tcp_flags),
-            Protocol::Sctp => sctp::after_client_only(self, headers.tcp_flags),
+            Protocol::Sctp if two_sided => sctp::after(self, headers.tcp_flags, Sender::Client),
+            Protocol::Sctp => sctp::after(self, headers.tcp_flags, Sender::ClientAlone),
         }
     }
 
@@ -242,7 +255,7 @@ impl State {
             Protocol::Udp => Self::Udp,
             _ if headers.later_fragment => self,
             Protocol::Tcp => self.after_server(headers.tcp_flags),
-            Protocol::Sctp => sctp::after_server(self, headers.tcp_flags),
+            Protocol::Sctp => sctp::after(self, headers.tcp_flags, Sender::Server),
         }
     }
 
@@ -333,6 +346,14 @@ impl Timeouts {
         self.0[state as usize] = seconds.saturating_mul(TICKS_PER_SECOND);
     }
 
+    /// When the last of the connections that are half-open now will be over,
+    /// unless they become others.
+    #[must_use]
+    pub fn last_half_open(&self, now: Tick) -> Tick {
+        let states = (0..STATES as u8).map(State::from_u8).filter(|state| state.is_half_open());
+        now.plus(states.map(|state| self.ticks(state)).max().unwrap_or(0))
+    }
+
     /// The timeout of a state, ticks.
     #[must_use]
     #[inline]
@@ -416,6 +437,26 @@ mod tests {
                 .collect();
             assert_eq!(after, states, "{packets}");
         }
+    }
+
+    #[test]
+    fn what_keeps_the_state_keeps_it_from_either_side() {
+        for tcp_flags in 0..=255 {
+            for (protocol, state) in
+                [(Protocol::Tcp, State::Established), (Protocol::Udp, State::Udp)]
+            {
+                let headers = Headers { protocol, tcp_flags, ..Headers::NONE };
+                let all = [
+                    state.after_client_packet(false, &headers),
+                    state.after_client_packet(true, &headers),
+                    state.after_server_packet(&headers),
+                ];
+                if State::is_kept_by(protocol, tcp_flags) {
+                    assert_eq!(all, [state; 3], "{tcp_flags:#x}");
+                }
+            }
+        }
+        assert!(State::is_kept_by(Protocol::Tcp, 0x18) && State::is_kept_by(Protocol::Udp, 0));
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Slot {
 
     /// The slot with this number.
     #[must_use]
-    pub(super) const fn from_number(number: u32) -> Self {
+    pub(crate) const fn from_number(number: u32) -> Self {
         Self(number)
     }
 
@@ -227,15 +227,51 @@ impl<E: Entry> Table<E> {
         prefetch_l2(&self.groups[self.home(hash)]);
     }
 
-    /// Second stage: asks for the line of the first entry whose tag matches.
-    #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
+    /// Second stage: asks for the line of the first entry whose tag matches, and
+    /// gives its slot: most likely the one, which [`Table::is_at`] tells. Where
+    /// none matches, the same for the slot that an insertion would take.
+    #[must_use]
+    #[inline(always)]
+    pub fn prefetch_entry(&self, hash: u64) -> Slot {
         let group = self.home(hash);
         let matches = self.groups[group].matches(Self::tag(hash));
-        if matches != 0 {
-            let slot = matches.trailing_zeros() as usize;
+        let slots = if matches != 0 { matches } else { self.groups[group].free() };
+        let slot = Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize);
+        if slots != 0 {
+            prefetch_l2(&self.entries[slot.0 as usize]);
+        } else {
+            prefetch_l2(&self.groups[self.next(group)]);
+        }
+        slot
+    }
+
+    /// Asks for the line of the slot that an insertion would take; in a full
+    /// table for those of the entries that [`Table::victim`] looks at first.
+    #[inline]
+    pub fn prefetch_insertion(&self, hash: u64, now: Tick, latest: Tick) {
+        let group = self.home(hash);
+        if self.live >= self.limit {
+            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+                prefetch_l2(self.entry(slot));
+            }
+        } else if let Some((group, slot)) = self.free_slot(group) {
             prefetch_l2(&self.entries[group * SLOTS + slot]);
         }
+    }
+
+    /// Whether a connection is in this slot. Free slots have a key that no
+    /// packet has, so that it is true of none that was removed.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_at(&self, slot: Slot, key: &E::Key) -> bool {
+        self.entries[slot.0 as usize].key() == *key
+    }
+
+    /// Asks for the lines of an entry and of its group.
+    #[inline]
+    pub fn prefetch_slot(&self, slot: Slot) {
+        prefetch_l2(&self.entries[slot.0 as usize]);
+        prefetch_l2(&self.groups[slot.group()]);
     }
 
     /// Finds a connection; `hash` is [`Table::hash`] of its key.
@@ -263,17 +299,25 @@ impl<E: Entry> Table<E> {
     }
 
     /// Adds a connection that is not in the table, to be looked at by the
-    /// sweep once `expiry` has passed.
+    /// sweep once `expiry` has passed. The entry is made where it stays: a copy
+    /// of something just written would wait for the writes.
     ///
     /// # Errors
     /// [`TableFull`] at the limit, or when no group in reach has a free slot.
+    #[inline(always)]
     pub fn insert(
         &mut self,
         hash: u64,
-        entry: E,
         now: Tick,
         expiry: Tick,
+        entry: impl FnOnce() -> E,
     ) -> Result<Slot, TableFull> {
+        let slot = self.take_slot(hash, now, expiry)?;
+        self.entries[slot.0 as usize] = entry();
+        Ok(slot)
+    }
+
+    fn take_slot(&mut self, hash: u64, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
         if self.live >= self.limit {
             return Err(TableFull);
         }
@@ -286,7 +330,6 @@ impl<E: Entry> Table<E> {
         }
         self.groups[group].tags[slot] = Self::tag(hash);
         self.groups[group].deadlines[slot] = deadline(now, expiry);
-        self.entries[group * SLOTS + slot] = entry;
         self.live += 1;
         Ok(Slot::of(group, slot))
     }
@@ -318,6 +361,8 @@ impl<E: Entry> Table<E> {
             passed = self.next(passed);
         }
         self.groups[group].tags[index] = 0;
+        // What `is_at` relies on.
+        self.entries[slot.0 as usize] = E::zeroed();
         self.live -= 1;
     }
 
@@ -369,26 +414,32 @@ impl<E: Entry> Table<E> {
         self.groups[slot.group()].tags[slot.index()] != 0
     }
 
-    /// The entry that `rank` gives the lowest number, among those near the home
-    /// of `hash`: one that can make room for it.
+    /// An entry near the home of `hash` that can make room for it: of those
+    /// that expire at the `latest` then, as things are now, the one that `rank`
+    /// gives the lowest number in the first group that has any.
     #[must_use]
-    pub fn victim(&self, hash: u64, mut rank: impl FnMut(Slot, &E) -> Option<u32>) -> Option<Slot> {
-        let mut best: Option<(u32, Slot)> = None;
+    pub fn victim(
+        &self,
+        hash: u64,
+        (now, latest): (Tick, Tick),
+        mut rank: impl FnMut(Slot, &E) -> Option<u32>,
+    ) -> Option<Slot> {
         let mut group = self.home(hash);
         for _ in 0..VICTIM_GROUPS {
-            let mut used = self.groups[group].used();
-            while used != 0 {
-                let slot = Slot::of(group, used.trailing_zeros() as usize);
-                used &= used - 1;
-                if let Some(rank) = rank(slot, &self.entries[slot.0 as usize]) {
+            let mut best: Option<(u32, Slot)> = None;
+            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+                if let Some(rank) = rank(slot, self.entry(slot)) {
                     if best.is_none_or(|(lowest, _)| rank < lowest) {
                         best = Some((rank, slot));
                     }
                 }
             }
+            if let Some((_, slot)) = best {
+                return Some(slot);
+            }
             group = self.next(group);
         }
-        best.map(|(_, slot)| slot)
+        None
     }
 
     /// Has the sweep ask about every connection once, whatever its deadline:

@@ -151,22 +151,57 @@ impl Tables {
         }
     }
 
+    /// First stage of a look-up: asks for the line of the home group.
+    pub fn prefetch_group(&self, family: Family, hash: u64) {
+        match family {
+            Family::V4 => self.v4.prefetch_group(hash),
+            Family::V6 => self.v6.prefetch_group(hash),
+        }
+    }
+
+    /// Second stage: asks for the line of the entry, or of the slot that an
+    /// insertion would take.
+    pub fn prefetch_entry(&self, family: Family, hash: u64) {
+        match family {
+            Family::V4 => self.v4.prefetch_entry(hash),
+            Family::V6 => self.v6.prefetch_entry(hash),
+        };
+    }
+
+    /// Asks for the line that an insertion writes to, or for those that it
+    /// looks at to make room: of entries that expire at the `latest` then.
+    pub fn prefetch_insertion(&self, family: Family, hash: u64, now: Tick, latest: Tick) {
+        match family {
+            Family::V4 => self.v4.prefetch_insertion(hash, now, latest),
+            Family::V6 => self.v6.prefetch_insertion(hash, now, latest),
+        }
+    }
+
+    /// Asks for the lines of an entry and of its group.
+    pub fn prefetch(&self, place: Place) {
+        match place {
+            Place::V4(slot) => self.v4.prefetch_slot(slot),
+            Place::V6(slot) => self.v6.prefetch_slot(slot),
+        }
+    }
+
     /// Finds the entry of packets with these addresses and ports.
     #[must_use]
     pub fn find(&self, protocol: Protocol, tuple: &Tuple) -> Option<Place> {
+        self.find_hashed(protocol, tuple, self.hash(protocol, tuple))
+    }
+
+    /// The same with their [`Tables::hash`].
+    #[must_use]
+    pub fn find_hashed(&self, protocol: Protocol, tuple: &Tuple, hash: u64) -> Option<Place> {
         match tuple {
-            Tuple::V4(tuple) => {
-                let key = Key4::new(protocol, *tuple);
-                self.v4.find(self.v4.hash(&key), &key).map(Place::V4)
-            }
-            Tuple::V6(tuple) => {
-                let key = Key6::new(protocol, *tuple);
-                self.v6.find(self.v6.hash(&key), &key).map(Place::V6)
-            }
+            Tuple::V4(tuple) => self.v4.find(hash, &Key4::new(protocol, *tuple)).map(Place::V4),
+            Tuple::V6(tuple) => self.v6.find(hash, &Key6::new(protocol, *tuple)).map(Place::V6),
         }
     }
 
     /// Adds an entry, to be looked at by the sweep once `expiry` has passed.
+    /// `hash` is [`Tables::hash`] of the tuple.
     ///
     /// # Errors
     /// [`TableFull`].
@@ -174,6 +209,7 @@ impl Tables {
         &mut self,
         protocol: Protocol,
         tuple: &Tuple,
+        hash: u64,
         body: Body,
         now: Tick,
         expiry: Tick,
@@ -181,13 +217,11 @@ impl Tables {
         let place = match tuple {
             Tuple::V4(tuple) => {
                 let key = Key4::new(protocol, *tuple);
-                let hash = self.v4.hash(&key);
-                Place::V4(self.v4.insert(hash, Entry4::new(key, body), now, expiry)?)
+                Place::V4(self.v4.insert(hash, now, expiry, || Entry4::new(key, body))?)
             }
             Tuple::V6(tuple) => {
                 let key = Key6::new(protocol, *tuple);
-                let hash = self.v6.hash(&key);
-                Place::V6(self.v6.insert(hash, Entry6::new(key, body), now, expiry)?)
+                Place::V6(self.v6.insert(hash, now, expiry, || Entry6::new(key, body))?)
             }
         };
         self.replies += usize::from(body.is_reply());
@@ -259,7 +293,8 @@ mod tests {
     fn pair(tables: &mut Tables, client: &Tuple, server: &Tuple) -> (Place, Place) {
         let body = Body::new(7, State::SynRecv, NOW);
         let insert = |tables: &mut Tables, tuple, body| {
-            tables.insert(Protocol::Tcp, tuple, body, NOW, NOW.plus(8)).unwrap()
+            let hash = tables.hash(Protocol::Tcp, tuple);
+            tables.insert(Protocol::Tcp, tuple, hash, body, NOW, NOW.plus(8)).unwrap()
         };
         let one = insert(tables, client, body);
         let other = insert(tables, server, body.for_replies());

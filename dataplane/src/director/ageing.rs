@@ -4,9 +4,12 @@
 use super::{Context, Core, Director};
 use crate::conn::entry::Body;
 use crate::conn::persistence::{Change, TemplateSlot};
-use crate::conn::{Place, State, Tabled, Tables};
+use crate::conn::{Entry4, Entry6, Place, Slot, State, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::time::Tick;
+
+/// Connections that the sweep asks memory for before it looks at them.
+const DUE_AT_ONCE: usize = 32;
 
 impl Director {
     /// Looks at the next groups of the tables, fragments and templates.
@@ -17,20 +20,8 @@ impl Director {
         if groups == 0 {
             return;
         }
-        for _ in 0..tables.v4.sweep_step(groups) {
-            for slot in tables.v4.sweep(now) {
-                if tables.v4.is_used(slot) {
-                    core.judge(cx, tables, Place::V4(slot));
-                }
-            }
-        }
-        for _ in 0..tables.v6.sweep_step(groups) {
-            for slot in tables.v6.sweep(now) {
-                if tables.v6.is_used(slot) {
-                    core.judge(cx, tables, Place::V6(slot));
-                }
-            }
-        }
+        core.sweep::<Entry4>(cx, tables, groups);
+        core.sweep::<Entry6>(cx, tables, groups);
         let lost = fragments.expire(now);
         for (reason, count) in [
             (DropReason::FragmentTimeout, lost.timed_out),
@@ -49,6 +40,40 @@ impl Director {
 }
 
 impl Core {
+    /// Looks at connections in the next groups of a table whose deadline has
+    /// passed, some at a time, so that they are on their way from memory while
+    /// others are found.
+    fn sweep<E: Tabled>(&mut self, cx: Context<'_>, tables: &mut Tables, groups: usize) {
+        let mut due = [None; DUE_AT_ONCE];
+        let mut count = 0;
+        for _ in 0..E::table(tables).sweep_step(groups) {
+            for slot in E::table_mut(tables).sweep(cx.now) {
+                E::table(tables).prefetch_slot(slot);
+                due[count] = Some(slot);
+                count += 1;
+                if count == DUE_AT_ONCE {
+                    self.judge_all::<E>(cx, tables, &due);
+                    count = 0;
+                }
+            }
+        }
+        self.judge_all::<E>(cx, tables, &due[..count]);
+    }
+
+    fn judge_all<E: Tabled>(&mut self, cx: Context<'_>, tables: &mut Tables, due: &[Option<Slot>]) {
+        for &slot in due.iter().flatten() {
+            if let Some(twin) = tables.twin(E::place(slot)) {
+                tables.prefetch(twin);
+            }
+        }
+        for &slot in due.iter().flatten() {
+            // The one before may have been the other entry of its connection.
+            if E::table(tables).is_used(slot) {
+                self.judge(cx, tables, E::place(slot));
+            }
+        }
+    }
+
     /// Removes a connection whose time has come, or notes when it will.
     fn judge(&mut self, cx: Context<'_>, tables: &mut Tables, place: Place) {
         let body = *tables.body(place);
@@ -120,7 +145,9 @@ impl Core {
             let may_go = body.state().is_half_open() && keep != Some(E::place(slot));
             may_go.then(|| body.last().0)
         };
-        let Some(slot) = E::table(tables).victim(hash, rank) else { return false };
+        let latest = cx.snapshot.timeouts.last_half_open(cx.now);
+        let victim = E::table(tables).victim(hash, (cx.now, latest), rank);
+        let Some(slot) = victim else { return false };
         self.close(cx, tables, E::place(slot));
         self.counters.recycled += 1;
         true

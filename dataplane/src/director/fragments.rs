@@ -3,7 +3,7 @@
 //! two addresses; it learns the ports, holds what comes too early, and passes
 //! each fragment on as a packet with ports to the worker that owns those.
 
-use super::{Context, Core, Handed, Key, Kind, Source, Verdict, key, punt_kind};
+use super::{Context, Core, Handed, Key, Kind, Verdict, key, punt_kind};
 use crate::conn::{Entry4, Entry6, Tables};
 use crate::counters::DropReason;
 use crate::fragment::{Fragment, Fragments, Later, Ports};
@@ -27,18 +27,18 @@ impl Core {
         fragments: &mut Fragments,
         frame: &mut Frame<'_>,
         headers: &mut Headers,
-    ) -> Kind {
+    ) -> Verdict {
         let (src, dst) = endpoints(&headers.addresses);
         let snapshot = cx.snapshot;
         let concerns_us = snapshot.services.may_have(dst)
             || snapshot.nat_sources.has_address(src)
             || snapshot.locals.contains(&dst);
         if !concerns_us {
-            return Kind::Decided(self.punt(cx.now, punt_kind(headers)));
+            return self.punt(cx.now, punt_kind(headers));
         }
         let fragment = match Fragment::parse(frame.bytes(), headers) {
             Ok(fragment) => fragment,
-            Err(reason) => return Kind::Decided(self.drop(reason)),
+            Err(reason) => return self.drop(reason),
         };
         headers.later_fragment = fragment.first.is_none();
         if let Some(first) = fragment.first {
@@ -47,28 +47,28 @@ impl Core {
         if let Some((src, dst)) = frame.handed.ports {
             // From the worker that knows the datagram: its connection is ours.
             (headers.src_port, headers.dst_port) = (src, dst);
-            return Kind::Decided(self.forward_now(cx, tables, headers, frame));
+            return self.forward_now(cx, tables, headers, frame);
         }
         let worker = self.shard.owner(self.shard.hash(&headers.addresses, 0, 0));
         if worker != self.worker {
             let handed = Handed::default();
-            return Kind::Decided(Verdict::Handoff { worker: worker as u8, handed });
+            return Verdict::Handoff { worker: worker as u8, handed };
         }
         let Some(first) = fragment.first else {
-            return Kind::Decided(match fragments.later(cx.now, &fragment.key, frame) {
+            return match fragments.later(cx.now, &fragment.key, frame) {
                 Later::Known(ports) => self.with_ports(cx, tables, ports, headers, frame),
                 Later::Held => {
                     self.counters.held += 1;
                     Verdict::Absorbed
                 }
                 Later::TooLong => self.drop(DropReason::FragmentTableFull),
-            });
+            };
         };
         let verdict = self.with_ports(cx, tables, first.ports, headers, frame);
         fragments.learn(cx.now, &fragment.key, first.ports, |bytes, port| {
             self.release(cx, tables, bytes, port, first.ports);
         });
-        Kind::Decided(verdict)
+        verdict
     }
 
     /// Forwards a fragment whose ports are known, here or by the worker that
@@ -110,13 +110,13 @@ impl Core {
         let mut headers = Headers::NONE;
         // It was counted when it was held, and leaves now.
         self.counters.generated += 1;
-        let verdict = match self.classify(cx, Source::Handoff, &mut frame, &mut headers) {
-            Kind::Flow => {
+        let verdict = match self.classify(cx, &mut frame, &mut headers) {
+            Ok(Kind::Flow) => {
                 headers.later_fragment = true;
                 self.with_ports(cx, tables, ports, &mut headers, &mut frame)
             }
-            Kind::Decided(verdict) => verdict,
-            Kind::IcmpError => return,
+            Ok(_) => return,
+            Err(verdict) => verdict,
         };
         let to = match verdict {
             Verdict::Send { port } => To::Port(port),

@@ -150,11 +150,13 @@ impl Core {
         let place = match super::key(&opening) {
             super::Key::V4(key) => {
                 let hash = tables.v4.hash(&key);
-                self.open::<Entry4>(cx, tables, &key, hash, &mut opening, frame).map(Place::V4)
+                let opened = self.open::<Entry4>(cx, tables, &key, hash, &mut opening, frame);
+                opened.map(|(slot, _)| Place::V4(slot))
             }
             super::Key::V6(key) => {
                 let hash = tables.v6.hash(&key);
-                self.open::<Entry6>(cx, tables, &key, hash, &mut opening, frame).map(Place::V6)
+                let opened = self.open::<Entry6>(cx, tables, &key, hash, &mut opening, frame);
+                opened.map(|(slot, _)| Place::V6(slot))
             }
         };
         match place {
@@ -306,8 +308,12 @@ impl Core {
         // ICMPv6 numbers its errors 1 unreachable, 2 too big, 3 time exceeded.
         let error = match (quoted.addresses, quoted.icmp_type, quoted.icmp_code) {
             (Addresses::V4 { .. }, 3, 4) | (Addresses::V6 { .. }, 2, _) => {
-                let mtu =
-                    server.counts.learn_path_mtu(cx.now, quoted.mtu, server.address.is_ipv4());
+                let mtu = server.counts.learn_path_mtu(
+                    self.worker,
+                    cx.now,
+                    quoted.mtu,
+                    server.address.is_ipv4(),
+                );
                 Error::TooBig { mtu: tunnel.inner_mtu(mtu, tuple.family()) }
             }
             (Addresses::V4 { .. }, 11, _) | (Addresses::V6 { .. }, 3, _) => Error::TimeExceeded,

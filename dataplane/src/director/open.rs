@@ -1,10 +1,18 @@
 //! The first packet of a connection: service, scheduler, template, local port,
 //! entries.
+//!
+//! Packets of a burst that have no connection are opened some at a time, in
+//! steps, so that the lines of the second entry (NAT, FULLNAT) and of the
+//! server are on their way while others are worked on:
+//!
+//! 1. [`Core::prepare`]: who gets it, what does it become; ask for the lines
+//! 2. tags of the second entry's group: ask for the slot's line
+//! 3. [`Core::insert`], and forward it
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::ageing::count_template;
-use super::{Context, Core, Verdict, punt_kind};
+use super::{BURST, Context, Core, Key, Staged, Verdict, key, punt_kind};
 use crate::conn::entry::Body;
 use crate::conn::persistence::{Refused, TemplateKey, TemplateSlot};
 use crate::conn::{Entry, Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables};
@@ -16,36 +24,226 @@ use crate::packet::headers::{Addresses, sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
 use crate::punt::PuntKind;
 use crate::scheduler::{Request, Scheduler};
-use crate::service::{ClientAddress, Local, Method, Server, Service, endpoints};
+use crate::service::{ClientAddress, Local, Method, Persistence, Server, Service, endpoints};
+use crate::shard::Shard;
 use crate::snapshot::LocalPorts;
 
 /// Ports that are looked up in the table at most when a FULLNAT connection
 /// looks for a free one: some microseconds.
 const PORT_PROBES: usize = 128;
 
-/// A connection to be made.
+/// Connections that are opened at a time: enough work to wait for memory with.
+const AT_ONCE: usize = 16;
+
+/// A connection to be made. Its server counts it already.
 struct Opening<'a> {
     service: &'a Service,
     number: u32,
     server: &'a Server,
     template: Option<TemplateSlot>,
+    state: State,
+    /// The server became overloaded by it.
+    overloads: bool,
+}
+
+/// What is known of a connection in both directions before it is made.
+#[derive(Clone, Copy)]
+struct Pair {
+    /// The local address and port (FULLNAT), which may turn out to be taken.
+    local: Option<(Local, u16)>,
+    /// What the client's packets become. The server's are the reverse of it.
+    to: Tuple,
+    /// The table hash of the server's.
+    hash: u64,
 }
 
 impl Core {
-    /// Opens a connection for a packet that has none. `Err` is the verdict
-    /// where there is nothing to open, or the packet leaves no connection.
+    /// Stage 4: opens connections for the packets of a burst that have none, a
+    /// bit each.
     #[cold]
-    pub(super) fn open<E: Tabled>(
+    pub(super) fn open_missed(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        mut missed: u64,
+        staged: &mut [Staged],
+        frames: &mut [Frame<'_>],
+        verdicts: &mut [Verdict],
+    ) {
+        let mut seen = Seen::default();
+        let half_open = cx.snapshot.timeouts.last_half_open(cx.now);
+        while missed != 0 {
+            let mut openings = [const { None }; AT_ONCE];
+            let mut pairs = [None; AT_ONCE];
+            let mut indices = [0; AT_ONCE];
+            let mut begun = 0;
+            while missed != 0 && begun < AT_ONCE {
+                let index = missed.trailing_zeros() as usize;
+                let (Some(stage), Some(frame), Some(verdict)) =
+                    (staged.get_mut(index), frames.get_mut(index), verdicts.get_mut(index))
+                else {
+                    return;
+                };
+                let Staged { hash, headers, .. } = stage;
+                if seen.before(*hash) {
+                    // Perhaps the same connection: those before go first, then
+                    // it may be there.
+                    if begun > 0 {
+                        break;
+                    }
+                    missed &= missed - 1;
+                    *verdict = match key(headers) {
+                        Key::V4(key) => {
+                            self.forward::<Entry4>(cx, tables, &key, *hash, headers, frame)
+                        }
+                        Key::V6(key) => {
+                            self.forward::<Entry6>(cx, tables, &key, *hash, headers, frame)
+                        }
+                    };
+                    continue;
+                }
+                missed &= missed - 1;
+                seen.add(*hash);
+                let (Some(opening), Some(pair)) = (openings.get_mut(begun), pairs.get_mut(begun))
+                else {
+                    return;
+                };
+                match self.prepare(cx, tables, *hash, headers, frame, (opening, pair)) {
+                    Ok(()) => {
+                        tables.prefetch_insertion(headers.family(), *hash, cx.now, half_open);
+                        if let Some(place) = indices.get_mut(begun) {
+                            *place = index;
+                        }
+                        begun += 1;
+                    }
+                    Err(decided) => *verdict = decided,
+                }
+            }
+            let openings = openings.get(..begun).unwrap_or_default();
+            for pair in pairs.iter().take(begun).flatten() {
+                tables.prefetch_entry(pair.to.family(), pair.hash);
+            }
+            for ((opening, pair), index) in openings.iter().flatten().zip(&pairs).zip(&indices) {
+                let pair = pair.as_ref();
+                let (Some(stage), Some(frame), Some(verdict)) =
+                    (staged.get_mut(*index), frames.get_mut(*index), verdicts.get_mut(*index))
+                else {
+                    return;
+                };
+                let Staged { hash, headers, .. } = stage;
+                *verdict = match key(headers) {
+                    Key::V4(key) => self.complete::<Entry4>(
+                        cx,
+                        tables,
+                        &key,
+                        *hash,
+                        (opening, pair),
+                        headers,
+                        frame,
+                    ),
+                    Key::V6(key) => self.complete::<Entry6>(
+                        cx,
+                        tables,
+                        &key,
+                        *hash,
+                        (opening, pair),
+                        headers,
+                        frame,
+                    ),
+                };
+            }
+        }
+    }
+
+    /// Makes a prepared connection and forwards its first packet.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
+    fn complete<E: Tabled>(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         key: &E::Key,
         hash: u64,
+        (opening, pair): (&Opening<'_>, Option<&Pair>),
         headers: &mut Headers,
         frame: &mut Frame<'_>,
-    ) -> Result<Slot, Verdict> {
-        if let Some(verdict) = self.elsewhere(cx.snapshot, headers, frame.handed) {
-            return Err(verdict);
+    ) -> Verdict {
+        // A packet of the same burst may have been the server's.
+        if E::table(tables).find(hash, key).is_some() {
+            self.withdraw(opening);
+            return self.forward::<E>(cx, tables, key, hash, headers, frame);
+        }
+        match self.enter::<E>(cx, tables, key, hash, (opening, pair), headers, frame) {
+            Ok(slot) => {
+                self.forward_first::<E>(cx, tables, slot, opening.server, hash, headers, frame)
+            }
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Opens a connection for a packet that has none. `Err` is the verdict
+    /// where there is nothing to open, or the packet leaves no connection.
+    #[cold]
+    pub(super) fn open<'a, E: Tabled>(
+        &mut self,
+        cx: Context<'a>,
+        tables: &mut Tables,
+        key: &E::Key,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<(Slot, &'a Server), Verdict> {
+        let (mut opening, mut pair) = (None, None);
+        self.prepare(cx, tables, hash, headers, frame, (&mut opening, &mut pair))?;
+        let Some(opening) = opening else { return Err(self.drop(DropReason::NoServer)) };
+        let made = (&opening, pair.as_ref());
+        let slot = self.enter::<E>(cx, tables, key, hash, made, headers, frame)?;
+        Ok((slot, opening.server))
+    }
+
+    /// Forwards the packet that opened a connection.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
+    pub(super) fn forward_first<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+        server: &Server,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        self.assert_own(tables, E::place(slot));
+        server.counts.packet(self.worker, u64::from(headers.ip_len));
+        match server.method {
+            Method::Dr => self.send_dr(cx, server, headers, frame),
+            Method::Tun(encapsulation) => {
+                self.send_tun(cx, server, encapsulation, hash, headers, frame)
+            }
+            Method::Nat | Method::Fullnat => {
+                self.send_nat::<E>(cx, tables, slot, server, headers, frame)
+            }
+        }
+    }
+
+    /// Finds out what is to be done for a packet without a connection. `Err` is
+    /// the verdict where there is nothing to open, or the packet leaves no
+    /// connection. What is found out is written where it stays, the pair for a
+    /// connection in both directions.
+    fn prepare<'a>(
+        &mut self,
+        cx: Context<'a>,
+        tables: &Tables,
+        hash: u64,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+        (prepared, pair): (&mut Option<Opening<'a>>, &mut Option<Pair>),
+    ) -> Result<(), Verdict> {
+        if self.shard.workers() > 1 {
+            if let Some(verdict) = self.elsewhere(cx.snapshot, headers, frame.handed) {
+                return Err(verdict);
+            }
         }
         let Some(service) = cx.snapshot.services.find(headers, frame.port) else {
             return Err(self.unserved(cx, headers, frame));
@@ -74,14 +272,17 @@ impl Core {
         let Some(server) = cx.snapshot.server(number) else {
             return Err(self.drop(DropReason::NoServer));
         };
-        let opening = Opening { service, number, server, template };
+        let two_sided = server.method.is_two_sided();
+        let state = State::None.after_client_packet(two_sided, headers);
+        let opening =
+            prepared.insert(Opening { service, number, server, template, state, overloads: false });
         if one_packet {
-            return Err(self.forward_once(cx, &opening, hash, headers, frame));
+            return Err(self.forward_once(cx, opening, hash, headers, frame));
         }
         if !opens {
             return Err(match server.method {
                 Method::Dr | Method::Tun(_) => {
-                    self.forward_stateless(cx, &opening, hash, headers, frame)
+                    self.forward_stateless(cx, opening, hash, headers, frame)
                 }
                 Method::Nat | Method::Fullnat => {
                     if let Some(template) = template {
@@ -91,22 +292,83 @@ impl Core {
                 }
             });
         }
-        match self.insert::<E>(cx, tables, key, &opening, headers, frame) {
-            Ok(slot) => Ok(slot),
-            // A consistent hash finds the server again without an entry.
-            Err(DropReason::TableFull)
-                if matches!(service.scheduler, Scheduler::Mh(_))
-                    && !server.method.is_two_sided() =>
-            {
-                Err(self.forward_stateless(cx, &opening, hash, headers, frame))
-            }
-            Err(reason) => {
-                if let Some(template) = template {
-                    self.templates.close(template);
+        // Counted from here on, so that the next packet's choice knows of it.
+        opening.overloads = server.counts.connections.open(state.is_active());
+        if two_sided {
+            match self.pair(cx, tables, opening, headers) {
+                Ok(prepared) => {
+                    tables.prefetch_group(prepared.to.family(), prepared.hash);
+                    *pair = Some(prepared);
                 }
-                Err(self.drop(reason))
+                Err(reason) => {
+                    self.withdraw(opening);
+                    return Err(self.drop(reason));
+                }
             }
         }
+        Ok(())
+    }
+
+    /// What a connection in both directions will be.
+    fn pair(
+        &mut self,
+        cx: Context<'_>,
+        tables: &Tables,
+        opening: &Opening<'_>,
+        headers: &Headers,
+    ) -> Result<Pair, DropReason> {
+        let Opening { server, service, .. } = opening;
+        let local = match server.method {
+            Method::Fullnat => {
+                let address = with_port(server.address, headers.dst_port);
+                let mut budget = PortBudget::new(&self.shard);
+                let next = self.next_port(cx, service, address, &mut budget);
+                Some(next.ok_or(DropReason::NoLocalPort)?)
+            }
+            _ => None,
+        };
+        Pair::new(tables, headers, server, local)
+    }
+
+    /// Takes back what was counted for a connection that is not made.
+    fn withdraw(&self, opening: &Opening<'_>) {
+        let connections = &opening.server.counts.connections;
+        connections.withdraw(opening.state.is_active(), opening.overloads);
+        if let Some(template) = opening.template {
+            self.templates.close(template);
+        }
+    }
+
+    /// Puts a prepared connection into the tables. `Err` is the verdict of its
+    /// packet where that fails.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
+    fn enter<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        key: &E::Key,
+        hash: u64,
+        (opening, pair): (&Opening<'_>, Option<&Pair>),
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Result<Slot, Verdict> {
+        let made = (opening, pair);
+        let reason = match self.insert::<E>(cx, tables, key, hash, made, headers, frame) {
+            Ok(slot) => return Ok(slot),
+            Err(reason) => reason,
+        };
+        let stateless = reason == DropReason::TableFull
+            && matches!(opening.service.scheduler, Scheduler::Mh(_))
+            && !opening.server.method.is_two_sided();
+        if stateless {
+            // A consistent hash finds the server again without an entry.
+            let connections = &opening.server.counts.connections;
+            connections.withdraw(opening.state.is_active(), opening.overloads);
+            return Err(self.forward_stateless(cx, opening, hash, headers, frame));
+        }
+        self.withdraw(opening);
+        Err(self.drop(reason))
     }
 
     /// A packet that no service has: the host's, or one that it routes; or, of
@@ -167,7 +429,9 @@ impl Core {
         number: Option<u64>,
     ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
         let (client, destination) = endpoints(&headers.addresses);
-        let request = Request { client, client_port: headers.src_port, destination, now: cx.now };
+        let Self { worker, .. } = *self;
+        let client_port = headers.src_port;
+        let request = Request { client, client_port, destination, now: cx.now, worker };
         let Service { scheduler, state, candidates, .. } = service;
         let choose = || match number {
             Some(number) => scheduler.choose_by_number(state, candidates, &request, number),
@@ -176,6 +440,19 @@ impl Core {
         let Some(persistence) = service.persistence else {
             return choose().map(|number| (number, None)).ok_or(DropReason::NoServer);
         };
+        self.choose_by_template(cx, service, persistence, headers, choose)
+    }
+
+    /// Chooses a server by the client's template, or makes one.
+    #[inline(never)]
+    fn choose_by_template(
+        &mut self,
+        cx: Context<'_>,
+        service: &Service,
+        persistence: Persistence,
+        headers: &Headers,
+        choose: impl FnOnce() -> Option<u32>,
+    ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
         let key = match headers.addresses {
             Addresses::V4 { src, .. } => {
                 let host = 32 - u32::from(persistence.prefix.min(32));
@@ -201,133 +478,162 @@ impl Core {
         }
     }
 
-    /// Puts a new connection into the tables.
+    /// Makes the entries of a prepared connection.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
     fn insert<E: Tabled>(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         key: &E::Key,
-        opening: &Opening<'_>,
+        hash: u64,
+        (opening, pair): (&Opening<'_>, Option<&Pair>),
         headers: &Headers,
         frame: &Frame<'_>,
     ) -> Result<Slot, DropReason> {
-        let &Opening { service, number, server, template } = opening;
-        let state = State::None.after_client_packet(server.method.is_two_sided(), headers);
-        let mut body = Body::new(number, state, cx.now);
-        if let Some(template) = template {
-            body.set_template(template.number());
-        }
-        let client = E::tuple(key);
-        let protocol = headers.protocol;
-        let place = match server.method {
-            Method::Dr | Method::Tun(_) => {
-                self.insert_entry::<E>(cx, tables, protocol, &client, body, None)?
+        let &Opening { number, server, template, state, .. } = opening;
+        let now = cx.now;
+        let body = |local: Option<(Local, u16)>| {
+            let mut body = Body::new(number, state, now);
+            if let Some(template) = template {
+                body.set_template(template.number());
             }
-            Method::Nat | Method::Fullnat => {
-                let local = match server.method {
-                    Method::Fullnat => {
-                        let address = with_port(server.address, headers.dst_port);
-                        let found = self.local_port(cx, tables, service, protocol, address);
-                        let (local, port) = found.ok_or(DropReason::NoLocalPort)?;
-                        body.set_local(port, local.number);
-                        Some((local.address, port))
-                    }
-                    _ => None,
+            if let Some((local, port)) = local {
+                body.set_local(port, local.number);
+            }
+            body
+        };
+        let place = match pair {
+            None => {
+                let entry = || E::new(*key, body(None));
+                self.insert_client::<E>(cx, tables, hash, state, entry)?
+            }
+            Some(pair) => {
+                let pair = self.settle(cx, tables, opening, *pair, headers)?;
+                let entry = || {
+                    let mut body = body(pair.local);
+                    body.set_client_address(server.client_address);
+                    E::new(*key, body)
                 };
-                body.set_client_address(server.client_address);
-                let to = to_server(&client, local, server.address, headers.dst_port)
-                    .ok_or(DropReason::NoTranslation)?;
-                let place = self.insert_pair::<E>(cx, tables, protocol, (&client, &to), body)?;
+                let place = self.insert_client::<E>(cx, tables, hash, state, entry)?;
+                let twin = self.insert_twin(cx, tables, place, &pair, headers.protocol)?;
+                if server.method == Method::Nat {
+                    self.give_hint(cx.snapshot, headers.protocol, &pair.to.reversed());
+                }
                 if server.client_address != ClientAddress::None {
-                    if let Some(twin) = tables.twin(place) {
-                        let sequence = sequence_of(headers, frame);
-                        tables.body_mut(twin).set_initial_sequence(sequence);
-                    }
+                    let sequence = sequence_of(headers, frame);
+                    tables.body_mut(twin).set_initial_sequence(sequence);
                 }
                 place
             }
         };
         // With sloppy_tcp or sloppy_sctp it may be an old connection.
-        self.assure(tables, place, state);
-        server.counts.connections.open(state.is_active());
+        if template.is_some() {
+            self.assure(tables, place, state);
+        }
         server.counts.scheduled(self.worker);
         Ok(place.slot())
     }
 
-    /// Adds the entries of both directions. `tuples` are the client's packet's
-    /// and what it becomes.
-    fn insert_pair<E: Tabled>(
+    /// Makes sure that no other connection has the server's entry: FULLNAT
+    /// goes on to another port; NAT cannot.
+    fn settle(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
-        protocol: Protocol,
-        (from, to): (&Tuple, &Tuple),
-        body: Body,
-    ) -> Result<Place, DropReason> {
-        let reply = to.reversed();
-        if let Some(old) = tables.find(protocol, &reply) {
+        opening: &Opening<'_>,
+        pair: Pair,
+        headers: &Headers,
+    ) -> Result<Pair, DropReason> {
+        let protocol = headers.protocol;
+        let Some(old) = tables.find_hashed(protocol, &pair.to.reversed(), pair.hash) else {
+            return Ok(pair);
+        };
+        if tables.body(old).state().is_reusable() {
+            self.close(cx, tables, old);
+            return Ok(pair);
+        }
+        if pair.local.is_none() {
             // Under NAT two services on one server cannot have one client's
             // port at the same time: replies would not tell them apart.
-            if !tables.body(old).state().is_reusable() {
-                return Err(DropReason::NatAmbiguous);
-            }
+            return Err(DropReason::NatAmbiguous);
+        }
+        let server = opening.server;
+        let address = with_port(server.address, headers.dst_port);
+        let found = self.local_port(cx, tables, opening.service, protocol, address);
+        let pair = Pair::new(tables, headers, server, Some(found.ok_or(DropReason::NoLocalPort)?))?;
+        if let Some(old) = tables.find_hashed(protocol, &pair.to.reversed(), pair.hash) {
             self.close(cx, tables, old);
         }
-        let client = self.insert_entry::<E>(cx, tables, protocol, from, body, None)?;
-        // Nothing counts the connection yet: the second entry must not take
-        // the first one's place.
-        let keep = Some(client);
+        Ok(pair)
+    }
+
+    /// Adds the client's entry.
+    #[inline(always)]
+    fn insert_client<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        hash: u64,
+        state: State,
+        entry: impl Fn() -> E,
+    ) -> Result<Place, DropReason> {
+        let expiry = cx.snapshot.timeouts.expiry(state, cx.now);
+        let inserted = match E::table_mut(tables).insert(hash, cx.now, expiry, &entry) {
+            Err(TableFull) if self.recycle::<E>(cx, tables, hash, None) => {
+                E::table_mut(tables).insert(hash, cx.now, expiry, &entry)
+            }
+            inserted => inserted,
+        };
+        inserted.map(E::place).map_err(|TableFull| DropReason::TableFull)
+    }
+
+    /// Adds the server's entry to the client's at `client`, which goes where
+    /// there is no room for both.
+    fn insert_twin(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        client: Place,
+        pair: &Pair,
+        protocol: Protocol,
+    ) -> Result<Place, DropReason> {
+        let Pair { to, hash, .. } = pair;
+        let reply = to.reversed();
+        let body = *tables.body(client);
+        let expiry = cx.snapshot.timeouts.expiry(body.state(), cx.now);
         let mut other = body.for_replies();
         if protocol == Protocol::Udp {
             other.set_template(body.template());
         }
-        let server = match reply.family() {
-            Family::V4 => self.insert_entry::<Entry4>(cx, tables, protocol, &reply, other, keep),
-            Family::V6 => self.insert_entry::<Entry6>(cx, tables, protocol, &reply, other, keep),
-        };
-        let server = match server {
-            Ok(server) => server,
-            Err(reason) => {
-                tables.remove(client);
-                return Err(reason);
-            }
-        };
-        tables.join(client, server);
-        set_rewrite(tables, client, from, to);
-        set_rewrite(tables, server, &reply, &from.reversed());
-        Ok(client)
-    }
-
-    /// Adds an entry, if need be in the place of a half-open connection other
-    /// than the one at `keep`.
-    fn insert_entry<E: Tabled>(
-        &mut self,
-        cx: Context<'_>,
-        tables: &mut Tables,
-        protocol: Protocol,
-        tuple: &Tuple,
-        body: Body,
-        keep: Option<Place>,
-    ) -> Result<Place, DropReason> {
-        let expiry = cx.snapshot.timeouts.expiry(body.state(), cx.now);
-        match tables.insert(protocol, tuple, body, cx.now, expiry) {
-            Ok(place) => Ok(place),
-            Err(TableFull) => {
-                let hash = tables.hash(protocol, tuple);
-                if !self.recycle::<E>(cx, tables, hash, keep) {
-                    return Err(DropReason::TableFull);
-                }
-                tables
-                    .insert(protocol, tuple, body, cx.now, expiry)
-                    .map_err(|TableFull| DropReason::TableFull)
+        let insert =
+            |tables: &mut Tables| tables.insert(protocol, &reply, *hash, other, cx.now, expiry);
+        let mut twin = insert(tables);
+        if twin.is_err() {
+            // The second entry must not take the first one's place.
+            let keep = Some(client);
+            let room = match reply.family() {
+                Family::V4 => self.recycle::<Entry4>(cx, tables, *hash, keep),
+                Family::V6 => self.recycle::<Entry6>(cx, tables, *hash, keep),
+            };
+            if room {
+                twin = insert(tables);
             }
         }
+        let Ok(twin) = twin else {
+            tables.remove(client);
+            return Err(DropReason::TableFull);
+        };
+        tables.join(client, twin);
+        let from = tables.tuple(client);
+        set_rewrite(tables, client, &from, to);
+        set_rewrite(tables, twin, &reply, &from.reversed());
+        Ok(twin)
     }
 
     /// Finds a local address and port for a FULLNAT connection, such that the
     /// server's packets are this worker's own, and that no other connection to
-    /// this server has it. The search goes on where the last one ended, so that
-    /// a port rests as long as possible before it is used again.
+    /// this server has it.
     fn local_port(
         &mut self,
         cx: Context<'_>,
@@ -336,28 +642,41 @@ impl Core {
         protocol: Protocol,
         server: SocketAddr,
     ) -> Option<(Local, u16)> {
+        let mut budget = PortBudget::new(&self.shard);
+        for _ in 0..PORT_PROBES {
+            let (local, port) = self.next_port(cx, service, server, &mut budget)?;
+            let taken = tables.find(protocol, &reply_tuple(server, local.address, port)?);
+            if taken.is_none_or(|place| tables.body(place).state().is_reusable()) {
+                return Some((local, port));
+            }
+        }
+        None
+    }
+
+    /// The next local address and port such that the server's packets are this
+    /// worker's own. The search goes on where the last one ended, so that a
+    /// port rests as long as possible before it is used again.
+    fn next_port(
+        &mut self,
+        cx: Context<'_>,
+        service: &Service,
+        server: SocketAddr,
+        budget: &mut PortBudget,
+    ) -> Option<(Local, u16)> {
         let LocalPorts(first, last) = cx.snapshot.local_ports;
         let ports = u32::from(last.saturating_sub(first)) + 1;
         let locals = service.locals_of(server.is_ipv4());
         let count = u32::try_from(locals.len()).ok().filter(|&count| count > 0)?;
         let all = ports.saturating_mul(count);
-        let mut probes = 0;
-        for _ in 0..all.min(PORT_PROBES as u32 * self.shard.workers() as u32 * 2) {
+        while budget.0 > 0 {
+            budget.0 -= 1;
             let index = self.next_local % all;
             self.next_local = self.next_local.wrapping_add(1);
             let local = *locals.get((index % count) as usize)?;
             let port = first + (index / count) as u16;
             let reply = reply_tuple(server, local.address, port)?;
-            if self.shard.workers() > 1 && self.natural_owner(&reply) != self.worker {
-                continue;
-            }
-            let taken = tables.find(protocol, &reply);
-            if taken.is_none_or(|place| tables.body(place).state().is_reusable()) {
+            if self.shard.workers() == 1 || self.natural_owner(&reply) == self.worker {
                 return Some((local, port));
-            }
-            probes += 1;
-            if probes == PORT_PROBES {
-                break;
             }
         }
         None
@@ -405,6 +724,50 @@ impl Core {
                 }
             }
         }
+    }
+}
+
+/// How many ports a search for a free one may look at.
+struct PortBudget(u32);
+
+impl PortBudget {
+    fn new(shard: &Shard) -> Self {
+        Self(PORT_PROBES as u32 * shard.workers() as u32 * 2)
+    }
+}
+
+impl Pair {
+    fn new(
+        tables: &Tables,
+        headers: &Headers,
+        server: &Server,
+        local: Option<(Local, u16)>,
+    ) -> Result<Self, DropReason> {
+        let from = local.map(|(local, port)| (local.address, port));
+        let to = to_server(&headers.tuple(), from, server.address, headers.dst_port)
+            .ok_or(DropReason::NoTranslation)?;
+        Ok(Self { local, to, hash: tables.hash(headers.protocol, &to.reversed()) })
+    }
+}
+
+/// The connections of a burst that were opened, by a few bits of their hashes.
+#[derive(Default)]
+struct Seen([u64; BURST / 4]);
+
+impl Seen {
+    const fn place(hash: u64) -> (usize, u64) {
+        ((hash >> 6) as usize % (BURST / 4), 1 << (hash % 64))
+    }
+
+    /// Whether a connection with this hash may have been added.
+    fn before(&self, hash: u64) -> bool {
+        let (word, bit) = Self::place(hash);
+        self.0[word] & bit != 0
+    }
+
+    fn add(&mut self, hash: u64) {
+        let (word, bit) = Self::place(hash);
+        self.0[word] |= bit;
     }
 }
 

@@ -3,12 +3,18 @@
 //! A client's packets have the owner that the hash of their addresses and ports
 //! says. A NAT server's packets have another hash, but which one is known from
 //! the service: that of the client's packets and theirs differ by a constant.
-//! Where a server's address and port belong to several services, there are
-//! several candidates, asked one after the other; the last one is the owner by
-//! the packet's own hash, who may open a connection.
+//!
+//! Where a server's address and port belong to several services, or to one by
+//! fwmark, there are several candidates. The owner leaves a hint when it opens
+//! the connection ([`crate::shard`]), and who it names is asked first. If that
+//! is wrong, all are asked in turn; the last one is the owner by the packet's
+//! own hash, who may open a connection. An owner that was found so renews the
+//! hint.
+
+use std::net::IpAddr;
 
 use super::{Core, Handed, Verdict};
-use crate::packet::{Headers, Tuple};
+use crate::packet::{Headers, Protocol, Tuple};
 use crate::service::{NatSource, endpoints};
 use crate::snapshot::Snapshot;
 
@@ -17,12 +23,58 @@ impl Core {
     #[inline]
     pub(super) fn owner(&self, snapshot: &Snapshot, headers: &Headers, nic: Option<u32>) -> usize {
         if !snapshot.nat_sources.is_empty() {
-            if let Some(worker) = self.candidate(snapshot, headers, 0) {
+            if let Some(worker) = self.server_side_owner(snapshot, headers) {
                 return worker;
             }
         }
         let own = || self.shard.hash(&headers.addresses, headers.src_port, headers.dst_port);
         self.shard.owner(nic.unwrap_or_else(own))
+    }
+
+    /// The worker to ask first for a packet that comes from where a NAT server's
+    /// replies do. `None` for others.
+    fn server_side_owner(&self, snapshot: &Snapshot, headers: &Headers) -> Option<usize> {
+        let Headers { protocol, src_port, dst_port, .. } = *headers;
+        let (src, dst) = endpoints(&headers.addresses);
+        let mut sources = snapshot.nat_sources.of(protocol, src, src_port);
+        let source = sources.next()?;
+        let is_only = sources.next().is_none();
+        let hash = self.shard.hash(&headers.addresses, src_port, dst_port);
+        if snapshot.locals.contains(&dst) {
+            // The server is one of FULLNAT, too.
+            return Some(self.shard.owner(hash));
+        }
+        match source {
+            NatSource::Of(vip, vport) if is_only => {
+                Some(self.owner_by_constant(hash, (vip, vport), (src, src_port)))
+            }
+            _ => {
+                let hint = self.shard.hint(protocol, &headers.tuple());
+                hint.or_else(|| self.candidate(snapshot, headers, 0))
+            }
+        }
+    }
+
+    /// The owner of the connection to a service that a server's packet with this
+    /// hash may be a reply of.
+    fn owner_by_constant(
+        &self,
+        hash: u32,
+        (vip, vport): (IpAddr, u16),
+        (src, src_port): (IpAddr, u16),
+    ) -> usize {
+        let vport = if vport == 0 { src_port } else { vport };
+        self.shard.owner(hash ^ self.shard.constant(vip, vport, src, src_port))
+    }
+
+    /// Tells the other workers that packets with these addresses and ports are
+    /// this worker's, where they could not know.
+    #[cold]
+    pub(super) fn give_hint(&self, snapshot: &Snapshot, protocol: Protocol, tuple: &Tuple) {
+        let (src, src_port) = tuple.source();
+        if self.shard.workers() > 1 && snapshot.nat_sources.is_shared(protocol, src, src_port) {
+            self.shard.give_hint(protocol, tuple, self.worker);
+        }
     }
 
     /// The next worker to ask for a packet whose connection is not in this
@@ -39,8 +91,8 @@ impl Core {
         }
         let mut index = handed.candidate;
         loop {
-            index = index.checked_add(1)?;
             let worker = self.candidate(snapshot, headers, usize::from(index))?;
+            index = index.checked_add(1)?;
             if worker != self.worker {
                 let handed = Handed { candidate: index, ..handed };
                 return Some(Verdict::Handoff { worker: worker as u8, handed });
@@ -72,9 +124,8 @@ impl Core {
         for source in sources {
             let found = match source {
                 NatSource::Of(vip, vport) => {
-                    let vport = if vport == 0 { src_port } else { vport };
-                    let constant = self.shard.constant(vip, vport, src, src_port);
-                    Some(self.shard.owner(hash ^ constant)).filter(|&worker| is_next(worker))
+                    let worker = self.owner_by_constant(hash, (vip, vport), (src, src_port));
+                    Some(worker).filter(|&worker| is_next(worker))
                 }
                 // To any address: every worker may have it.
                 NatSource::Marked => (0..workers).find(|&worker| is_next(worker)),

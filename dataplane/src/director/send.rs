@@ -127,7 +127,8 @@ impl Core {
             source.and_then(|source| Tunnel::new(encapsulation, source, server.address.ip()));
         let Some(tunnel) = tunnel else { return self.drop(DropReason::NoSource) };
         clamp(server, headers, frame);
-        let mtu = server.counts.path_mtu(cx.now).map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
+        let mtu =
+            server.counts.path_mtu(self.worker, cx.now).map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
         let pmtu_disc = cx.snapshot.settings.pmtu_disc;
         let path = Path { tunnel: &tunnel, hop: &hop, mtu, pmtu_disc, flow: (flow >> 32) as u32 };
         let sent = ip_options(cx, &hop, headers, frame).and_then(|()| {

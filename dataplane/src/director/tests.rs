@@ -85,14 +85,16 @@ impl Bench {
     /// one on an IPv6 address, over two servers.
     fn new(workers: usize, connections: usize) -> Self {
         let (control, link) = channel();
+        let hash_key = HashKey::new([1, 2, 3]);
+        let shard = Shard::new(0x6d5a, workers, 128).with_hints(connections, hash_key);
         let config = DirectorConfig {
             worker: 0,
-            shard: Arc::new(Shard::new(0x6d5a, workers, 128)),
+            shard: Arc::new(shard.unwrap()),
             connections,
-            hash_key: HashKey::new([1, 2, 3]),
+            hash_key,
             punt_limits: PuntLimits::default(),
             icmp_limits: IcmpLimits::default(),
-            templates: Arc::new(Templates::new(100, HashKey::new([1, 2, 3])).unwrap()),
+            templates: Arc::new(Templates::new(100, hash_key).unwrap()),
             random: 0,
         };
         let mut bench = Self {
@@ -100,10 +102,10 @@ impl Bench {
             control,
             snapshot: Snapshot {
                 ports: vec![Port::new(PORT_MAC, 1500)],
-                servers: vec![
-                    Some(server(31, hop(SERVER_MAC[0]))),
-                    Some(server(32, hop(SERVER_MAC[1]))),
-                ],
+                servers: [(31, SERVER_MAC[0]), (32, SERVER_MAC[1])]
+                    .map(|(host, mac)| Some(server(host, hop(mac))))
+                    .into_iter()
+                    .collect(),
                 ..Default::default()
             },
         };
@@ -126,9 +128,9 @@ impl Bench {
     }
 
     fn change_server(&mut self, number: usize, change: impl FnOnce(&mut Server)) {
-        let mut server = (**self.snapshot.servers[number].as_ref().unwrap()).clone();
+        let mut server = (**self.snapshot.server(number as u32).unwrap()).clone();
         change(&mut server);
-        self.snapshot.servers[number] = Some(Arc::new(server));
+        self.snapshot.servers.set(number as u32, Some(Arc::new(server)));
         self.publish();
     }
 
@@ -158,7 +160,7 @@ impl Bench {
     }
 
     fn connections(&self, number: usize) -> (u32, u32) {
-        self.snapshot.servers[number].as_ref().unwrap().counts.connections.read()
+        self.snapshot.server(number as u32).unwrap().counts.connections.read()
     }
 
     fn pass_time(&mut self, from: Tick, seconds: u32) -> Tick {
@@ -296,6 +298,53 @@ fn packets_of_one_new_connection_in_one_burst_share_it() {
     assert_eq!(bench.connections(0), (0, 1));
 }
 
+/// A choice knows of those before it in the same burst, and one that comes to
+/// nothing is taken back, with the overload that it made.
+#[test]
+fn a_burst_keeps_to_the_upper_threshold() {
+    for (room, opened) in [(1024, 3), (2, 2)] {
+        let mut bench = Bench::new(1, room);
+        let servers: Vec<_> = bench.snapshot.servers.iter().cloned().collect();
+        let list = (0..).zip(&servers).zip([1, 0]).map(|((server, one), weight)| Candidate {
+            server,
+            address: one.address,
+            weight,
+            fresh: false,
+            counts: Arc::clone(&one.counts),
+        });
+        let mut only = Service::clone(&service(Protocol::Tcp, VIP.into(), [1, 0]));
+        only.candidates = Candidates::new(Scheduler::Rr, list.collect());
+        bench.snapshot.services = Services::new([Arc::new(only)], Arc::default());
+        bench.publish();
+        let connections = &servers[0].counts.connections;
+        connections.set_thresholds(3, 0);
+        let mut buffers: Vec<_> = (0..40)
+            .map(|port| {
+                let mut buffer = vec![0; 128];
+                buffer.extend(tcp4(5000 + port, if port < 2 { "SA" } else { "S" }));
+                buffer
+            })
+            .collect();
+        let mut frames: Vec<_> = buffers
+            .iter_mut()
+            .map(|buffer| {
+                let len = buffer.len() - 128;
+                Frame::new(buffer, 128, len, len, 0)
+            })
+            .collect();
+        // Established ones, which nothing may take the place of.
+        let mut verdicts = [Verdict::Punt; 40];
+        let (first, rest) = frames.split_at_mut(2);
+        bench.director.process(NOON, Source::Port, first, &mut verdicts[..2]);
+        bench.send(NOON, &tcp4(5000, "A"));
+        bench.send(NOON, &tcp4(5001, "A"));
+        bench.director.process(NOON, Source::Port, rest, &mut verdicts[2..]);
+        let sent = verdicts.iter().filter(|v| matches!(v, Verdict::Send { .. })).count();
+        assert_eq!((sent, connections.read().0 + connections.read().1), (opened, opened as u32));
+        assert_eq!(connections.is_overloaded(), opened == 3, "with room for {room}");
+    }
+}
+
 #[test]
 fn counts_follow_the_life_of_a_connection() {
     let mut bench = Bench::new(1, 100);
@@ -305,7 +354,7 @@ fn counts_follow_the_life_of_a_connection() {
         life.push(bench.connections(0));
     }
     assert_eq!(life, [(1, 0), (1, 0), (0, 1), (0, 1)]);
-    let totals = bench.snapshot.servers[0].as_ref().unwrap().counts.totals();
+    let totals = bench.snapshot.server(0).unwrap().counts.totals();
     assert_eq!((totals.connections, totals.in_packets, totals.in_bytes), (1, 4, 160));
 }
 

@@ -77,17 +77,16 @@ fn find(header: &[u8]) -> Option<([usize; MOST_OPTIONS], usize)> {
     Some((values, count))
 }
 
-/// RFC 1624, equation 3, for the two bytes at `at` that were `old`. At an odd
-/// place they lie in two words of the sum, each in the other half.
-fn fix_checksum(header: &mut [u8], at: usize, old: [u8; 2]) {
-    let new = [header[at], header[at + 1]];
-    let word = |bytes: [u8; 2]| match at % 2 {
-        0 => u16::from_be_bytes(bytes),
-        _ => u16::from_le_bytes(bytes),
-    };
+/// Moves the TCP checksum by the two bytes at `at`, which were `old`.
+fn fix_checksum(header: &mut [u8], at: usize, mut old: [u8; 2]) {
+    let mut new = [header[at], header[at + 1]];
+    if at % 2 != 0 {
+        // They lie in two words of the sum, each in the other half.
+        old.reverse();
+        new.reverse();
+    }
     let before = u16::from_be_bytes([header[CHECKSUM], header[CHECKSUM + 1]]);
-    let sum = u64::from(!before) + u64::from(!word(old)) + u64::from(word(new));
-    let after = !checksum::fold(sum);
+    let after = checksum::after(before, checksum::replace(0, &old, &new));
     header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&after.to_be_bytes());
 }
 
@@ -208,6 +207,33 @@ mod tests {
             let mut syn = segment(tcp::SYN, &[2, 4, 5, 0xb4]);
             syn[L4 + 12] = offset;
             assert_eq!(clamped(&syn, 1400), syn);
+        }
+    }
+
+    /// Through all values of a word beside the option the checksum takes all
+    /// of its own: it leaves as 0, never as 0xffff, as everywhere
+    /// ([`checksum::after`]).
+    #[test]
+    fn the_ends_of_the_checksums_range_verify() {
+        for options in [[2, 4, 5, 0xb4, 0, 0, 0, 0], [1, 2, 4, 5, 0xb4, 0, 0, 0]] {
+            let mut syn = segment(tcp::SYN, &options);
+            let mut zeroes = 0;
+            for word in 0..=u16::MAX {
+                // The window.
+                let old = [syn[L4 + 14], syn[L4 + 15]];
+                let sum = u16::from_be_bytes([syn[L4 + 16], syn[L4 + 17]]);
+                let change = checksum::replace(0, &old, &word.to_be_bytes());
+                syn[L4 + 14..L4 + 16].copy_from_slice(&word.to_be_bytes());
+                syn[L4 + 16..L4 + 18].copy_from_slice(&checksum::after(sum, change).to_be_bytes());
+                let got = clamped(&syn, 1400);
+                let stored = [got[L4 + 16], got[L4 + 17]];
+                zeroes += u32::from(stored == [0, 0]);
+                assert!(stored != [0xff, 0xff], "{word:#x}");
+                // Right apart from how 0 is written.
+                assert!(stored == [0, 0] || checksum_is_right(&got), "{word:#x}");
+            }
+            // 0 and 0xffff add the same, so that one of the sums may come twice.
+            assert!((1..=2).contains(&zeroes), "{zeroes}");
         }
     }
 

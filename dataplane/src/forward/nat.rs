@@ -13,8 +13,7 @@
 //!   comes out as 0 leaves as 0xffff.
 //! - TCP's may leave as 0.
 //! - SCTP's CRC32c covers ports, not addresses. It is changed for new ports
-//!   ([`checksum::crc32c_after`]). A CRC of 0, which says that there is none
-//!   (RFC 9653), is computed where all bytes are at hand.
+//!   ([`checksum::crc32c_after`]), 0 as any other.
 //!
 //! # Fragments
 //!
@@ -136,7 +135,7 @@ fn ports(src: u16, dst: u16) -> [u8; 4] {
 enum L4Sum {
     /// It follows from what it was.
     Adjusted,
-    /// The sender computed none.
+    /// UDP's sender computed none.
     None,
 }
 
@@ -177,16 +176,13 @@ fn rewrite_sctp(l4: &mut [u8], headers: &Headers, ports: [u8; 4]) -> Result<L4Su
     }
     l4[..4].copy_from_slice(&ports);
     let crc = u32::from_le_bytes([l4[8], l4[9], l4[10], l4[11]]);
-    if crc == 0 {
-        return Ok(L4Sum::None);
-    }
     let following = usize::from(headers.ip_len - (headers.l4 - headers.l3)) - ports.len();
     let crc = checksum::crc32c_after(crc, old, ports, following);
     l4[8..12].copy_from_slice(&crc.to_le_bytes());
     Ok(L4Sum::Adjusted)
 }
 
-/// Computes the checksum of a UDP or SCTP packet that has none, if its bytes
+/// Computes the checksum of a UDP packet that has none, if its bytes
 /// are at hand. `addresses` are the bytes of the IP header that hold them.
 #[cold]
 fn compute(frame: &mut Frame<'_>, headers: &Headers, addresses: std::ops::Range<usize>) {
@@ -196,11 +192,6 @@ fn compute(frame: &mut Frame<'_>, headers: &Headers, addresses: std::ops::Range<
         return;
     }
     let (ip, l4) = frame.bytes_mut()[l3..end].split_at_mut(l4 - l3);
-    if headers.protocol == Protocol::Sctp {
-        let crc = crc32c::crc32c(l4);
-        l4[8..12].copy_from_slice(&crc.to_le_bytes());
-        return;
-    }
     let len = u16::from_be_bytes([l4[4], l4[5]]);
     if len < 8 {
         return;

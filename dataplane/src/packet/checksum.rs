@@ -1,4 +1,4 @@
-//! Internet checksum arithmetic (RFC 1071, RFC 1624).
+//! Internet checksum arithmetic (RFC 1071, RFC 1624), and SCTP's CRC32c.
 //!
 //! The sum is over 16-bit words in one's complement: carries out of the top are
 //! added at the bottom. Such a sum does not depend on the byte order in which
@@ -38,14 +38,18 @@ pub fn fold(mut sum: u64) -> u16 {
 #[inline(always)]
 pub fn ip4_header_is_good(header: &[u8]) -> bool {
     let Some((fixed, options)) = header.split_first_chunk::<20>() else { return false };
-    let mut sum = 0;
-    for word in fixed.chunks_exact(4) {
-        sum += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-    }
+    let word = |at| u32::from_ne_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+    let pair = |at| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+    let (sum, carry) = pair(0).overflowing_add(pair(8));
+    let (sum, carry) = sum.overflowing_add(u64::from(word(16)) + u64::from(carry));
+    // Halves and then halves of a half, the carry of each added at its bottom.
+    let (half, more) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let mut sum = half.wrapping_add(u32::from(more) + u32::from(carry));
     if !options.is_empty() {
-        sum += u64::from((add(0, options) as u16).to_be());
+        let options = u32::from((add(0, options) as u16).to_be());
+        sum = fold(u64::from(sum) + u64::from(options)).into();
     }
-    fold(sum) == 0xffff
+    sum.wrapping_add(sum.rotate_left(16)) >= 0xffff_0000
 }
 
 /// The header checksum after the TTL went down by one: the word that holds it
@@ -92,8 +96,14 @@ pub fn pseudo_header(addresses: &[u8], protocol: u8, l4_len: u16) -> u32 {
 /// come after them.
 ///
 /// CRCs are linear: that of the difference, as it is at the packet's end, is
-/// the CRCs' difference. So no other byte of the packet is read, a wrong CRC
-/// stays wrong by as much, and a packet in segments is no harder than others.
+/// the CRCs' difference. So no other byte of the packet is read, and a packet
+/// in segments is no harder than others.
+///
+/// The result is right if and only if `crc` was; a wrong one stays wrong by as
+/// much. That goes for 0, too, which is a CRC as any other: SCTP has no value
+/// that says that there is none (RFC 9260, section 6.8), and to compute one
+/// would make a damaged packet look whole. Packets whose ends have agreed to do
+/// without (RFC 9653) arrive with a wrong one where their ports change.
 #[must_use]
 pub fn crc32c_after(crc: u32, old: [u8; 4], new: [u8; 4], following: usize) -> u32 {
     static ZEROS: [u8; 2048] = [0; 2048];
@@ -144,6 +154,17 @@ mod tests {
             assert_eq!(after, crc32c::crc32c(&packet), "{following}");
         }
         assert_eq!(crc32c_after(7, [1, 2, 3, 4], [1, 2, 3, 4], 100), 7);
+    }
+
+    /// 0 included, as the stored CRC and as the right one after the change.
+    #[test]
+    fn a_crc_is_as_right_or_wrong_afterwards_as_before() {
+        let (old, new) = (*b"\x13\x88\0\x50", *b"\x13\x88\x1f\x90");
+        let right = |ports: [u8; 4]| crc32c::crc32c(&[&ports[..], b"a packet's rest"].concat());
+        for stored in [0, 1, right(old), !right(old), right(old) ^ right(new)] {
+            let after = crc32c_after(stored, old, new, 15);
+            assert_eq!(after ^ right(new), stored ^ right(old), "{stored:#x}");
+        }
     }
 
     /// The example of RFC 1071, section 3.

@@ -6,6 +6,7 @@
 //! is a [`DropReason`]. The checks are the kernel's (`ip_rcv`, `ipv6_rcv`, and
 //! what IPVS reads): the UDP length and the TCP data offset are not validated.
 
+use crate::conn::State;
 use crate::counters::DropReason;
 use crate::packet::{Frame, Mac, Tuple, checksum};
 use crate::punt::PuntKind;
@@ -68,6 +69,8 @@ pub mod tcp {
 /// SCTP chunk types of [`Headers::tcp_flags`] (RFC 9260, section 3.2) that
 /// change an association's state.
 pub mod sctp {
+    /// User data.
+    pub const DATA: u8 = 0;
     /// Opens an association.
     pub const INIT: u8 = 1;
     /// The answer, with a cookie.
@@ -86,6 +89,8 @@ pub mod sctp {
     pub const COOKIE_ACK: u8 = 11;
     /// The end.
     pub const SHUTDOWN_COMPLETE: u8 = 14;
+    /// User data with interleaving (RFC 8260, section 2.1).
+    pub const I_DATA: u8 = 64;
 }
 
 /// Source and destination address of a packet.
@@ -149,6 +154,32 @@ impl Headers {
         l4: 0,
         ip_len: 0,
     };
+
+    /// Fills in all but the addresses of a plain packet whose layer 4 is at `L4`.
+    /// Whether the packet leaves an established connection as it is.
+    #[inline(always)]
+    fn set_plain<const L4: usize>(
+        &mut self,
+        bytes: &[u8],
+        protocol: u8,
+        ip_len: u16,
+    ) -> Option<bool> {
+        let l4_len = usize::from(ip_len) - (L4 - ETHERNET).min(usize::from(ip_len));
+        let (protocol, tcp_flags) = match protocol {
+            6 if l4_len >= 20 => (Protocol::Tcp, bytes.get(L4..L4 + 20)?[13]),
+            17 if l4_len >= 8 => (Protocol::Udp, 0),
+            _ => return None,
+        };
+        let ports = bytes.get(L4..L4 + 8)?;
+        self.protocol = protocol;
+        self.src_port = u16::from_be_bytes([ports[0], ports[1]]);
+        self.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
+        self.tcp_flags = tcp_flags;
+        (self.fragment, self.later_fragment) = (false, false);
+        (self.l3, self.l4) = (ETHERNET as u16, L4 as u16);
+        self.ip_len = ip_len;
+        Some(State::is_kept_by(protocol, tcp_flags))
+    }
 
     /// Addresses and ports.
     #[must_use]
@@ -257,6 +288,92 @@ pub fn parse(
         ETHERTYPE_ARP => Ok(Parsed::Kernel(PuntKind::Neighbour)),
         _ => Ok(Parsed::Kernel(PuntKind::Other)),
     }
+}
+
+/// A frame that [`parse_plain`] takes. `kept` says that it leaves an established
+/// connection as it is ([`State::is_kept_by`](crate::conn::State::is_kept_by)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// IPv4.
+    V4 {
+        /// See above.
+        kept: bool,
+    },
+    /// IPv6.
+    V6 {
+        /// See above.
+        kept: bool,
+    },
+}
+
+/// Parses what most frames are: untagged, to the port, with a whole TCP or UDP
+/// packet right behind an IP header without options or extension headers.
+/// `None` for all others, which [`parse`] tells apart; `headers` says nothing
+/// then.
+///
+/// The checks are those of [`parse`], in an order that needs few of them.
+#[must_use]
+#[inline(always)]
+pub fn parse_plain(frame: &Frame<'_>, port_mac: Mac, headers: &mut Headers) -> Option<Plain> {
+    let bytes = frame.bytes();
+    let start = bytes.first_chunk::<PLAIN_LEAST>()?;
+    if start[..6] != port_mac {
+        return None;
+    }
+    // Ethertype, IP version and header length, TOS or traffic class.
+    let kind = u32::from_be_bytes([start[12], start[13], start[14], start[15]]);
+    if kind & 0xffff_ff00 == 0x0800_4500 {
+        parse_plain4(frame, bytes, start, headers).map(|kept| Plain::V4 { kept })
+    } else if kind & 0xffff_f000 == 0x86dd_6000 {
+        parse_plain6(frame, bytes, headers).map(|kept| Plain::V6 { kept })
+    } else {
+        None
+    }
+}
+
+/// The least bytes of a frame with a UDP header over IPv4.
+const PLAIN_LEAST: usize = ETHERNET + 20 + 8;
+
+#[inline(always)]
+fn parse_plain4(
+    frame: &Frame<'_>,
+    bytes: &[u8],
+    start: &[u8; PLAIN_LEAST],
+    headers: &mut Headers,
+) -> Option<bool> {
+    const L4: usize = ETHERNET + 20;
+    let ip_len = u16::from_be_bytes([start[16], start[17]]);
+    let fragment = u16::from_be_bytes([start[20], start[21]]) & 0x3fff != 0;
+    let src = u32::from_be_bytes([start[26], start[27], start[28], start[29]]);
+    let dst = u32::from_be_bytes([start[30], start[31], start[32], start[33]]);
+    if fragment || is_martian4(src) || ETHERNET + usize::from(ip_len) > frame.total_len() {
+        return None;
+    }
+    if !frame.ip_checksum_good && !checksum::ip4_header_is_good(&start[ETHERNET..L4]) {
+        return None;
+    }
+    headers.addresses = Addresses::V4 { src, dst };
+    headers.set_plain::<L4>(bytes, start[ETHERNET + 9], ip_len)
+}
+
+#[inline(always)]
+fn parse_plain6(frame: &Frame<'_>, bytes: &[u8], headers: &mut Headers) -> Option<bool> {
+    const L4: usize = ETHERNET + 40;
+    let start = bytes.first_chunk::<L4>()?;
+    let payload_len = u16::from_be_bytes([start[18], start[19]]);
+    if L4 + usize::from(payload_len) > frame.total_len() {
+        return None;
+    }
+    let ip_len = payload_len.checked_add(40)?;
+    let (mut src, mut dst) = ([0; 16], [0; 16]);
+    src.copy_from_slice(&start[22..38]);
+    dst.copy_from_slice(&start[38..54]);
+    // A martian begins with zeroes or with 0xff; few others do.
+    if src[..8] == [0; 8] || src[0] == 0xff {
+        return None;
+    }
+    headers.addresses = Addresses::V6 { src, dst };
+    headers.set_plain::<L4>(bytes, start[ETHERNET + 6], ip_len)
 }
 
 /// The VLAN id of a frame that has a tag.
@@ -542,22 +659,36 @@ fn parse_l4(bytes: &[u8], l4_len: usize, headers: &mut Headers) -> Result<Parsed
     Ok(Parsed::Flow)
 }
 
-/// The type of the SCTP chunk that tells the state, as the kernel finds it: of
-/// several in a packet the first, unless that is about a cookie and an ABORT
-/// comes next (which RFC 9260, section 6.10 allows behind control chunks). 0
-/// (DATA) when there is none.
+/// The type of the SCTP chunk that tells the state: ABORT if there is one, else
+/// the first chunk. 0 (DATA) when there is none.
+///
+/// An ABORT may be the last of several chunks (RFC 9260, sections 3.3.7 and
+/// 6.10): behind control chunks, but no DATA, INIT, INIT ACK or SHUTDOWN
+/// COMPLETE. It is looked for among the first 8, more than any endpoint has
+/// reason to put in front of one, up to a length that cannot be.
 pub(crate) fn chunk_type(packet: &[u8]) -> u8 {
-    const CHUNK: usize = 4;
-    let chunks = packet.get(Protocol::Sctp.header_len()..).unwrap_or_default();
-    let Some(&[first, _, high, low]) = chunks.first_chunk::<CHUNK>() else { return 0 };
-    if matches!(first, sctp::COOKIE_ECHO | sctp::COOKIE_ACK) {
-        let len = usize::from(u16::from_be_bytes([high, low]));
-        let next = chunks.get(len.next_multiple_of(4)..).and_then(<[u8]>::first_chunk::<CHUNK>);
-        if len >= CHUNK && matches!(next, Some([sctp::ABORT, ..])) {
-            return sctp::ABORT;
+    const LOOKED_AT: usize = 8;
+    const HEADER: u16 = 4;
+    let mut chunks = packet.get(Protocol::Sctp.header_len()..).unwrap_or_default();
+    let mut first = None;
+    for _ in 0..LOOKED_AT {
+        let Some(&[chunk, _, high, low]) = chunks.first_chunk() else { break };
+        first = first.or(Some(chunk));
+        if chunk == sctp::ABORT {
+            return chunk;
         }
+        let is_bundled_with_abort = !matches!(
+            chunk,
+            sctp::DATA | sctp::I_DATA | sctp::INIT | sctp::INIT_ACK | sctp::SHUTDOWN_COMPLETE
+        );
+        // Without the padding that takes the next chunk to a multiple of 4.
+        let len = u16::from_be_bytes([high, low]);
+        if !is_bundled_with_abort || len < HEADER {
+            break;
+        }
+        chunks = chunks.get(usize::from(len).next_multiple_of(4)..).unwrap_or_default();
     }
-    first
+    first.unwrap_or(sctp::DATA)
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

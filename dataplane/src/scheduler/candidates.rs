@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::index::Index;
 use super::{Scheduler, hash, mh};
 use crate::service::ServerCounts;
 
@@ -53,6 +54,8 @@ pub struct Candidates {
     /// dh and sh: 256 buckets; mh: its table. Indices into the list. Empty
     /// without servers, and for other schedulers.
     pub(super) table: Arc<[u32]>,
+    /// lc, wlc, sed and nq with many servers: their loads.
+    pub(super) index: Option<Arc<Index>>,
 }
 
 impl Candidates {
@@ -60,6 +63,11 @@ impl Candidates {
     #[must_use]
     pub fn any_fresh(&self) -> bool {
         self.list.iter().any(|candidate| candidate.fresh)
+    }
+
+    /// The servers, in the order in which they are walked.
+    pub fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.list.iter()
     }
 
     /// The servers in the order in which they are to be walked, for a
@@ -72,7 +80,11 @@ impl Candidates {
             Scheduler::Mh(_) => mh::table(&list),
             _ => Arc::default(),
         };
-        Self::with_table(list, table)
+        let mut candidates = Self::with_table(list, table);
+        if let Scheduler::Lc | Scheduler::Wlc | Scheduler::Sed | Scheduler::Nq = scheduler {
+            candidates.index = Index::new(&candidates.list);
+        }
+        candidates
     }
 
     /// The same for servers that may have changed since these. mh's table,
@@ -92,7 +104,7 @@ impl Candidates {
     fn with_table(list: Vec<Candidate>, table: Arc<[u32]>) -> Self {
         let greatest_weight = list.iter().map(|c| c.weight).max().unwrap_or(0);
         let divisor = list.iter().fold(0, |divisor, c| gcd(divisor, c.weight));
-        Self { list, greatest_weight, divisor, table }
+        Self { list, greatest_weight, divisor, table, index: None }
     }
 
     /// The server that a number falls to, each by its share: the same one for

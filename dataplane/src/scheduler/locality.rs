@@ -62,7 +62,7 @@ pub(super) fn lblc<'a>(
             return Some(kept);
         }
     }
-    let chosen = least::wlc(list)?;
+    let chosen = least::wlc_among(list)?;
     cache.keep(hash, chosen.server, request.now);
     Some(chosen)
 }
@@ -77,7 +77,7 @@ pub(super) fn lblcr<'a>(
     let now = request.now;
     let hash = cache.hash(request.destination);
     let Some(entry) = cache.find(hash, now) else {
-        let chosen = least::wlc(list)?;
+        let chosen = least::wlc_among(list)?;
         cache.keep(hash, chosen.server, now);
         return Some(chosen);
     };
@@ -91,7 +91,7 @@ pub(super) fn lblcr<'a>(
     if let Some(chosen) = chosen.filter(|c| !is_crowded(c, list)) {
         return Some(chosen);
     }
-    let joining = least::wlc(list)?;
+    let joining = least::wlc_among(list)?;
     if !entry.has(joining.server) {
         entry.add(joining.server, list, now);
     }

@@ -13,6 +13,7 @@
 mod candidates;
 mod failover;
 mod hash;
+mod index;
 mod least;
 mod locality;
 mod mh;
@@ -153,10 +154,10 @@ impl Scheduler {
         let chosen = match self {
             Self::Rr => rr::choose(&state.position, list),
             Self::Wrr => wrr::choose(&state.position, candidates),
-            Self::Lc => least::lc(list),
-            Self::Wlc => least::wlc(list),
-            Self::Sed => least::sed(list),
-            Self::Nq => least::nq(list),
+            Self::Lc => least::lc(candidates, request.worker),
+            Self::Wlc => least::wlc(candidates, request.worker),
+            Self::Sed => least::sed(candidates, request.worker),
+            Self::Nq => least::nq(candidates, request.worker),
             Self::Dh => hash::dh(candidates, request),
             Self::Sh(flags) => hash::sh(flags, candidates, request),
             Self::Mh(flags) => mh::choose(flags, candidates, request),
@@ -209,6 +210,8 @@ pub struct Request {
     pub destination: IpAddr,
     /// The present.
     pub now: Tick,
+    /// The index of the worker that asks.
+    pub worker: usize,
 }
 
 /// What a service's scheduler remembers. All workers share it, and it is kept

@@ -9,9 +9,12 @@ use crate::service::ServerCounts;
 /// Servers numbered from 0 with these weights, active and inactive connections.
 pub(super) fn counted(servers: &[(u32, u32, u32)]) -> Vec<Candidate> {
     let candidate = |(server, &(weight, active, inactive)): (u32, _)| {
-        let counts = Arc::new(ServerCounts::new(1));
-        (0..active).for_each(|_| counts.connections.open(true));
-        (0..inactive).for_each(|_| counts.connections.open(false));
+        // Some tests choose in several threads.
+        let counts = Arc::new(ServerCounts::new(4));
+        let kinds = [(true, active), (false, inactive)];
+        for kind in kinds.into_iter().flat_map(|(kind, n)| (0..n).map(move |_| kind)) {
+            counts.connections.open(kind);
+        }
         let address = SocketAddr::from((Ipv4Addr::from(0xc0a9_0001 + server), 80));
         Candidate { server, address, weight, fresh: false, counts }
     };
@@ -31,6 +34,7 @@ pub(super) fn from(client: [u8; 4], client_port: u16) -> Request {
         client_port,
         destination: [192, 168, 1, 100].into(),
         now: Tick::from_secs(1_000),
+        worker: 0,
     }
 }
 
@@ -226,7 +230,7 @@ proptest! {
                 candidate.counts.connections.set_thresholds(upper, 0);
             }
             let address = std::net::Ipv6Addr::from(client).into();
-            let request = Request { client: address, client_port: port, destination: address, now: Tick(now) };
+            let request = Request { client: address, client_port: port, destination: address, now: Tick(now), worker: 0 };
             let candidates = Candidates::new(scheduler, list.clone());
             if let Some(server) = scheduler.choose(&State::new(scheduler), &candidates, &request) {
                 prop_assert!(list[server as usize].is_available(), "{:?}", scheduler);

@@ -1,9 +1,11 @@
 //! What is counted of a server: traffic by each worker, connections over all.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 
+use super::Changes;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// Counters of a server.
@@ -12,10 +14,7 @@ pub struct ServerCounts {
     /// Its connections.
     pub connections: CachePadded<ConnectionCounts>,
     /// One per worker, by index.
-    traffic: Box<[CachePadded<Traffic>]>,
-    /// What was learnt of the path MTU to the server (tunnels): bytes in the
-    /// upper half, the tick at which it is forgotten in the lower. 0 is nothing.
-    path_mtu: AtomicU64,
+    traffic: Arc<[CachePadded<Traffic>]>,
 }
 
 /// How many connections a server has, exact over all workers, and whether they
@@ -31,22 +30,55 @@ pub struct ServerCounts {
 pub struct ConnectionCounts {
     /// Active connections in the upper half, inactive ones in the lower.
     counts: AtomicU64,
+    /// Only one worker counts: it needs no atomic addition, which would wait
+    /// for all of its stores before.
+    single: bool,
     /// The upper threshold in the upper half, the lower one in the lower.
     thresholds: AtomicU64,
     overloaded: AtomicBool,
     /// Persistence templates.
     templates: AtomicU32,
+    /// Who wants to hear of changes, and the number by which the server is
+    /// known there.
+    changes: OnceLock<(Arc<Changes>, u32)>,
 }
 
-/// What one worker forwarded to a server. Written by that worker alone, so an
-/// addition is a plain load and store.
+/// What one worker forwarded to a server. The counters are written by that
+/// worker alone, so an addition is a plain load and store.
 #[derive(Debug, Default)]
-struct Traffic {
+pub(crate) struct Traffic {
     connections: AtomicU64,
     in_packets: AtomicU64,
     in_bytes: AtomicU64,
     out_packets: AtomicU64,
     out_bytes: AtomicU64,
+    /// What was learnt of the path MTU to the server (tunnels): bytes in the
+    /// upper half, the tick at which it is forgotten in the lower. 0 is nothing.
+    /// The worker that learns it tells all.
+    path_mtu: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts a packet of a client.
+    #[inline(always)]
+    pub(crate) fn packet(&self, bytes: u64) {
+        add(&self.in_packets, 1);
+        add(&self.in_bytes, bytes);
+    }
+
+    /// Counts a packet of the server.
+    #[inline(always)]
+    pub(crate) fn reply(&self, bytes: u64) {
+        add(&self.out_packets, 1);
+        add(&self.out_bytes, bytes);
+    }
+
+    /// The path MTU to the server as far as it was learnt, bytes.
+    #[inline(always)]
+    pub(crate) fn path_mtu(&self, now: Tick) -> Option<u16> {
+        let learnt = self.path_mtu.load(Ordering::Relaxed);
+        (learnt != 0 && now.0 < learnt as u32).then_some((learnt >> 32) as u16)
+    }
 }
 
 /// Totals of a server's traffic.
@@ -69,34 +101,42 @@ impl ServerCounts {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            connections: CachePadded::default(),
+            connections: CachePadded::new(ConnectionCounts {
+                single: workers == 1,
+                ..ConnectionCounts::default()
+            }),
             traffic: (0..workers).map(|_| CachePadded::default()).collect(),
-            path_mtu: AtomicU64::new(0),
         }
+    }
+
+    /// The workers that count.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.traffic.len()
+    }
+
+    /// By worker.
+    pub(super) fn traffic(&self) -> &Arc<[CachePadded<Traffic>]> {
+        &self.traffic
     }
 
     /// Counts a packet of the server that `worker` forwards.
     #[inline]
     pub fn reply(&self, worker: usize, bytes: u64) {
-        let traffic = &self.traffic[worker];
-        add(&traffic.out_packets, 1);
-        add(&traffic.out_bytes, bytes);
+        self.traffic[worker].reply(bytes);
     }
 
     /// Counts a packet of a client that `worker` forwards.
     #[inline]
     pub fn packet(&self, worker: usize, bytes: u64) {
-        let traffic = &self.traffic[worker];
-        add(&traffic.in_packets, 1);
-        add(&traffic.in_bytes, bytes);
+        self.traffic[worker].packet(bytes);
     }
 
     /// The path MTU to the server as far as it was learnt, bytes.
     #[must_use]
     #[inline]
-    pub fn path_mtu(&self, now: Tick) -> Option<u16> {
-        let learnt = self.path_mtu.load(Ordering::Relaxed);
-        (learnt != 0 && now.0 < learnt as u32).then_some((learnt >> 32) as u16)
+    pub fn path_mtu(&self, worker: usize, now: Tick) -> Option<u16> {
+        self.traffic[worker].path_mtu(now)
     }
 
     /// Takes note of what a router says about the path MTU to the server, and
@@ -104,15 +144,18 @@ impl ServerCounts {
     /// (`net.ipv4.route.min_pmtu`; the least of IPv6) is taken for that: a
     /// forged error would otherwise multiply packets. It is forgotten after
     /// `net.ipv4.route.mtu_expires`, ten minutes.
-    pub fn learn_path_mtu(&self, now: Tick, mtu: u32, ipv4: bool) -> u16 {
+    pub fn learn_path_mtu(&self, worker: usize, now: Tick, mtu: u32, ipv4: bool) -> u16 {
         const LEAST: (u32, u32) = (552, 1280);
         const SECONDS: u32 = 600;
         let least = if ipv4 { LEAST.0 } else { LEAST.1 };
         let mtu = mtu.clamp(least, u16::MAX.into());
         // As in the kernel, it only ever gets less before it is forgotten.
-        let mtu = self.path_mtu(now).map_or(mtu, |known| mtu.min(known.into()));
+        let mtu = self.path_mtu(worker, now).map_or(mtu, |known| mtu.min(known.into()));
         let until = now.plus(SECONDS * TICKS_PER_SECOND);
-        self.path_mtu.store((u64::from(mtu) << 32) | u64::from(until.0), Ordering::Relaxed);
+        for traffic in self.traffic.iter() {
+            let learnt = (u64::from(mtu) << 32) | u64::from(until.0);
+            traffic.path_mtu.store(learnt, Ordering::Relaxed);
+        }
         mtu as u16
     }
 
@@ -140,24 +183,66 @@ fn add(counter: &AtomicU64, amount: u64) {
 }
 
 impl ConnectionCounts {
-    /// A connection begins, active or not.
-    pub fn open(&self, active: bool) {
-        let one = one(active);
-        self.judge(self.counts.fetch_add(one, Ordering::Relaxed).wrapping_add(one));
+    /// A connection begins, active or not. Whether the server is overloaded
+    /// since.
+    pub fn open(&self, active: bool) -> bool {
+        let overloads = self.judge(self.add(one(active)));
+        self.changed();
+        overloads
+    }
+
+    /// A connection that was counted did not come about; `overloads` is what
+    /// [`ConnectionCounts::open`] said.
+    pub fn withdraw(&self, active: bool, overloads: bool) {
+        if overloads {
+            self.overloaded.store(false, Ordering::Relaxed);
+        }
+        self.close(active);
     }
 
     /// A connection ends.
     pub fn close(&self, active: bool) {
-        let one = one(active);
-        self.judge(self.counts.fetch_sub(one, Ordering::Relaxed).wrapping_sub(one));
+        self.judge(self.add(one(active).wrapping_neg()));
+        self.changed();
     }
 
     /// A connection changes its kind.
     pub fn change(&self, from_active: bool, to_active: bool) {
         if from_active != to_active {
-            let difference = one(to_active).wrapping_sub(one(from_active));
-            self.counts.fetch_add(difference, Ordering::Relaxed);
+            self.add(one(to_active).wrapping_sub(one(from_active)));
+            self.changed();
         }
+    }
+
+    /// Has changes told from now on, of the server with this number. `false`
+    /// when they are told elsewhere.
+    pub fn tell_changes(&self, changes: &Arc<Changes>, server: u32) -> bool {
+        let (told, number) = self.changes.get_or_init(|| (Arc::clone(changes), server));
+        Arc::ptr_eq(told, changes) && *number == server
+    }
+
+    /// Where changes are told.
+    #[must_use]
+    pub fn changes(&self) -> Option<&Arc<Changes>> {
+        self.changes.get().map(|(changes, _)| changes)
+    }
+
+    #[inline]
+    fn changed(&self) {
+        if let Some((changes, server)) = self.changes.get() {
+            changes.add(*server);
+        }
+    }
+
+    /// Adds to the counts, modulo 2^64, and says what they are then.
+    #[inline]
+    fn add(&self, difference: u64) -> u64 {
+        if self.single {
+            let counts = self.counts.load(Ordering::Relaxed).wrapping_add(difference);
+            self.counts.store(counts, Ordering::Relaxed);
+            return counts;
+        }
+        self.counts.fetch_add(difference, Ordering::Relaxed).wrapping_add(difference)
     }
 
     /// A persistence template names the server.
@@ -192,6 +277,9 @@ impl ConnectionCounts {
             self.overloaded.store(false, Ordering::Relaxed);
         }
         self.judge(self.counts.load(Ordering::Relaxed));
+        if let Some((changes, _)) = self.changes.get() {
+            changes.thresholds_changed();
+        }
     }
 
     /// Whether the server is to get no more connections.
@@ -204,11 +292,14 @@ impl ConnectionCounts {
     }
 
     /// Keeps what the counts say, for when they will be between the thresholds.
-    fn judge(&self, counts: u64) {
-        if let Some(overloaded) = self.verdict(counts) {
-            if self.overloaded.load(Ordering::Relaxed) != overloaded {
+    /// Whether the server became overloaded by that.
+    fn judge(&self, counts: u64) -> bool {
+        match self.verdict(counts) {
+            Some(overloaded) if self.overloaded.load(Ordering::Relaxed) != overloaded => {
                 self.overloaded.store(overloaded, Ordering::Relaxed);
+                overloaded
             }
+            _ => false,
         }
     }
 
@@ -263,10 +354,10 @@ mod tests {
 
     #[test]
     fn a_path_mtu_gets_less_until_it_is_forgotten() {
-        let counts = ServerCounts::new(1);
-        let learn = |now, mtu| counts.learn_path_mtu(Tick(now), mtu, true);
+        let counts = ServerCounts::new(2);
+        let learn = |now, mtu| counts.learn_path_mtu(1, Tick(now), mtu, true);
         assert_eq!([learn(8, 1400), learn(9, 65_535), learn(10, 1300)], [1400, 1400, 1300]);
-        assert_eq!(counts.path_mtu(Tick(11)), Some(1300));
+        assert_eq!([0, 1].map(|w| counts.path_mtu(w, Tick(11))), [Some(1300); 2], "all know it");
         assert_eq!(learn(10 + 600 * TICKS_PER_SECOND, 1450), 1450);
     }
 
@@ -286,7 +377,7 @@ mod tests {
         loop {
             let (active, inactive) = counts.read();
             match (active + inactive).cmp(&total) {
-                std::cmp::Ordering::Less => counts.open(total % 2 == 0),
+                std::cmp::Ordering::Less => drop(counts.open(total % 2 == 0)),
                 std::cmp::Ordering::Equal => return,
                 std::cmp::Ordering::Greater => counts.close(active > 0),
             }
@@ -330,6 +421,25 @@ mod tests {
         counts.open(true);
         counts.change(true, false);
         assert_eq!((counts.read(), counts.is_overloaded()), ((1, 2), true));
+    }
+
+    #[test]
+    fn a_connection_that_is_withdrawn_leaves_nothing() {
+        for counts in
+            [ConnectionCounts::default(), ConnectionCounts { single: true, ..Default::default() }]
+        {
+            counts.set_thresholds(5, 2);
+            let opened = [true, false, true, false, true].map(|active| counts.open(active));
+            assert_eq!(opened, [false, false, false, false, true]);
+            counts.withdraw(true, true);
+            assert_eq!((counts.read(), counts.is_overloaded()), ((2, 2), false));
+            // An overload from before stays.
+            counts.open(true);
+            counts.close(true);
+            let overloads = counts.open(false);
+            counts.withdraw(false, overloads);
+            assert_eq!((counts.read(), counts.is_overloaded()), ((2, 2), true));
+        }
     }
 
     #[test]

@@ -3,11 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
-
 use super::{Service, ServiceKey};
 use crate::packet::headers::Addresses;
 use crate::packet::{Headers, Protocol};
+use crate::shared::Map;
 
 /// What gives a packet its mark: a packet that has all that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +54,9 @@ fn contains((prefix, len): (IpAddr, u8), address: IpAddr) -> bool {
 /// All services, in the form that packets are matched with.
 #[derive(Debug, Clone, Default)]
 pub struct Services {
-    by_key: HashMap<ServiceKey, Arc<Service>>,
-    addresses: HashSet<IpAddr>,
+    by_key: Map<ServiceKey, Arc<Service>>,
+    /// Virtual addresses, with the number of services on each.
+    addresses: Map<IpAddr, u32>,
     rules: Arc<[MarkRule]>,
 }
 
@@ -65,12 +65,38 @@ impl Services {
     /// that matches counting.
     #[must_use]
     pub fn new(services: impl IntoIterator<Item = Arc<Service>>, rules: Arc<[MarkRule]>) -> Self {
-        let by_key: HashMap<_, _> = services.into_iter().map(|s| (s.key, s)).collect();
-        let addresses = by_key.keys().filter_map(|key| match key {
-            ServiceKey::Address { vip, .. } => Some(*vip),
-            ServiceKey::Fwmark { .. } => None,
-        });
-        Self { addresses: addresses.collect(), by_key, rules }
+        let mut all = Self { rules, ..Self::default() };
+        services.into_iter().for_each(|service| all.put(service));
+        all
+    }
+
+    /// Adds a service, in the place of the one of its name if there is one.
+    pub fn put(&mut self, service: Arc<Service>) {
+        let key = service.key;
+        if self.by_key.get(&key).is_none() {
+            if let ServiceKey::Address { vip, .. } = key {
+                *self.addresses.entry(vip, || 0) += 1;
+            }
+        }
+        self.by_key.insert(key, service);
+    }
+
+    /// Removes the service of a name, if there is one.
+    pub fn remove(&mut self, key: &ServiceKey) {
+        let (Some(_), ServiceKey::Address { vip, .. }) = (self.by_key.remove(key), key) else {
+            return;
+        };
+        let services = self.addresses.entry(*vip, || 1);
+        *services -= 1;
+        if *services == 0 {
+            self.addresses.remove(vip);
+        }
+    }
+
+    /// The services by name.
+    #[must_use]
+    pub const fn by_key(&self) -> &Map<ServiceKey, Arc<Service>> {
+        &self.by_key
     }
 
     /// A service by its name.
@@ -98,7 +124,7 @@ impl Services {
     /// Whether packets to an address may be a service's, by the address alone.
     #[must_use]
     pub fn may_have(&self, destination: IpAddr) -> bool {
-        !self.rules.is_empty() || self.addresses.contains(&destination)
+        !self.rules.is_empty() || self.addresses.get(&destination).is_some()
     }
 }
 
@@ -115,8 +141,48 @@ pub fn endpoints(addresses: &Addresses) -> (IpAddr, IpAddr) {
 /// the source of such packets.
 #[derive(Debug, Clone, Default)]
 pub struct NatSources {
-    by_source: HashMap<(Protocol, IpAddr, u16), Vec<NatSource>>,
-    addresses: HashSet<IpAddr>,
+    by_source: Map<(Protocol, IpAddr, u16), Sources>,
+    /// Addresses, with how often each was added.
+    addresses: Map<IpAddr, u32>,
+}
+
+/// Those of one address and port, each with how often it was added: two
+/// services may have the same. Nearly always there is one, which is found
+/// without another step.
+#[derive(Debug, Clone)]
+struct Sources {
+    first: (NatSource, u32),
+    more: Vec<(NatSource, u32)>,
+}
+
+impl Sources {
+    fn all(&self) -> impl Iterator<Item = NatSource> {
+        std::iter::once(&self.first).chain(&self.more).map(|&(source, _)| source)
+    }
+
+    fn add(&mut self, source: NatSource) {
+        let mut all = std::iter::once(&mut self.first).chain(&mut self.more);
+        match all.find(|(own, _)| *own == source) {
+            Some((_, count)) => *count += 1,
+            None => self.more.push((source, 1)),
+        }
+    }
+
+    /// Whether others are left.
+    fn remove(&mut self, source: NatSource) -> bool {
+        let mut all = std::iter::once(&mut self.first).chain(&mut self.more);
+        if let Some((_, count)) = all.find(|(own, _)| *own == source) {
+            *count -= 1;
+        }
+        self.more.retain(|&(_, count)| count > 0);
+        if self.first.1 == 0 {
+            if self.more.is_empty() {
+                return false;
+            }
+            self.first = self.more.remove(0);
+        }
+        true
+    }
 }
 
 /// Whose replies packets from a NAT server may be.
@@ -139,10 +205,25 @@ impl NatSources {
     /// Adds a NAT server of a service. `protocol` is that of its packets: a
     /// fwmark service is added once for each.
     pub fn add(&mut self, protocol: Protocol, server: SocketAddr, source: NatSource) {
-        self.addresses.insert(server.ip());
-        let list = self.by_source.entry((protocol, server.ip(), server.port())).or_default();
-        if !list.contains(&source) {
-            list.push(source);
+        *self.addresses.entry(server.ip(), || 0) += 1;
+        let none = || Sources { first: (source, 0), more: Vec::new() };
+        self.by_source.entry((protocol, server.ip(), server.port()), none).add(source);
+    }
+
+    /// Takes back what was added once.
+    pub fn remove(&mut self, protocol: Protocol, server: SocketAddr, source: NatSource) {
+        let key = (protocol, server.ip(), server.port());
+        if self.by_source.get(&key).is_none_or(|own| own.all().all(|own| own != source)) {
+            return;
+        }
+        let none = || Sources { first: (source, 1), more: Vec::new() };
+        if !self.by_source.entry(key, none).remove(source) {
+            self.by_source.remove(&key);
+        }
+        let times = self.addresses.entry(server.ip(), || 1);
+        *times -= 1;
+        if *times == 0 {
+            self.addresses.remove(&server.ip());
         }
     }
 
@@ -155,7 +236,18 @@ impl NatSources {
     /// Whether packets from an address may be replies, whatever their ports.
     #[must_use]
     pub fn has_address(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address)
+        self.addresses.get(&address).is_some()
+    }
+
+    /// Whether replies from this address and port may be of several services,
+    /// or of connections to any address: what they came from does not tell.
+    #[must_use]
+    pub fn is_shared(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        let mut sources = self.of(protocol, address, port);
+        match (sources.next(), sources.next()) {
+            (Some(NatSource::Marked), _) | (_, Some(_)) => true,
+            (Some(NatSource::Of(..)) | None, None) => false,
+        }
     }
 
     /// The services whose replies packets from this address and port may be.
@@ -165,15 +257,44 @@ impl NatSources {
         address: IpAddr,
         port: u16,
     ) -> impl Iterator<Item = NatSource> {
-        let list =
-            |port| self.by_source.get(&(protocol, address, port)).map_or(&[][..], Vec::as_slice);
-        list(port).iter().chain(list(0)).copied()
+        let list = move |port| {
+            let sources = self.by_source.get(&(protocol, address, port));
+            sources.into_iter().flat_map(Sources::all)
+        };
+        list(port).chain(list(0))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_are_shared_by_services_of_their_protocol_and_port() {
+        let mut sources = NatSources::new();
+        let vip = |last| IpAddr::from([192, 168, 1, last]);
+        let mut add = |server: &str, protocol, source| {
+            sources.add(protocol, server.parse().unwrap(), source);
+        };
+        for (server, source) in [
+            ("10.0.0.1:80", NatSource::Of(vip(1), 80)),
+            ("10.0.0.1:80", NatSource::Of(vip(1), 80)),
+            ("10.0.0.2:80", NatSource::Of(vip(1), 80)),
+            ("10.0.0.2:80", NatSource::Of(vip(2), 80)),
+            ("10.0.0.3:80", NatSource::Of(vip(1), 80)),
+            ("10.0.0.3:0", NatSource::Of(vip(2), 0)),
+            ("10.0.0.4:80", NatSource::Marked),
+        ] {
+            add(server, Protocol::Tcp, source);
+        }
+        add("10.0.0.1:80", Protocol::Udp, NatSource::Of(vip(2), 80));
+        for (server, port, shared) in
+            [(1, 80, false), (2, 80, true), (3, 80, true), (3, 81, false), (4, 80, true)]
+        {
+            let address = [10, 0, 0, server].into();
+            assert_eq!(sources.is_shared(Protocol::Tcp, address, port), shared, "{server}:{port}");
+        }
+    }
 
     #[test]
     fn prefixes_contain_their_addresses() {
@@ -185,5 +306,56 @@ mod tests {
         assert!(contains("10.1.2.3", 32, "10.1.2.3") && !contains("10.1.2.3", 32, "10.1.2.2"));
         assert!(contains("fd00::", 64, "fd00::1") && !contains("fd00::", 64, "fd00:0:0:1::1"));
         assert!(contains("::", 0, "fd00::1") && !contains("::", 0, "10.0.0.1"));
+    }
+
+    #[test]
+    fn sources_are_there_as_often_as_they_were_added() {
+        let mut sources = NatSources::new();
+        let server: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let [a, b] = [1, 2].map(|port| NatSource::Of([192, 168, 1, 100].into(), port));
+        let of =
+            |sources: &NatSources| sources.of(Protocol::Tcp, server.ip(), 80).collect::<Vec<_>>();
+        for source in [a, b, a, NatSource::Marked] {
+            sources.add(Protocol::Tcp, server, source);
+        }
+        let before = sources.clone();
+        assert_eq!(of(&sources), [a, b, NatSource::Marked]);
+        sources.remove(Protocol::Tcp, server, a);
+        sources.remove(Protocol::Udp, server, a);
+        assert_eq!(of(&sources), [a, b, NatSource::Marked]);
+        sources.remove(Protocol::Tcp, server, a);
+        sources.remove(Protocol::Tcp, server, a);
+        assert_eq!(of(&sources), [b, NatSource::Marked]);
+        sources.remove(Protocol::Tcp, server, NatSource::Marked);
+        assert!(sources.has_address(server.ip()) && !sources.is_empty());
+        sources.remove(Protocol::Tcp, server, b);
+        assert!(of(&sources).is_empty() && !sources.has_address(server.ip()) && sources.is_empty());
+        assert_eq!(of(&before), [a, b, NatSource::Marked]);
+    }
+
+    #[test]
+    fn an_address_is_a_services_until_its_last_one_goes() {
+        let vip = IpAddr::from([192, 168, 1, 100]);
+        let key = |vport| ServiceKey::Address { protocol: Protocol::Tcp, vip, vport };
+        let service = |vport| {
+            let scheduler = crate::scheduler::Scheduler::Rr;
+            Arc::new(Service {
+                key: key(vport),
+                number: 0,
+                scheduler,
+                state: Arc::new(crate::scheduler::State::new(scheduler)),
+                candidates: Default::default(),
+                persistence: None,
+                one_packet: false,
+                locals: Arc::default(),
+            })
+        };
+        let mut services = Services::new([service(80), service(443)], Arc::default());
+        services.put(service(80));
+        services.remove(&key(80));
+        services.remove(&key(80));
+        assert!(services.may_have(vip) && services.get(&key(80)).is_none());
+        services.remove(&key(443));
+        assert!(!services.may_have(vip));
     }
 }

@@ -33,7 +33,7 @@ fn accepted(config: &Config) {
             added.expect("a server of the file");
         }
     }
-    assert_eq!(registry.saved().services.len(), config.services.len());
+    assert_eq!(registry.saved(0, usize::MAX).0.services.len(), config.services.len());
 }
 
 /// The examples of `configs/`, the lab and the page.

@@ -20,7 +20,7 @@ fn entry(i: u32, now: Tick) -> Entry4 {
 
 fn insert(table: &mut Table<Entry4>, i: u32, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
     let hash = table.hash(&key(i));
-    table.insert(hash, entry(i, now), now, expiry)
+    table.insert(hash, now, expiry, || entry(i, now))
 }
 
 fn find(table: &Table<Entry4>, i: u32) -> Option<u32> {
@@ -90,7 +90,7 @@ fn keys_that_differ_in_any_field_are_other_connections() {
     }
     let hash = table.hash(&base);
     let body = Body::new(0, State::Udp, Tick(0));
-    table.insert(hash, Entry6::new(base, body), Tick(0), Tick(9)).unwrap();
+    table.insert(hash, Tick(0), Tick(9), || Entry6::new(base, body)).unwrap();
     for other in others {
         assert_ne!(table.hash(&other), hash, "{other:?}");
         assert_eq!(table.find(table.hash(&other), &other), None);
@@ -192,4 +192,33 @@ proptest! {
         }
         check_invariants(&table);
     }
+}
+
+/// Room is made by the one of the lowest rank in the home group, without a look
+/// at those that expire later than asked for.
+#[test]
+fn a_victim_is_found_by_its_deadline() {
+    let now = Tick::from_secs(5_000);
+    let mut table = Table::new(12, KEY).unwrap();
+    for i in 0..12 {
+        let expiry = if i % 2 == 0 { 60 } else { 900 };
+        insert(&mut table, i, now.plus(i), now.plus(expiry * 8)).unwrap();
+    }
+    let hash = table.hash(&key(99));
+    let victim = |latest: u32| {
+        let mut looked_at = Vec::new();
+        let slot = table.victim(hash, (now, now.plus(latest * 8)), |_, entry| {
+            looked_at.push(entry.body().server);
+            Some(u32::MAX - entry.body().last().0)
+        });
+        (slot.map(|slot| table.entry(slot).body().server), looked_at)
+    };
+    let home = table.home(hash);
+    let mut near = Vec::new();
+    table.scan(home, |entry| near.push(entry.body().server));
+    let early: Vec<_> = near.iter().copied().filter(|i| i % 2 == 0).collect();
+    assert!(!early.is_empty() && early.len() < near.len());
+    assert_eq!(victim(60), (early.iter().copied().max(), early));
+    assert_eq!(victim(1_000_000), (near.iter().copied().max(), near));
+    assert_eq!(victim(0), (None, vec![]));
 }

@@ -133,7 +133,7 @@ fn the_ends_of_the_checksums_range_verify() {
     assert!((1..=2).contains(&udp6_ones), "{udp6_ones}");
 }
 
-/// As the kernel does, over IPv4 and IPv6; SCTP likewise.
+/// As the kernel does, over IPv4 and IPv6.
 #[test]
 fn a_missing_checksum_is_filled_in() {
     let mut bytes = udp4((CIP, 5353), (VIP, 53), b"odd");
@@ -145,11 +145,29 @@ fn a_missing_checksum_is_filled_in() {
     bytes[60..62].fill(0);
     let (bytes, _) = to6(&bytes, &tuple6((CIP6, 5353), (RIP6, 53)));
     assert_eq!(bytes, udp6((CIP6, 5353), (RIP6, 53), b"odd"));
+}
 
-    let mut bytes = sctp4((CIP, 99), (VIP, 99), b"chunks");
-    bytes[42..46].fill(0);
-    let (bytes, _) = to4(&bytes, &tuple4((CIP, 99), (RIP, 100)));
-    assert_eq!(bytes, sctp4((CIP, 99), (RIP, 100), b"chunks"));
+/// 0 is a CRC: right where it was right, wrong by as much where it was wrong.
+#[test]
+fn a_crc_of_0_is_changed_as_any_other() {
+    let stored = |bytes: &[u8]| u32::from_le_bytes(*bytes[42..].first_chunk().unwrap());
+    let good = sctp4((CIP, 99), (VIP, 99), b"chunks");
+    let mut zero = good.clone();
+    zero[42..46].fill(0);
+    let mut expected = sctp4((CIP, 99), (RIP, 100), b"chunks");
+    let crc = stored(&expected) ^ stored(&good);
+    expected[42..46].copy_from_slice(&crc.to_le_bytes());
+    let (bytes, result) = to4(&zero, &tuple4((CIP, 99), (RIP, 100)));
+    assert_eq!((&bytes, result), (&expected, Ok(())));
+    assert!(!verifies(&bytes));
+
+    // The last four bytes are such that 0 is right.
+    let good = sctp4((CIP, 99), (VIP, 99), b"CRC \x06\xd7\xc2\x93");
+    assert_eq!(stored(&good), 0);
+    let (bytes, _) = to4(&good, &tuple4((CIP, 99), (RIP, 100)));
+    assert!(verifies(&bytes) && stored(&bytes) != 0);
+    let (back, _) = to4(&bytes, &tuple4((CIP, 99), (VIP, 99)));
+    assert_eq!(back, good);
 }
 
 /// A sum that would be computed as 0 says 0xffff instead.

@@ -2,11 +2,9 @@
 //! and over the addresses.
 //!
 //! A checksum is not computed anew but moved by what changed, so a wrong one
-//! stays wrong by as much. For TCP and UDP that is RFC 1624; both families'
-//! pseudo headers differ in the addresses only, as length and protocol add up
-//! to the same. SCTP's CRC32c covers no addresses. A CRC is linear: it moves by
-//! the CRC of the change, which is the change of the ports and then zeroes up
-//! to the packet's end, so the rest of the packet need not be read.
+//! stays wrong by as much ([`checksum::after`], [`checksum::crc32c_after`]).
+//! Both families' pseudo headers differ in the addresses only, as length and
+//! protocol add up to the same; SCTP's CRC32c covers no addresses.
 
 use super::ip::{Packet, be16};
 use crate::counters::DropReason;
@@ -120,12 +118,10 @@ impl Layer4<'_> {
         Edit { ports: Some(self.new_ports), checksum }
     }
 
-    /// RFC 1624, equation 3.
     fn adjusted(&self, checksum: u16) -> u16 {
-        let old = checksum::add(checksum::add(0, self.old_addresses), &self.bytes[..4]);
-        let new = checksum::add(checksum::add(0, self.new_addresses), &self.new_ports);
-        let sum = u64::from(!checksum) + u64::from(!(old as u16)) + u64::from(new);
-        !checksum::fold(sum)
+        let difference = checksum::replace(0, self.old_addresses, self.new_addresses);
+        let difference = checksum::replace(difference, &self.bytes[..4], &self.new_ports);
+        checksum::after(checksum, difference)
     }
 
     /// No checksum is a choice in IPv4 and an error in IPv6 (RFC 8200, section
@@ -147,17 +143,10 @@ impl Layer4<'_> {
         Ok(never_zero(!(checksum::add(sum, rest) as u16)))
     }
 
-    /// A CRC of 0 stays: peers may agree to do without one (RFC 9653).
     fn adjusted_crc(&self) -> u32 {
         let stored = u32::from_le_bytes([8, 9, 10, 11].map(|at| self.bytes[at]));
-        if stored == 0 {
-            return 0;
-        }
-        let mut change = self.new_ports;
-        for (new, old) in change.iter_mut().zip(self.bytes) {
-            *new ^= old;
-        }
-        stored ^ crc_of_change(change, self.packet.payload_len() - 4)
+        let old = [0, 1, 2, 3].map(|at| self.bytes[at]);
+        checksum::crc32c_after(stored, old, self.new_ports, self.packet.payload_len() - 4)
     }
 }
 
@@ -165,18 +154,4 @@ impl Layer4<'_> {
 /// (RFC 768).
 const fn never_zero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
-}
-
-/// How CRC32c changes when `change` is XORed to 4 bytes that `zeroes` more
-/// follow: its register, started at 0, after both.
-fn crc_of_change(change: [u8; 4], mut zeroes: usize) -> u32 {
-    const ZEROES: [u8; 1024] = [0; 1024];
-    // The crate inverts the register on its way in and out.
-    let mut inverted = crc32c::crc32c_append(!0, &change);
-    while zeroes > 0 {
-        let count = zeroes.min(ZEROES.len());
-        inverted = crc32c::crc32c_append(inverted, &ZEROES[..count]);
-        zeroes -= count;
-    }
-    !inverted
 }

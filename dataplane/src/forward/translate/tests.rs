@@ -382,13 +382,20 @@ fn a_udp_checksum_is_there_in_ipv6() {
     }
 }
 
+/// SCTP has no "no checksum": 0 is wrong by as much afterwards, both ways.
 #[test]
-fn sctp_may_do_without_a_checksum() {
+fn a_crc_of_0_is_changed_as_any_other() {
     let mut bytes = IP4.tuple(Protocol::Sctp, &FROM_CLIENT4, b"data");
     let mut expected = ip6_tuple(0x48, 63, Protocol::Sctp, &TO_SERVER6, b"data");
+    for (at, byte) in (48..52).zip(&bytes[28..32]) {
+        expected[at] ^= byte;
+    }
+    assert_ne!(expected[48..52], [0; 4]);
     bytes[28..32].fill(0);
-    expected[48..52].fill(0);
-    assert_eq!(to6(&bytes, &TO_SERVER6, 1500), Ok((Fit::Whole, expected)));
+    let (fit, six) = to6(&bytes, &TO_SERVER6, 1500).unwrap();
+    assert_eq!((fit, &six), (Fit::Whole, &expected));
+    let (_, four) = to4(&six, &FROM_CLIENT4, 1500, 1).unwrap();
+    assert_eq!(four[28..32], [0; 4]);
 }
 
 /// Every checksum that UDP can carry passes both translations, 0 never appears,

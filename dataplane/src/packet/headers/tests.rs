@@ -407,28 +407,84 @@ proptest::proptest! {
     }
 }
 
+/// A chunk with this type and value: length without padding (RFC 9260, section
+/// 3.2).
+fn chunk(kind: u8, value: &[u8]) -> Vec<u8> {
+    let len = 4 + value.len() as u16;
+    let mut bytes = [&[kind, 0][..], &len.to_be_bytes(), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// An SCTP packet's common header and these bytes.
+fn sctp_packet(chunks: &[u8]) -> Vec<u8> {
+    [&[0; 12][..], chunks].concat()
+}
+
+/// RFC 9260, section 3.3.7: control chunks in front of an ABORT count, those
+/// behind do not; section 6.10: three are never bundled, and DATA never with
+/// an ABORT. Section 3.2 has all the types that there are room for.
 #[test]
-fn of_several_chunks_the_one_that_tells_the_state_counts() {
-    let packet = |chunks: &[u8]| [&[0; 12][..], chunks].concat();
+fn an_abort_is_found_behind_the_chunks_that_it_may_be_bundled_with() {
+    const ALONE: [u8; 5] = [0, 64, 1, 2, 14];
+    for kind in 0..=u8::MAX {
+        for value in [&[][..], &[6, 0, 0], &[6, 0, 0, 4, 6]] {
+            let expected = if ALONE.contains(&kind) { kind } else { 6 };
+            let packet = sctp_packet(&[chunk(kind, value), chunk(6, &[])].concat());
+            assert_eq!(chunk_type(&packet), expected, "{kind} {value:?}");
+            // Of an association that goes on.
+            let packet = sctp_packet(&[chunk(kind, value), chunk(3, &[0; 12])].concat());
+            assert_eq!(chunk_type(&packet), kind, "{kind} {value:?}");
+            // Not the first one that forbids it.
+            let three = [chunk(3, &[0; 12]), chunk(kind, value), chunk(6, &[])].concat();
+            let expected = if ALONE.contains(&kind) { 3 } else { 6 };
+            assert_eq!(chunk_type(&sctp_packet(&three)), expected, "{kind} {value:?}");
+        }
+        let packet = sctp_packet(&[chunk(6, &[0, 12, 0, 4]), chunk(kind, &[])].concat());
+        assert_eq!(chunk_type(&packet), 6);
+    }
+}
+
+#[test]
+fn an_abort_is_looked_for_among_eight_chunks() {
+    for (before, expected) in [(0, 6), (1, 6), (6, 6), (7, 6), (8, 3), (300, 3)] {
+        let mut chunks = chunk(3, &[0; 12]).repeat(before);
+        chunks.extend(chunk(6, &[]));
+        assert_eq!(chunk_type(&sctp_packet(&chunks)), expected, "{before}");
+    }
+}
+
+#[test]
+fn of_chunks_that_are_cut_off_the_type_of_the_first_counts() {
     for (chunks, expected) in [
         (&[][..], 0),
         (&[1, 0, 0], 0),
         (&[1, 0, 0, 20], 1),
-        (&[0, 3, 0, 4, 7, 0, 0, 8], 0),
-        (&[10, 0, 0, 4, 6, 0, 0, 4], 6),
-        (&[11, 0, 0, 4, 6, 0, 0, 4], 6),
-        (&[3, 0, 0, 4, 6, 0, 0, 4], 3),
-        (&[10, 0, 0, 4, 0, 3, 0, 4], 10),
-        // A cookie of one byte, padded.
-        (&[10, 0, 0, 5, 9, 0, 0, 0, 6, 0, 0, 4], 6),
-        // No length of a chunk; beyond the packet; the next one cut off.
+        (&[6, 0, 0, 20], 6),
+        // A length that cannot be: in the header, or beyond the packet.
+        (&[10, 0, 0, 0, 6, 0, 0, 4], 10),
         (&[10, 0, 0, 3, 6, 0, 0, 4], 10),
         (&[10, 0, 0xff, 0xff, 6, 0, 0, 4], 10),
+        // The next header is not whole.
         (&[10, 0, 0, 4, 6, 0, 0], 10),
+        (&[10, 0, 0, 5, 9, 0, 0], 10),
     ] {
-        assert_eq!(chunk_type(&packet(chunks)), expected, "{chunks:?}");
+        assert_eq!(chunk_type(&sctp_packet(chunks)), expected, "{chunks:?}");
     }
-    assert_eq!(chunk_type(&[0; 11]), 0);
+    for len in 0..12 {
+        assert_eq!(chunk_type(&[6; 12][..len]), 0);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn chunks_of_any_bytes_have_a_type_that_is_theirs(
+        chunks in proptest::collection::vec(0..16_u8, 0..80),
+    ) {
+        let kind = chunk_type(&sctp_packet(&chunks));
+        let first = if chunks.len() < 4 { 0 } else { chunks[0] };
+        proptest::prop_assert!(kind == first || (kind == 6 && chunks.contains(&6)));
+    }
 }
 
 /// Padding of a short frame is no chunk.

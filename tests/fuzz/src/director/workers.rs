@@ -70,7 +70,8 @@ pub(super) struct Workers {
 impl Workers {
     pub(super) fn new(world: World) -> Self {
         let World { snapshot, workers: count, entries } = world;
-        let shard = Arc::new(Shard::new(0x6d5a | 1, count, 128));
+        let shard = Shard::new(0x6d5a | 1, count, 128).with_hints(entries, HASH_KEY);
+        let shard = Arc::new(shard.expect("memory"));
         let templates = Arc::new(Templates::new(16, HASH_KEY).expect("memory"));
         let worker = |worker| {
             let (control, link) = channel();
@@ -286,7 +287,7 @@ impl Workers {
     }
 
     fn servers(&self) -> impl Iterator<Item = &Server> {
-        self.snapshot.servers.iter().flatten().map(|server| &**server)
+        self.snapshot.servers.iter().map(|server| &**server)
     }
 
     fn publish(&mut self) {
@@ -308,9 +309,10 @@ impl Workers {
     }
 
     pub(super) fn edit_server(&mut self, number: usize, what: u8, value: u8) {
-        let count = self.snapshot.servers.len();
-        let Some(Some(server)) = self.snapshot.servers.get_mut(number % count) else { return };
-        let server = Arc::make_mut(server);
+        let number = (number % self.servers().count()) as u32;
+        let Some(server) = self.snapshot.servers.get(number) else { return };
+        let mut edited = (**server).clone();
+        let server = &mut edited;
         match what % 6 {
             0 => server.weight = value.into(),
             1 => server.deleted = value % 2 == 1,
@@ -327,6 +329,7 @@ impl Workers {
             4 => server.counts.connections.set_thresholds(value.into(), 0),
             _ => server.method = other_method(server.method, value),
         }
+        self.snapshot.servers.set(number, Some(Arc::new(edited)));
         self.publish();
     }
 

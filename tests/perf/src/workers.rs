@@ -1,0 +1,369 @@
+//! Part *workers*: one worker and two, each with a generator of its own, and
+//! what it costs when packets arrive at the wrong one.
+//!
+//! Packets travel between workers as in the daemon: in the same kind of rings,
+//! of the same size, with their buffers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use dataplane::director::{BURST, Director, Handed, Source, Verdict};
+use dataplane::packet::Frame;
+use dataplane::packet::headers::Addresses;
+use dataplane::shard::Shard;
+use dataplane::time::Tick;
+use dataplane::update::{ControlEnd, Update};
+
+use crate::bed::buffers::{Buffer, HEADROOM, Pool};
+use crate::bed::flows::{Flow, random_order};
+use crate::bed::frames::{ACK, Frames, SYN, Side};
+use crate::bed::runner::not_sent;
+use crate::bed::setup::director;
+use crate::bed::{CLIENTS, Family, Method, PORT, Protocol, Setup, VIPS};
+use crate::measure::{Sample, Watch, pin, thread_time};
+use crate::report::{Report, Row};
+use crate::scale::Scale;
+use crate::stats::median;
+
+const PART: &str = "workers";
+/// Packets that a ring between workers holds, as in the daemon.
+const RING: usize = 1024;
+const FLOWS: usize = 64_000;
+const NOW: Tick = Tick::from_secs(1000);
+/// Turns without a packet after which a worker sleeps.
+const PATIENCE: u32 = 100;
+
+pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result<(), String> {
+    let &[first, .., last] = cores else {
+        let reason = "needs two cores; this process may use one";
+        return report.row(&Row::skipped(PART, "1 and 2 workers", reason));
+    };
+    let cores = [last, first];
+    let flows = FLOWS.min(scale.live);
+    let mut one = Team::new(1, scale.servers, flows, false)?;
+    let mut apart = Team::new(2, scale.servers, flows, false)?;
+    let mut mixed = Team::new(2, scale.servers, flows, true)?;
+    let mut rounds = [const { Vec::new() }; 3];
+    for round in 0..=scale.rounds {
+        report.doing(&format!("workers: round {round} of {}", scale.rounds));
+        for (team, results) in [&mut one, &mut apart, &mut mixed].into_iter().zip(&mut rounds) {
+            let harness = team.run(&cores, scale.packets, false)?;
+            let all = team.run(&cores, scale.packets, true)?;
+            // The first round finds cold caches.
+            if round > 0 {
+                results.push((all, harness));
+            }
+        }
+    }
+    pin(last);
+    let names = ["1 worker", "2 workers", "2 workers, handoff"];
+    let mut single = 0.0;
+    let mut nets = [0.0; 3];
+    for (index, (name, rounds)) in names.into_iter().zip(&rounds).enumerate() {
+        let workers = if index == 0 { 1 } else { 2 };
+        let pairs: Vec<_> = rounds
+            .iter()
+            .map(|(all, harness)| (Sample::sum(&all.samples), Sample::sum(&harness.samples)))
+            .collect();
+        // Each worker's rate by the CPU time that it had.
+        let rates = rounds.iter().map(|(all, harness)| {
+            let each = all.samples.iter().zip(&harness.samples);
+            each.map(|(all, harness)| 1000.0 / (all.ns() - harness.ns()).max(0.1)).sum::<f64>()
+        });
+        let rate = median(rates);
+        let row = Row {
+            family: Some("IPv4".into()),
+            protocol: Some("TCP".into()),
+            flows: Some(flows as u64),
+            burst: Some(BURST as u64),
+            workers: Some(workers),
+            harness: Some("alloc".into()),
+            ..Row::new(PART, format!("DR, {name}"))
+        };
+        let mut row = Row { mpps: Some(rate), ..row.measured(&pairs) };
+        nets[index] = row.net_ns.unwrap_or_default();
+        if index == 0 {
+            single = rate;
+        } else {
+            row.ratio = Some(rate / single);
+            row.note = Some("as much as 1 worker".into());
+        }
+        report.row(&row)?;
+    }
+    let share = median(rounds[2].iter().map(|(all, _)| all.handed_off));
+    let cost = (nets[2] - nets[1]) / share.max(1e-9);
+    let row = Row::value(PART, "a handoff", cost, "ns a packet handed over");
+    report.row(&row.with_note(format!("{:.0} % were", share * 100.0)))
+}
+
+/// A packet on its way to another worker.
+struct Parcel {
+    buffer: Box<Buffer>,
+    handed: Handed,
+}
+
+struct Worker {
+    director: Director,
+    frames: Frames,
+    flows: Vec<Flow>,
+    next: usize,
+    pool: Pool,
+    /// To the other worker, and from it.
+    ring: Option<(rtrb::Producer<Parcel>, rtrb::Consumer<Parcel>)>,
+    handed_off: u64,
+    refused: Option<Verdict>,
+    _control: ControlEnd,
+}
+
+/// Workers that own their flows' connections together.
+struct Team(Vec<Worker>);
+
+/// What each worker took, and the share of packets that were handed over.
+struct Round {
+    samples: Vec<Sample>,
+    handed_off: f64,
+}
+
+impl Team {
+    /// `mixed`: flows arrive at any worker, otherwise at the one that owns them.
+    fn new(workers: usize, servers: u32, flows: usize, mixed: bool) -> Result<Self, String> {
+        let setup = Setup { workers, servers, ..Setup::new(Method::Dr, Family::V4, Protocol::Tcp) };
+        let shard = setup.shard();
+        let snapshot = setup.registry()?.snapshot();
+        let all = random_order(flows, 1);
+        let (first, second) = rings(workers);
+        let mut team = Vec::new();
+        for (index, ring) in (0..workers).zip([first, second]) {
+            let (mut director, mut control) = director(index, &shard, flows)?;
+            let sent = control.send(Update::Snapshot(Arc::clone(&snapshot)));
+            sent.map_err(|_| "the worker's queue is full")?;
+            director.housekeeping(NOW);
+            let is_owner = |flow: &Flow| owner(&shard, flow) == index;
+            let mut worker = Worker {
+                director,
+                frames: Frames::new(setup.family, setup.protocol, Side::ToServer, SYN),
+                flows: all.iter().copied().filter(is_owner).collect(),
+                next: 0,
+                pool: Pool::new(),
+                ring,
+                handed_off: 0,
+                refused: None,
+                _control: control,
+            };
+            // All of its connections open; then come the packets measured.
+            worker.generate(worker.flows.len(), true);
+            worker.frames = Frames::new(setup.family, setup.protocol, Side::ToServer, ACK);
+            worker.generate(worker.flows.len(), true);
+            if mixed {
+                worker.flows = all.iter().skip(index).step_by(workers).copied().collect();
+            }
+            team.push(worker);
+        }
+        Ok(Self(team))
+    }
+
+    /// Has each worker generate so many packets.
+    fn run(&mut self, cores: &[usize], packets: usize, process: bool) -> Result<Round, String> {
+        let done = AtomicUsize::new(0);
+        let workers = self.0.len();
+        let samples: Vec<Sample> = std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .0
+                .iter_mut()
+                .zip(cores)
+                .map(|(worker, &core)| {
+                    let done = &done;
+                    scope.spawn(move || {
+                        pin(core);
+                        worker.run(packets, process, done, workers)
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap_or_default()).collect()
+        });
+        let handed_off: u64 = self.0.iter_mut().map(|w| std::mem::take(&mut w.handed_off)).sum();
+        if let Some(verdict) = self.0.iter().find_map(|worker| worker.refused) {
+            return Err(not_sent(verdict));
+        }
+        let handed_off = handed_off as f64 / (packets * workers) as f64;
+        Ok(Round { samples, handed_off })
+    }
+}
+
+impl Worker {
+    /// Runs until all workers have generated their packets and no packet is on
+    /// its way to this one.
+    fn run(&mut self, packets: usize, process: bool, done: &AtomicUsize, all: usize) -> Sample {
+        let watch = Watch::start();
+        let (mut left, mut forwarded, mut idle) = (packets, 0, Idle::default());
+        loop {
+            let mut busy = 0;
+            if left > 0 && self.has_room() {
+                let count = self.generate(left.min(BURST), process);
+                left -= count;
+                busy += count;
+                forwarded += count;
+                if left == 0 {
+                    done.fetch_add(1, Ordering::Release);
+                }
+            }
+            // Looked at before the ring: what came last is in it by then.
+            let over = done.load(Ordering::Acquire) == all;
+            busy += self.take_over();
+            idle.after(busy);
+            if over && busy == 0 {
+                break;
+            }
+        }
+        idle.after(1);
+        let sample = watch.stop(forwarded);
+        Sample { cpu: sample.cpu.saturating_sub(idle.total), ..sample }
+    }
+
+    /// Whether all packets of a burst could be handed over.
+    fn has_room(&self) -> bool {
+        self.ring.as_ref().is_none_or(|(to, _)| to.slots() >= BURST)
+    }
+
+    /// Packets of the next flows, as from a port. How many there were.
+    fn generate(&mut self, count: usize, process: bool) -> usize {
+        let mut generated = 0;
+        while generated < count {
+            let mut buffers = ArrayVec::new();
+            self.pool.take(BURST.min(count - generated), &mut buffers);
+            if buffers.is_empty() {
+                break;
+            }
+            for buffer in &mut buffers {
+                self.frames.write(&mut buffer.0[HEADROOM..], &self.flows[self.next]);
+                self.next = if self.next + 1 == self.flows.len() { 0 } else { self.next + 1 };
+            }
+            generated += buffers.len();
+            self.forward(&mut buffers, Source::Port, &[], process);
+        }
+        generated
+    }
+
+    /// Forwards a burst of what the other worker handed over.
+    fn take_over(&mut self) -> usize {
+        let Some((_, from)) = &mut self.ring else { return 0 };
+        let mut buffers = ArrayVec::new();
+        let mut handed = ArrayVec::<Handed, BURST>::new();
+        while !buffers.is_full() {
+            let Ok(parcel) = from.pop() else { break };
+            buffers.push(parcel.buffer);
+            handed.push(parcel.handed);
+        }
+        let count = buffers.len();
+        if count > 0 {
+            self.forward(&mut buffers, Source::Handoff, &handed, true);
+        }
+        count
+    }
+
+    fn forward(
+        &mut self,
+        buffers: &mut ArrayVec<Box<Buffer>, BURST>,
+        source: Source,
+        handed: &[Handed],
+        process: bool,
+    ) {
+        let len = self.frames.len();
+        let mut verdicts = [Verdict::Send { port: 0 }; BURST];
+        let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
+        for buffer in buffers.iter_mut() {
+            frames.push(Frame::new(&mut buffer.0, HEADROOM, len, len, 0));
+        }
+        for (frame, handed) in frames.iter_mut().zip(handed) {
+            frame.handed = *handed;
+        }
+        if process {
+            self.director.process(NOW, source, &mut frames, &mut verdicts);
+        }
+        std::hint::black_box(&mut frames);
+        drop(frames);
+        for (buffer, verdict) in buffers.drain(..).zip(verdicts) {
+            match (verdict, &mut self.ring) {
+                (Verdict::Send { .. }, _) => self.pool.give(buffer),
+                (Verdict::Handoff { handed, .. }, Some((to, _))) => {
+                    self.handed_off += 1;
+                    if to.push(Parcel { buffer, handed }).is_err() {
+                        self.refused = Some(verdict);
+                    }
+                }
+                _ => {
+                    self.refused = Some(verdict);
+                    self.pool.give(buffer);
+                }
+            }
+        }
+        if process && source == Source::Port {
+            self.director.housekeeping(NOW);
+        }
+    }
+}
+
+/// CPU time that passed without a packet: a worker waits for one that the
+/// scheduler took off its core. No part of the cost of a packet.
+#[derive(Default)]
+struct Idle {
+    total: Duration,
+    since: Option<Duration>,
+    turns: u32,
+}
+
+impl Idle {
+    /// A turn had so many packets.
+    fn after(&mut self, packets: usize) {
+        if packets > 0 {
+            if let Some(since) = self.since.take() {
+                self.total += thread_time().saturating_sub(since);
+            }
+            self.turns = 0;
+            return;
+        }
+        self.since.get_or_insert_with(thread_time);
+        self.turns += 1;
+        if self.turns > PATIENCE {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+}
+
+type Ends = Option<(rtrb::Producer<Parcel>, rtrb::Consumer<Parcel>)>;
+
+/// The ends of two workers' rings; none of a worker alone.
+fn rings(workers: usize) -> (Ends, Ends) {
+    if workers == 1 {
+        return (None, None);
+    }
+    let (to_second, from_first) = rtrb::RingBuffer::new(RING);
+    let (to_first, from_second) = rtrb::RingBuffer::new(RING);
+    (Some((to_second, from_second)), Some((to_first, from_first)))
+}
+
+fn owner(shard: &Shard, flow: &Flow) -> usize {
+    let (src, dst) = (CLIENTS.v4 + flow.client, VIPS.v4 + u32::from(flow.service));
+    shard.owner(shard.hash(&Addresses::V4 { src, dst }, flow.client_port, PORT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_at_the_wrong_worker_are_handed_over() {
+        let cores = [0, 0];
+        let round = |workers, mixed| {
+            Team::new(workers, 3, 600, mixed).unwrap().run(&cores, 5000, true).unwrap()
+        };
+        let packets =
+            |round: &Round| round.samples.iter().map(|sample| sample.packets).collect::<Vec<_>>();
+        let (one, apart, mixed) = (round(1, false), round(2, false), round(2, true));
+        assert_eq!((packets(&one), packets(&apart)), (vec![5000], vec![5000, 5000]));
+        assert_eq!((one.handed_off, apart.handed_off), (0.0, 0.0));
+        assert!((0.4..0.6).contains(&mixed.handed_off), "{}", mixed.handed_off);
+    }
+}
