@@ -106,6 +106,7 @@ fn listed(spec: ServiceSpec, servers: Vec<ServerSpec>) -> Reply {
         inactive: 0,
         persistent: 0,
         stats: Stats::default(),
+        health: None,
     };
     let servers = servers.into_iter().map(status).collect();
     let services = vec![ServiceStatus { spec, stats: Stats::default(), servers }];

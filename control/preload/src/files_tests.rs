@@ -73,7 +73,14 @@ fn with(mut service: ServiceStatus, address: &str, method: Method, inactive: u32
     let address = address.parse().unwrap();
     let spec = ServerSpec { address, method, weight: 1, upper_threshold: 0, lower_threshold: 0 };
     let stats = Stats::default();
-    service.servers.push(ServerStatus { spec, active: 0, inactive, persistent: 0, stats });
+    service.servers.push(ServerStatus {
+        spec,
+        active: 0,
+        inactive,
+        persistent: 0,
+        stats,
+        health: None,
+    });
     service
 }
 

@@ -210,6 +210,7 @@ mod tests {
             inactive: 0,
             persistent: 0,
             stats: Stats::default(),
+            health: None,
         }
     }
 

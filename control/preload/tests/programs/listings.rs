@@ -60,7 +60,8 @@ fn services() -> Vec<ServiceStatus> {
             Ok(Command::AddServer(_, spec)) => {
                 let (active, inactive, persistent) = (0, 0, 0);
                 let stats = Stats::default();
-                let server = ServerStatus { spec, active, inactive, persistent, stats };
+                let server =
+                    ServerStatus { spec, active, inactive, persistent, stats, health: None };
                 services.last_mut().unwrap().servers.push(server);
             }
             other => panic!("{line}: {other:?}"),
