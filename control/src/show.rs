@@ -196,7 +196,7 @@ fn show_settings(settings: Settings) -> String {
     text
 }
 
-fn service_name(service: &ServiceId) -> String {
+pub(crate) fn service_name(service: &ServiceId) -> String {
     match service {
         ServiceId::Address { protocol, address } => {
             let protocol = match protocol {

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use dataplane::service::MarkRule;
 
 use crate::api::{ServerSpec, ServiceSpec, Settings, Timeouts};
+use crate::metrics::MetricsConfig;
 pub use address::{Bus, Cidr, Device};
 pub use cores::online_cores;
 pub use read::Error;
@@ -50,6 +51,8 @@ pub struct Config {
     pub director: Director,
     /// `[control]`.
     pub control: Control,
+    /// `[metrics]`; none are served when the section is not there.
+    pub metrics: Option<MetricsConfig>,
     /// `[eal]`.
     pub eal: Eal,
     /// `[punt]`.

@@ -24,6 +24,7 @@ fn keys() -> Vec<String> {
     let sections: [(&str, &[&str]); 13] = [
         ("director", &sections::DIRECTOR),
         ("control", &sections::CONTROL),
+        ("metrics", &sections::METRICS),
         ("eal", &sections::EAL),
         ("punt", &sections::PUNT),
         ("timeouts", &sections::TIMEOUTS),

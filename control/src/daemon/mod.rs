@@ -9,6 +9,7 @@ mod lock;
 mod network;
 mod resolve;
 pub mod saved;
+mod scrape;
 mod templates;
 mod ways;
 mod workers;
@@ -43,11 +44,14 @@ pub use lock::Lock;
 pub use network::{Network, NetworkPort};
 use resolve::Resolving;
 use saved::Saved;
+use scrape::Metrics;
 use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-const SOCKET: Token = Token(2);
+const METRICS: Token = Token(2);
+/// The last: clients have the tokens after it.
+const SOCKET: Token = Token(3);
 
 /// Time for requests in one turn, so that the kernel's news, the workers and
 /// other clients are not kept waiting by busy ones. The last may exceed it.
@@ -82,6 +86,8 @@ pub struct Instruments {
     pub clock: Clock,
     /// Persistence templates, which the workers share.
     pub templates: Arc<Templates>,
+    /// Ticks a second of the counter that workers measure their work by.
+    pub tsc_hz: u64,
 }
 
 /// The control thread's state.
@@ -112,6 +118,7 @@ pub struct Daemon {
     waiting: Vec<Waiting>,
     listings: Listings,
     instruments: Instruments,
+    metrics: Metrics,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
     next_second: Instant,
@@ -122,6 +129,8 @@ struct Waiting {
     client: ClientId,
     epoch: u64,
     since: Instant,
+    /// All workers run it, which was counted.
+    in_force: bool,
     /// The server that was added: its neighbour should be known, too.
     settles: Option<(ServiceId, SocketAddr)>,
     /// Its local addresses are to be put up first: a server asks for them as
@@ -182,6 +191,7 @@ impl Daemon {
             waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
+            metrics: Metrics::default(),
             kernel_has_news: true,
             next_second: now + SECOND,
             next_rates: now + Duration::from_secs(PERIOD_SECONDS),
@@ -244,6 +254,8 @@ impl Daemon {
                     }
                 }
                 KERNEL => self.kernel_has_news = true,
+                // Answered below.
+                METRICS => {}
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
@@ -266,6 +278,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.answer_metrics();
         self.save(now);
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
@@ -312,6 +325,7 @@ impl Daemon {
                         client,
                         epoch: self.epoch + 1,
                         since: now,
+                        in_force: false,
                         settles,
                         locals,
                     });
@@ -386,8 +400,13 @@ impl Daemon {
         let running = self.workers.running();
         let latest = self.epoch;
         let unresolved = self.network.is_some() && self.resolving.locals_changed;
-        self.waiting.retain(|waiting| {
+        let updates = &mut self.metrics.updates;
+        self.waiting.retain_mut(|waiting| {
             let waited = now - waiting.since;
+            if waiting.epoch <= running && !waiting.in_force {
+                waiting.in_force = true;
+                updates.latency.observe(waiting.since.elapsed());
+            }
             // A server that has settled did so in the latest snapshot.
             let unsettled = waiting.settles.is_some_and(|(service, address)| {
                 waited < SETTLE_TIME
@@ -396,6 +415,7 @@ impl Daemon {
             let reply: Reply = if waiting.epoch <= running && !unsettled {
                 Ok(Response::Done)
             } else if waited > PATIENCE {
+                updates.stalled += 1;
                 let message = "a worker does not answer; the change comes into force when it does";
                 Err(Error::new(ErrorCode::WorkerStalled, message))
             } else {

@@ -124,6 +124,7 @@ impl Machine {
     ) -> Result<(Running, Vec<ControlEnd>, Instruments), String> {
         let Self { ports, network_ports, taps, shard, eal } = self;
         let clock = Clock::start();
+        let tsc_hz = eal.tsc_hz();
         let templates = Templates::new(config.director.templates as usize, HashKey::random())
             .map_err(|error| {
                 let wanted = config.director.templates;
@@ -168,6 +169,7 @@ impl Machine {
             connections: config.director.connections,
             clock,
             templates,
+            tsc_hz,
         };
         Ok((running, links, instruments))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::rings::{Parcel, WorkerRings};
-use super::{BURST, Eal, EalError, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer};
+use super::{BURST, Eal, EalError, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer, tsc};
 use crate::counters::{Counters, DropReason};
 use crate::director::{self, Director, Handed, Source, Verdict};
 use crate::outbox::To;
@@ -82,9 +82,15 @@ impl Worker {
         let _registered = eal.register_thread()?;
         let mut burst = RxBurst::new();
         let mut pause = Pause::new(self.idle);
+        let mut before = tsc();
         while !stop.load(Ordering::Relaxed) {
             let packets = self.round(&mut burst);
-            pause.after(packets);
+            let after = tsc();
+            if packets > 0 {
+                let counters = self.director.counters_mut();
+                counters.busy_cycles = counters.busy_cycles.wrapping_add(after.wrapping_sub(before));
+            }
+            before = if pause.after(packets) { tsc() } else { after };
         }
         Ok(())
     }
@@ -297,18 +303,21 @@ impl Pause {
         Self { idle, empty: 0, sleep: SLEEP.0 }
     }
 
-    fn after(&mut self, packets: usize) {
+    /// Whether it slept.
+    fn after(&mut self, packets: usize) -> bool {
         if self.idle == Idle::Busy {
-            return;
+            return false;
         }
         if packets > 0 {
             (self.empty, self.sleep) = (0, SLEEP.0);
-            return;
+            return false;
         }
         self.empty = self.empty.saturating_add(1);
-        if self.empty > EMPTY_ROUNDS {
-            std::thread::sleep(self.sleep);
-            self.sleep = (self.sleep * 2).min(SLEEP.1);
+        if self.empty <= EMPTY_ROUNDS {
+            return false;
         }
+        std::thread::sleep(self.sleep);
+        self.sleep = (self.sleep * 2).min(SLEEP.1);
+        true
     }
 }
