@@ -2,7 +2,7 @@
 //!
 //! `rvsd` is [`config`] (the file), [`daemon`] (the event loop) over
 //! [`registry`] (services and servers), [`server`] (the control socket) and
-//! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP, and `machine` (ports, workers;
+//! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP, [`logging`], and `machine` (ports, workers;
 //! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output) and
 //! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s; these are in a
 //! package of their own, `control-api`.
@@ -13,6 +13,7 @@ pub mod config;
 pub mod daemon;
 pub mod ipvsadm;
 pub mod kernel;
+pub mod logging;
 #[cfg(feature = "dpdk")]
 pub mod machine;
 pub mod metrics;

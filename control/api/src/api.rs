@@ -118,6 +118,11 @@ pub enum Request {
         /// Its value.
         value: u8,
     },
+    /// Changes what the daemon logs, until it ends.
+    SetLog {
+        /// Levels, of all or by module: `info`, `dataplane=debug,info`.
+        filter: String,
+    },
     /// Lists connections, at most `limit` a reply, in no particular order.
     /// Connections that come or go between two replies may be missed.
     ListConnections {
@@ -158,7 +163,8 @@ impl Request {
             | Self::DeleteServer { .. }
             | Self::Zero { .. }
             | Self::SetTimeouts { .. }
-            | Self::SetSetting { .. } => true,
+            | Self::SetSetting { .. }
+            | Self::SetLog { .. } => true,
         }
     }
 }
@@ -200,6 +206,9 @@ pub enum Response {
     Settings {
         /// The values in force.
         settings: Settings,
+        /// What the daemon logs; see [`Request::SetLog`].
+        #[serde(default)]
+        log: String,
     },
     /// To [`Request::ListConnections`].
     Connections {

@@ -21,8 +21,8 @@ use crate::metrics::MetricsConfig;
 use crate::settings;
 
 pub(super) const SECTIONS: [&str; 12] = [
-    "director", "control", "metrics", "eal", "punt", "timeouts", "settings", "port", "vip", "fullnat",
-    "fwmark", "service",
+    "director", "control", "metrics", "eal", "punt", "timeouts", "settings", "port", "vip",
+    "fullnat", "fwmark", "service",
 ];
 pub(super) const DIRECTOR: [&str; 5] = ["cores", "poll", "connections", "templates", "run_dir"];
 pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];

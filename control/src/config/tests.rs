@@ -21,7 +21,7 @@ fn parse(text: &str) -> Result<Config, Error> {
 
 /// Dotted paths of all keys, without indices.
 fn keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 13] = [
+    let sections: [(&str, &[&str]); 14] = [
         ("director", &sections::DIRECTOR),
         ("control", &sections::CONTROL),
         ("metrics", &sections::METRICS),
@@ -99,6 +99,9 @@ fn file_with(key: &str, value: &str) -> String {
         }
         "fwmark.mark" => format!("{SHORTEST}[[fwmark]]\n{line}\n{tcp}\n"),
         "fwmark.protocol" => format!("{SHORTEST}[[fwmark]]\nmark = 7\n{line}\n"),
+        "metrics.max_rows" => {
+            format!("{SHORTEST}[metrics]\nlisten = \"127.0.0.1:9105\"\n{line}\n")
+        }
         _ if section == "fwmark" => format!("{SHORTEST}[[fwmark]]\nmark = 7\n{tcp}\n{line}\n"),
         _ if section == "service" => service(&[tcp, vip, &line]),
         _ if section == "port" => port(&line, name, device),

@@ -6,6 +6,7 @@ mod answers;
 pub mod begin;
 mod listing;
 mod lock;
+mod losses;
 mod network;
 mod resolve;
 pub mod saved;
@@ -41,6 +42,7 @@ use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
 use listing::Listings;
 pub use lock::Lock;
+use losses::Losses;
 pub use network::{Network, NetworkPort};
 use resolve::Resolving;
 use saved::Saved;
@@ -119,6 +121,7 @@ pub struct Daemon {
     listings: Listings,
     instruments: Instruments,
     metrics: Metrics,
+    losses: Losses,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
     next_second: Instant,
@@ -192,6 +195,7 @@ impl Daemon {
             listings: Listings::default(),
             instruments,
             metrics: Metrics::default(),
+            losses: Losses::default(),
             kernel_has_news: true,
             next_second: now + SECOND,
             next_rates: now + Duration::from_secs(PERIOD_SECONDS),
@@ -341,8 +345,10 @@ impl Daemon {
         let outcome = self.try_to_carry_out(client, request);
         if let Some(command) = command {
             match &outcome {
-                Outcome::Answer(Err(error)) => log::info!("refused: {command}: {error}"),
-                _ => log::info!("done: {command}"),
+                Outcome::Answer(Err(error)) => {
+                    log::info!(result = "refused"; "refused: {command}: {error}");
+                }
+                _ => log::info!(result = "done"; "done: {command}"),
             }
         }
         outcome
@@ -435,6 +441,7 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
+        self.losses.say(&self.workers.counters(), now);
         let Some(network) = &mut self.network else { return };
         network.refresh(now);
         if network.reopen_if_due(now) {
@@ -448,12 +455,13 @@ impl Daemon {
         if stalled && !self.stalled {
             let workers = self.workers.behind(self.epoch);
             log::error!(
+                stalled:? = workers;
                 "workers {workers:?} have not taken up changes for {} s; if they do not come back, restart rvsd",
                 PATIENCE.as_secs()
             );
         }
         if self.stalled && !stalled {
-            log::info!("all workers take up changes again");
+            log::info!(stalled = "[]"; "all workers take up changes again");
         }
         self.stalled = stalled;
     }
@@ -463,12 +471,20 @@ impl Daemon {
         let moved = std::mem::take(&mut self.moved);
         for (server, hop) in moved.iter().take(MOVED_LINES) {
             match hop {
-                Hop::Port(hop) => log::info!("server {server}: MAC {}", mac_text(hop.dst_mac)),
-                Hop::Local => log::info!("server {server}: the director itself"),
+                Hop::Port(hop) => log::info!(
+                    server:%, way = "resolved";
+                    "server {server}: MAC {}", mac_text(hop.dst_mac)
+                ),
+                Hop::Local => log::info!(
+                    server:%, way = "local";
+                    "server {server}: the director itself"
+                ),
                 Hop::Unresolved => log::warn!(
+                    server:%, way = "no_next_hop";
                     "server {server}: its next hop does not answer; its packets are dropped (no_next_hop)"
                 ),
                 Hop::NoRoute => log::warn!(
+                    server:%, way = "no_route";
                     "server {server}: no route through any port; its packets are dropped (no_route)"
                 ),
             }

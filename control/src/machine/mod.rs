@@ -250,6 +250,7 @@ impl OpenPort {
             RssState::None => "one queue",
         };
         log::info!(
+            port = wanted.name, driver = driver.as_str();
             "port {}: {device}, driver {driver}, MAC {}, {spread}",
             wanted.name,
             mac_text(*mac)

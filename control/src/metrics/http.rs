@@ -69,11 +69,7 @@ impl Server {
     }
 
     /// Serves until the other end of `stopped` is gone.
-    pub(super) async fn run(
-        self,
-        listener: std::net::TcpListener,
-        stopped: oneshot::Receiver<()>,
-    ) {
+    pub(super) async fn run(self, listener: std::net::TcpListener, stopped: oneshot::Receiver<()>) {
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -206,11 +202,7 @@ impl Server {
 /// The control thread did not answer in time, or is about to end.
 struct Slow;
 
-fn response(
-    status: StatusCode,
-    content: &'static str,
-    body: Bytes,
-) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, content: &'static str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let content = HeaderValue::from_static(content);

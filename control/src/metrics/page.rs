@@ -97,9 +97,8 @@ fn of_services(page: &mut Page, rows: &[Row<'_>]) {
 
 fn of_servers(page: &mut Page, rows: &[Row<'_>], services: &Services) {
     type Value<'a> = &'a dyn Fn(&ServerStatus) -> u64;
-    let resolved = |server: &ServerStatus| {
-        u64::from(!services.unresolved.contains(&server.spec.address))
-    };
+    let resolved =
+        |server: &ServerStatus| u64::from(!services.unresolved.contains(&server.spec.address));
     let values: [(f::Family, Value<'_>); 6] = [
         (f::SERVER_WEIGHT, &|server| server.spec.weight.into()),
         (f::SERVER_RESOLVED, &resolved),

@@ -7,9 +7,7 @@ use openmetrics_parser::{MetricNumber, OpenMetricsValue};
 use super::super::families::{FAMILIES, Family, Kind};
 use super::super::{Latency, Updates};
 use super::*;
-use crate::api::{
-    KernelPathCounters, Method, Protocol, ServerSpec, ServiceId, ServiceSpec,
-};
+use crate::api::{KernelPathCounters, Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
 
 fn service(number: u8, servers: u8) -> ServiceStatus {
     let address = std::net::SocketAddr::from(([10, 0, 0, number], 80));
@@ -104,7 +102,8 @@ fn parsed(page: &str) -> BTreeMap<String, f64> {
     for (name, family) in &exposition.families {
         let labels = family.get_label_names();
         for sample in family.iter_samples() {
-            let pairs = labels.iter().zip(sample.get_labelset().unwrap().iter_values());
+            let set = sample.get_labelset().unwrap();
+            let pairs = labels.iter().zip(set.iter_values());
             let pairs: Vec<_> = pairs.map(|(label, value)| format!("{label}={value}")).collect();
             let value = match &sample.value {
                 OpenMetricsValue::Counter(counter) => number(&counter.value),
@@ -142,7 +141,10 @@ fn a_parser_reads_what_was_counted() {
         ("rvs_server_inactive_connections service=TCP 10.0.0.2:80 server=10.1.2.1:8080", 5.0),
         ("rvs_server_templates service=TCP 10.0.0.2:80 server=10.1.2.1:8080", 6.0),
         ("rvs_server_packets service=TCP 10.0.0.2:80 server=10.1.2.1:8080 direction=in", 20.0),
-        ("rvs_server_bytes service=TCP 10.0.0.2:80 server=10.1.2.1:8080 direction=out", 4_294_967_295.0),
+        (
+            "rvs_server_bytes service=TCP 10.0.0.2:80 server=10.1.2.1:8080 direction=out",
+            4_294_967_295.0,
+        ),
         ("rvs_worker_core worker=1", 5.0),
         ("rvs_worker_in_packets worker=0 source=port", 7.0),
         ("rvs_worker_out_packets worker=0 to=port", 8.0),
@@ -179,7 +181,8 @@ fn every_family_is_on_the_page_once_and_in_order() {
 #[test]
 fn services_beyond_the_limit_are_left_out_and_counted() {
     // The first service with its two servers takes 3 rows, the second 2.
-    for (max_rows, services, servers) in [(5, 0.0, 0.0), (4, 1.0, 1.0), (2, 2.0, 3.0), (0, 2.0, 3.0)]
+    for (max_rows, services, servers) in
+        [(5, 0.0, 0.0), (4, 1.0, 1.0), (2, 2.0, 3.0), (0, 2.0, 3.0)]
     {
         let values = parsed(&page(max_rows));
         assert_eq!(values["rvs_metrics_left_out what=services"], services, "{max_rows}");
@@ -239,8 +242,12 @@ fn the_dashboard_asks_for_metrics_and_labels_that_exist() {
     collect_expressions(&dashboard, &mut expressions);
     assert!(expressions.len() >= 15, "{expressions:?}");
     let known = queryable();
-    let labels: BTreeSet<&str> =
-        FAMILIES.iter().flat_map(|family| family.labels).copied().chain(["le", "instance"]).collect();
+    let labels: BTreeSet<&str> = FAMILIES
+        .iter()
+        .flat_map(|family| family.labels)
+        .copied()
+        .chain(["le", "instance"])
+        .collect();
     for expression in &expressions {
         let names = names(expression);
         assert!(!names.is_empty(), "{expression}");

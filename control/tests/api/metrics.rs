@@ -125,10 +125,8 @@ fn refused() {
     let (head, body) = get(bench.metrics, "/");
     assert!(head.starts_with("http/1.1 404 "), "{head}");
     assert_eq!(body, "metrics are at /metrics\n");
-    let (head, _) = exchange(
-        bench.metrics,
-        "POST /metrics HTTP/1.1\r\nHost: rvs\r\nContent-Length: 0\r\n\r\n",
-    );
+    let (head, _) =
+        exchange(bench.metrics, "POST /metrics HTTP/1.1\r\nHost: rvs\r\nContent-Length: 0\r\n\r\n");
     assert!(head.starts_with("http/1.1 405 "), "{head}");
     assert!(head.contains("allow: get, head"), "{head}");
     let (head, body) = exchange(bench.metrics, "HEAD /metrics HTTP/1.1\r\nHost: rvs\r\n\r\n");

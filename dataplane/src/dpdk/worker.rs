@@ -88,7 +88,8 @@ impl Worker {
             let after = tsc();
             if packets > 0 {
                 let counters = self.director.counters_mut();
-                counters.busy_cycles = counters.busy_cycles.wrapping_add(after.wrapping_sub(before));
+                counters.busy_cycles =
+                    counters.busy_cycles.wrapping_add(after.wrapping_sub(before));
             }
             before = if pause.after(packets) { tsc() } else { after };
         }
