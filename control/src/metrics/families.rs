@@ -57,8 +57,12 @@ impl Family {
         format!("{}{}", self.name, self.kind.suffix())
     }
 
-    /// The unit, which the name ends with where there is one.
+    /// The unit, which the name ends with where there is one. It may be left
+    /// out, and some parsers do not expect it of histograms.
     pub(super) fn unit(&self) -> Option<&'static str> {
+        if self.kind == Kind::Histogram {
+            return None;
+        }
         ["seconds", "bytes"].into_iter().find(|unit| self.name.ends_with(unit))
     }
 }

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use control::api::Request;
 
+use crate::Test;
 use crate::bench::{
     Bench, MAX_ROWS, RS1, RS2, VIP, client_address, eventually, id, server, service,
 };
 
-pub(crate) const TESTS: &[(&str, fn())] = &[
-    ("metrics_count_what_is_forwarded", counted),
-    ("metrics_leave_out_what_exceeds_the_limit", bounded),
-    ("metrics_are_served_beside_slow_clients", slow_clients),
-    ("metrics_fail_when_asked_wrongly", refused),
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("metrics count what is forwarded", counted),
+    ("metrics leave out what exceeds the limit", bounded),
+    ("metrics are served beside slow clients", slow_clients),
+    ("metrics are refused when asked for wrongly", refused),
 ];
 
 /// Status line and headers, and the body, of a request in full.

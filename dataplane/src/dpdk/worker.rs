@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::rings::{Parcel, WorkerRings};
-use super::{BURST, Eal, EalError, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer, tsc};
+use super::{BURST, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer, tsc};
 use crate::counters::{Counters, DropReason};
 use crate::director::{self, Director, Handed, Source, Verdict};
 use crate::outbox::To;
@@ -64,22 +64,12 @@ pub struct Worker {
     pub idle: Idle,
     /// The time that all workers share.
     pub clock: Clock,
-    /// The core that it runs on.
-    pub core: usize,
 }
 
 impl Worker {
-    /// Runs on the calling thread, pinned to the worker's core, until `stop`.
-    /// The queues go back to their ports when it returns.
-    ///
-    /// # Errors
-    /// When EAL does not take the thread.
-    pub fn run(mut self, eal: &Eal, stop: &AtomicBool) -> Result<(), EalError> {
-        // Before registering: EAL notes the thread's core for its caches.
-        if !core_affinity::set_for_current(core_affinity::CoreId { id: self.core }) {
-            log::warn!("worker on core {}: cannot be pinned; it runs on any core", self.core);
-        }
-        let _registered = eal.register_thread()?;
+    /// Runs on the calling thread, which is one of [`super::Eal::launch`], until
+    /// `stop`. The queues go back to their ports when it returns.
+    pub fn run(mut self, stop: &AtomicBool) {
         let mut burst = RxBurst::new();
         let mut pause = Pause::new(self.idle);
         let mut before = tsc();
@@ -93,7 +83,6 @@ impl Worker {
             }
             before = if pause.after(packets) { tsc() } else { after };
         }
-        Ok(())
     }
 
     /// One round over everything that may have packets. How many there were.
