@@ -16,7 +16,7 @@ use dataplane::director::{Director, DirectorConfig};
 use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings::connect;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
-use dataplane::dpdk::{Eal, EalConfig, HugePages, Pool, Port, PortConfig, Tap};
+use dataplane::dpdk::{Eal, EalConfig, EalError, HugePages, Pool, Port, PortConfig, Tap};
 use dataplane::icmp::IcmpLimits;
 use dataplane::packet::Protocol;
 use dataplane::punt::PuntLimits;

@@ -100,11 +100,15 @@ fn parsed(page: &str) -> BTreeMap<String, f64> {
     let number = |number: &MetricNumber| number.as_f64();
     let mut values = BTreeMap::new();
     for (name, family) in &exposition.families {
-        let labels = family.get_label_names();
+        let names = family.get_label_names();
+        let known = FAMILIES.iter().find(|known| known.name == name).unwrap();
         for sample in family.iter_samples() {
             let set = sample.get_labelset().unwrap();
-            let pairs = labels.iter().zip(set.iter_values());
-            let pairs: Vec<_> = pairs.map(|(label, value)| format!("{label}={value}")).collect();
+            let given: BTreeMap<_, _> =
+                names.iter().map(String::as_str).zip(set.iter_values()).collect();
+            assert_eq!(given.len(), known.labels.len(), "{name}");
+            let pairs = known.labels.iter().map(|label| format!("{label}={}", given[label]));
+            let pairs: Vec<_> = pairs.collect();
             let value = match &sample.value {
                 OpenMetricsValue::Counter(counter) => number(&counter.value),
                 OpenMetricsValue::Gauge(value) => number(value),

@@ -12,16 +12,10 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Begins a family. All its samples have to follow at once.
+    /// Begins a family. All its samples have to follow at once; without any
+    /// nothing is written, as some parsers want it.
     pub(super) fn family(&mut self, family: &Family) -> Samples<'_> {
-        let Family { name, kind, help, .. } = family;
-        let kind_name = kind.name();
-        put(&mut self.text, format_args!("# TYPE {name} {kind_name}\n"));
-        if let Some(unit) = family.unit() {
-            put(&mut self.text, format_args!("# UNIT {name} {unit}\n"));
-        }
-        put(&mut self.text, format_args!("# HELP {name} {help}\n"));
-        Samples { text: &mut self.text, family: *family }
+        Samples { text: &mut self.text, family: *family, begun: false }
     }
 
     /// The page, with its end.
@@ -35,6 +29,7 @@ impl Page {
 pub(super) struct Samples<'a> {
     text: &'a mut String,
     family: Family,
+    begun: bool,
 }
 
 impl Samples<'_> {
@@ -54,6 +49,18 @@ impl Samples<'_> {
         self.sample("_count", &[], &[], count);
     }
 
+    fn begin(&mut self) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let Family { name, kind, help, .. } = self.family;
+        put(self.text, format_args!("# TYPE {name} {}\n", kind.name()));
+        if let Some(unit) = self.family.unit() {
+            put(self.text, format_args!("# UNIT {name} {unit}\n"));
+        }
+        put(self.text, format_args!("# HELP {name} {help}\n"));
+    }
+
     fn sample(
         &mut self,
         suffix: &str,
@@ -61,6 +68,7 @@ impl Samples<'_> {
         more: &[(&str, &str)],
         value: impl Display,
     ) {
+        self.begin();
         debug_assert_eq!(labels.len(), self.family.labels.len(), "{}", self.family.name);
         self.text.push_str(self.family.name);
         self.text.push_str(suffix);
