@@ -236,7 +236,7 @@ impl Eal {
         body: impl FnOnce() + Send + 'static,
     ) -> Result<Launched, EalError> {
         let name = CString::new(name).unwrap_or_default();
-        let body: Box<Body> = Box::new(Box::new(move || {
+        let body: Box<Box<Body>> = Box::new(Box::new(move || {
             // Fails for names that are too long, which costs nothing else.
             let _ = nix::sys::prctl::set_name(&name);
             body();
