@@ -96,7 +96,11 @@ const char *rvs_strerror(int error)
 
 int rvs_lcore_launch(unsigned int lcore, int (*body)(void *), void *argument)
 {
-	/* Negative errno, rte_errno is left alone. */
+	/* DPDK does not check, and would write to a descriptor of 0. */
+	if (lcore >= RTE_MAX_LCORE || !rte_lcore_is_enabled(lcore) ||
+	    lcore == rte_get_main_lcore())
+		return -EINVAL;
+	/* A negative errno; rte_errno is left alone. */
 	return rte_eal_remote_launch(body, argument, lcore);
 }
 
