@@ -1,7 +1,7 @@
 //! Metrics for Prometheus and what else reads OpenMetrics, over HTTP.
 //!
 //! A thread of its own serves them (`http`). For each page it asks the control
-//! thread for one [`Piece`] after the other, each a bounded piece of work
+//! thread for one `Piece` after the other, each a bounded piece of work
 //! between those for other clients, and writes the text itself (`page`). The
 //! control thread never waits for it, and workers do not know of it: they
 //! publish their counters in any case.
