@@ -21,7 +21,7 @@ pub enum Topic {
     Drops,
     /// The way to each real server.
     Nexthops,
-    /// The settings that the kernel has as `net.ipv4.vs.*`.
+    /// The settings that the kernel has as `net.ipv4.vs.*`, and what is logged.
     Settings,
     /// Health checks and what they found last.
     Health,
@@ -56,7 +56,9 @@ pub fn show(
         }
         (Topic::Drops, Response::Counters { workers, .. }) => Ok(show_drops(workers, all)),
         (Topic::Nexthops, Response::NextHops { next_hops, .. }) => Ok(show_next_hops(next_hops)),
-        (Topic::Settings, Response::Settings { settings }) => Ok(show_settings(*settings)),
+        (Topic::Settings, Response::Settings { settings, log }) => {
+            Ok(show_settings(*settings, log))
+        }
         (Topic::Health, Response::Health { checks, .. }) => Ok(health::checks(checks)),
         (Topic::HealthChanges, Response::HealthChanges { changes, withdrawn }) => {
             Ok(health::changes(changes, withdrawn))
@@ -200,11 +202,12 @@ fn show_next_hops(next_hops: &[NextHop]) -> String {
 }
 
 /// A line for each, with the name that `rvsadm set` takes.
-fn show_settings(settings: Settings) -> String {
+fn show_settings(settings: Settings, log: &str) -> String {
     let mut text = String::new();
     for (name, value) in settings.rows() {
         row(&mut text, format_args!("{name} = {value}\n"));
     }
+    row(&mut text, format_args!("log = {log}\n"));
     text
 }
 
@@ -385,7 +388,8 @@ TCP 192.168.1.100:80
     #[test]
     fn settings_have_a_line_each() {
         let settings = Settings { sloppy_tcp: 1, ..Settings::default() };
-        let text = shown(Response::Settings { settings }, Topic::Settings, false, false);
+        let response = Response::Settings { settings, log: "dataplane=debug,info".to_owned() };
+        let text = shown(response, Topic::Settings, false, false);
         let expected = "\
 expire_nodest_conn = 0
 expire_quiescent_template = 0
@@ -395,6 +399,7 @@ sloppy_sctp = 0
 nat_icmp_send = 0
 schedule_icmp = 0
 pmtu_disc = 1
+log = dataplane=debug,info
 ";
         assert_eq!(text, expected);
     }

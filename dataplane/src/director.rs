@@ -355,6 +355,7 @@ impl Director {
             self.go_on_with(dump, rounds + 1);
         }
         self.core.counters.connections = self.tables.connections() as u64;
+        self.core.counters.entries = [self.tables.v4.len() as u64, self.tables.v6.len() as u64];
         self.core.link.shared().counters.publish(&self.core.counters);
         // Last: what this puts into the outbox leaves in the next loop, and is
         // not to be published as generated before.

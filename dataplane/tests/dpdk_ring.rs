@@ -3,6 +3,8 @@
 //! is one test.
 #![cfg(feature = "dpdk")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use dataplane::dpdk::{
@@ -23,6 +25,7 @@ fn mbufs_go_round_and_come_back() {
         huge: HugePages::Never,
         file_prefix: &prefix,
         devices: &devices,
+        workers: &[0, 0],
         extra_args: &[],
     };
     let eal = Eal::init(&config).unwrap();
@@ -284,16 +287,15 @@ fn threads(eal: &Eal, pool: &Pool) {
     let (to_other, other) = std::sync::mpsc::sync_channel::<Mbuf>(256);
     let workers: Vec<_> = (0..2)
         .map(|number| {
-            (
-                port.rx_queue(number).unwrap(),
-                port.tx_queue(number).unwrap(),
-                to_other.clone(),
-                eal.clone(),
-            )
+            (port.rx_queue(number).unwrap(), port.tx_queue(number).unwrap(), to_other.clone())
         })
-        .map(|(mut rx, mut tx, to_other, eal)| {
-            thread::spawn(move || {
-                let _registered = eal.register_thread().unwrap();
+        .enumerate()
+        .map(|(number, (mut rx, mut tx, to_other))| {
+            let result = Arc::new(AtomicUsize::new(0));
+            let sum = Arc::clone(&result);
+            let launched = eal.launch(number, &format!("test-{number}"), move || {
+                let name = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+                assert_eq!(name, format!("test-{number}\n"));
                 let mut burst = RxBurst::new();
                 let mut sent = 0;
                 for _ in 0..1000 {
@@ -307,15 +309,19 @@ fn threads(eal: &Eal, pool: &Pool) {
                     }
                     sent += tx.flush().sent;
                 }
-                sent
-            })
+                sum.store(sent as usize, Ordering::Relaxed);
+            });
+            (launched.unwrap(), result)
         })
         .collect();
     drop(to_other);
     assert_eq!(other.into_iter().count(), 2 * 1000 * BURST / 8);
-    for worker in workers {
-        assert_eq!(worker.join().unwrap() as usize, 1000 * BURST * 6 / 8);
+    for (worker, sent) in workers {
+        assert!(worker.join());
+        assert_eq!(sent.load(Ordering::Relaxed), 1000 * BURST * 6 / 8);
     }
+    assert!(!eal.launch(0, "panics", || panic!("of the test")).unwrap().join());
+    assert_eq!(eal.launch(2, "none", || ()).err(), Some(EalError::Thread { errno: 22 }), "EINVAL");
     assert_eq!(pool.in_use(), 0);
     port.stop().unwrap();
 }

@@ -122,6 +122,11 @@ pub enum Request {
         /// Its value.
         value: u8,
     },
+    /// Changes what the daemon logs, until it ends.
+    SetLog {
+        /// Levels, of all or by module: `info`, `dataplane=debug,info`.
+        filter: String,
+    },
     /// Lists connections, at most `limit` a reply, in no particular order.
     /// Connections that come or go between two replies may be missed.
     ListConnections {
@@ -171,7 +176,8 @@ impl Request {
             | Self::DeleteServer { .. }
             | Self::Zero { .. }
             | Self::SetTimeouts { .. }
-            | Self::SetSetting { .. } => true,
+            | Self::SetSetting { .. }
+            | Self::SetLog { .. } => true,
         }
     }
 }
@@ -213,6 +219,9 @@ pub enum Response {
     Settings {
         /// The values in force.
         settings: Settings,
+        /// What the daemon logs; see [`Request::SetLog`].
+        #[serde(default)]
+        log: String,
     },
     /// To [`Request::ListConnections`].
     Connections {

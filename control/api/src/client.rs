@@ -144,7 +144,7 @@ impl Client {
     /// Reads the settings.
     pub fn settings(&mut self) -> Result<api::Settings, ClientError> {
         match self.call(&Request::Settings {})? {
-            Response::Settings { settings } => Ok(settings),
+            Response::Settings { settings, .. } => Ok(settings),
             other => Err(unexpected(&other)),
         }
     }

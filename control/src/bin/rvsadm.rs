@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use control::api::Request;
 use control::client::{self, Client};
 use control::ipvsadm::{self, Streams};
@@ -30,13 +30,13 @@ struct Native {
 
 #[derive(Subcommand)]
 enum NativeCommand {
-    /// Change a setting, the kernel's net.ipv4.vs.NAME; `show settings` lists
-    /// them
+    /// Change a setting, the kernel's net.ipv4.vs.NAME, or what is logged;
+    /// `show settings` lists them
     Set {
-        /// Its name, with or without net.ipv4.vs.
+        /// Its name, with or without net.ipv4.vs., or "log"
         name: String,
-        /// Its value
-        value: u8,
+        /// Its value; for "log" a filter such as dataplane=debug,info
+        value: String,
     },
     /// Run a program that drives the kernel's IPVS, such as Debian's ipvsadm
     /// and keepalived, and let it drive rvsd instead
@@ -94,6 +94,21 @@ fn is_ipvsadm(first: Option<&OsString>) -> bool {
     first.starts_with('-') && first != "--socket" && !first.starts_with("--socket=")
 }
 
+/// The request of `set`. Ends the program when the value is no number.
+fn setting(name: &str, value: String) -> Request {
+    if name == "log" {
+        return Request::SetLog { filter: value };
+    }
+    let name = settings::plain_name(name).to_owned();
+    match value.parse() {
+        Ok(value) => Request::SetSetting { name, value },
+        Err(_) => {
+            let what = format!("the value of {name} is a number from 0 to 255, not {value:?}\n");
+            Native::command().error(clap::error::ErrorKind::ValueValidation, what).exit()
+        }
+    }
+}
+
 fn native(native: Native) -> ExitCode {
     let done = match native.command {
         NativeCommand::Run { command } => {
@@ -105,8 +120,7 @@ fn native(native: Native) -> ExitCode {
             .and_then(|mut client| show::show(&mut client, topic, json, all)),
         NativeCommand::Set { name, value } => {
             Client::connect(&native.socket).and_then(|mut client| {
-                let name = settings::plain_name(&name).to_owned();
-                client.change(&Request::SetSetting { name, value })?;
+                client.change(&setting(&name, value))?;
                 Ok(String::new())
             })
         }

@@ -12,6 +12,7 @@ use control::config::{self, Config};
 use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Lock, Network, NetworkPort, begin};
 use control::kernel::OwnedAddress;
+use control::logging;
 use control::machine::Machine;
 use control::server::Access;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         println!("{file}: ok: {cores} workers, {} ports, {} services", ports.len(), services.len());
         return ExitCode::SUCCESS;
     }
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    logging::init();
     match run(&config) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -84,6 +85,7 @@ fn run(config: &Config) -> Result<bool, String> {
     let ended = Daemon::new(socket, access, registry, links, saved, Some(network), instruments)
         .and_then(|mut daemon| {
             daemon.check_health(config.health());
+            config.metrics.map(|metrics| daemon.serve_metrics(metrics)).transpose()?;
             daemon.run().map_err(|e| format!("event loop: {e}"))
         });
     if let Ok(signal) = &ended {

@@ -29,6 +29,7 @@ use dataplane::service::MarkRule;
 
 use crate::api::{ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts};
 use crate::health::plan::Plan;
+use crate::metrics::MetricsConfig;
 pub use address::{Bus, Cidr, Device};
 pub use cores::online_cores;
 pub use read::Error;
@@ -52,6 +53,8 @@ pub struct Config {
     pub director: Director,
     /// `[control]`.
     pub control: Control,
+    /// `[metrics]`; none are served when the section is not there.
+    pub metrics: Option<MetricsConfig>,
     /// `[eal]`.
     pub eal: Eal,
     /// `[punt]`.

@@ -7,9 +7,11 @@ pub mod begin;
 mod health;
 mod listing;
 mod lock;
+mod losses;
 mod network;
 mod resolve;
 pub mod saved;
+mod scrape;
 mod templates;
 mod ways;
 mod workers;
@@ -43,16 +45,19 @@ pub use answers::mac_text;
 use health::Touched;
 use listing::Listings;
 pub use lock::Lock;
+use losses::Losses;
 pub use network::{Network, NetworkPort};
 use resolve::Resolving;
 use saved::Saved;
+use scrape::Metrics;
 use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
 const HEALTH: Token = Token(2);
+const METRICS: Token = Token(3);
 /// The last: clients have the tokens after it.
-const SOCKET: Token = Token(3);
+const SOCKET: Token = Token(4);
 
 /// Time for requests in one turn, so that the kernel's news, the workers and
 /// other clients are not kept waiting by busy ones. The last may exceed it.
@@ -87,6 +92,8 @@ pub struct Instruments {
     pub clock: Clock,
     /// Persistence templates, which the workers share.
     pub templates: Arc<Templates>,
+    /// Ticks a second of the counter that workers measure their work by.
+    pub tsc_hz: u64,
 }
 
 /// The control thread's state.
@@ -120,6 +127,8 @@ pub struct Daemon {
     waiting: Vec<Waiting>,
     listings: Listings,
     instruments: Instruments,
+    metrics: Metrics,
+    losses: Losses,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
     next_second: Instant,
@@ -130,6 +139,8 @@ struct Waiting {
     client: ClientId,
     epoch: u64,
     since: Instant,
+    /// All workers run it, which was counted.
+    in_force: bool,
     /// The server that was added: its neighbour should be known, too.
     settles: Option<(ServiceId, SocketAddr)>,
     /// Its local addresses are to be put up first: a server asks for them as
@@ -195,6 +206,8 @@ impl Daemon {
             waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
+            metrics: Metrics::default(),
+            losses: Losses::default(),
             kernel_has_news: true,
             next_second: now + SECOND,
             next_rates: now + Duration::from_secs(PERIOD_SECONDS),
@@ -258,6 +271,8 @@ impl Daemon {
                 }
                 KERNEL => self.kernel_has_news = true,
                 HEALTH => self.take_health_changes(),
+                // Answered below.
+                METRICS => {}
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
@@ -281,6 +296,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.answer_metrics();
         self.save(now);
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
@@ -328,6 +344,7 @@ impl Daemon {
                         client,
                         epoch: self.epoch + 1,
                         since: now,
+                        in_force: false,
                         settles,
                         locals,
                     });
@@ -343,8 +360,10 @@ impl Daemon {
         let outcome = self.try_to_carry_out(client, request);
         if let Some(command) = command {
             match &outcome {
-                Outcome::Answer(Err(error)) => log::info!("refused: {command}: {error}"),
-                _ => log::info!("done: {command}"),
+                Outcome::Answer(Err(error)) => {
+                    log::info!(result = "refused"; "refused: {command}: {error}");
+                }
+                _ => log::info!(result = "done"; "done: {command}"),
             }
         }
         outcome
@@ -404,8 +423,13 @@ impl Daemon {
         let running = self.workers.running();
         let latest = self.epoch;
         let unresolved = self.network.is_some() && self.resolving.locals_changed;
-        self.waiting.retain(|waiting| {
+        let updates = &mut self.metrics.updates;
+        self.waiting.retain_mut(|waiting| {
             let waited = now - waiting.since;
+            if waiting.epoch <= running && !waiting.in_force {
+                waiting.in_force = true;
+                updates.latency.observe(waiting.since.elapsed());
+            }
             // A server that has settled did so in the latest snapshot.
             let unsettled = waiting.settles.is_some_and(|(service, address)| {
                 waited < SETTLE_TIME
@@ -414,6 +438,7 @@ impl Daemon {
             let reply: Reply = if waiting.epoch <= running && !unsettled {
                 Ok(Response::Done)
             } else if waited > PATIENCE {
+                updates.stalled += 1;
                 let message = "a worker does not answer; the change comes into force when it does";
                 Err(Error::new(ErrorCode::WorkerStalled, message))
             } else {
@@ -433,6 +458,7 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
+        self.losses.say(&self.workers.counters(), now);
         let Some(network) = &mut self.network else { return };
         network.refresh(now);
         if network.reopen_if_due(now) {
@@ -446,12 +472,13 @@ impl Daemon {
         if stalled && !self.stalled {
             let workers = self.workers.behind(self.epoch);
             log::error!(
+                stalled:? = workers;
                 "workers {workers:?} have not taken up changes for {} s; if they do not come back, restart rvsd",
                 PATIENCE.as_secs()
             );
         }
         if self.stalled && !stalled {
-            log::info!("all workers take up changes again");
+            log::info!(stalled = "[]"; "all workers take up changes again");
         }
         self.stalled = stalled;
     }
@@ -461,12 +488,20 @@ impl Daemon {
         let moved = std::mem::take(&mut self.moved);
         for (server, hop) in moved.iter().take(MOVED_LINES) {
             match hop {
-                Hop::Port(hop) => log::info!("server {server}: MAC {}", mac_text(hop.dst_mac)),
-                Hop::Local => log::info!("server {server}: the director itself"),
+                Hop::Port(hop) => log::info!(
+                    server:%, way = "resolved";
+                    "server {server}: MAC {}", mac_text(hop.dst_mac)
+                ),
+                Hop::Local => log::info!(
+                    server:%, way = "local";
+                    "server {server}: the director itself"
+                ),
                 Hop::Unresolved => log::warn!(
+                    server:%, way = "no_next_hop";
                     "server {server}: its next hop does not answer; its packets are dropped (no_next_hop)"
                 ),
                 Hop::NoRoute => log::warn!(
+                    server:%, way = "no_route";
                     "server {server}: no route through any port; its packets are dropped (no_route)"
                 ),
             }

@@ -257,6 +257,7 @@ pub fn command(request: &Request) -> Option<String> {
             format!("--set {tcp} {tcp_fin} {udp}")
         }
         Request::SetSetting { name, value } => format!("set {name} {value}"),
+        Request::SetLog { filter } => format!("set log {filter}"),
         Request::Hello { .. }
         | Request::ListServices { .. }
         | Request::Timeouts {}

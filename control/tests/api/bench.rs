@@ -21,6 +21,7 @@ use control::daemon::{Daemon, Instruments};
 use control::frame;
 use control::health::plan::Plan;
 use control::ipvsadm::{self, Streams};
+use control::metrics::MetricsConfig;
 use control::registry::Registry;
 use control::server::Access;
 use dataplane::conn::HashKey;
@@ -41,6 +42,8 @@ const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];
 
 /// Connections that each worker's tables hold.
 pub(crate) const CONNECTIONS: u32 = 32_768;
+/// Services and servers that have metrics.
+pub(crate) const MAX_ROWS: u32 = 700;
 pub(crate) const VIP: &str = "192.168.1.100:80";
 pub(crate) const RS1: &str = "192.168.1.31:80";
 pub(crate) const RS2: &str = "192.168.1.32:80";
@@ -68,6 +71,8 @@ impl Drop for Directory {
 pub(crate) struct Bench {
     pub(crate) socket: PathBuf,
     pub(crate) workers: Vec<Worker>,
+    /// Where metrics are served.
+    pub(crate) metrics: SocketAddr,
     pub(crate) directory: Directory,
 }
 
@@ -109,11 +114,12 @@ impl Bench {
         std::thread::spawn(move || {
             let mut daemon = daemon(&path, access, links, clock).unwrap();
             daemon.check_health(plans);
-            ready.send(()).unwrap();
+            let metrics = MetricsConfig { listen: ([127, 0, 0, 1], 0).into(), max_rows: MAX_ROWS };
+            ready.send(daemon.serve_metrics(metrics).unwrap()).unwrap();
             daemon.run().unwrap();
         });
-        is_ready.recv().unwrap();
-        Self { socket, workers, directory }
+        let metrics = is_ready.recv().unwrap();
+        Self { socket, workers, metrics, directory }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -287,6 +293,7 @@ pub(crate) fn daemon(
         connections: CONNECTIONS,
         clock,
         templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
+        tsc_hz: 1_000_000_000,
     };
     let saved = Saved::new(socket.parent().unwrap());
     Daemon::new(socket, access, registry, links, saved, None, instruments)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::rings::{Parcel, WorkerRings};
-use super::{BURST, Eal, EalError, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer};
+use super::{BURST, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer, tsc};
 use crate::counters::{Counters, DropReason};
 use crate::director::{self, Director, Handed, Source, Verdict};
 use crate::outbox::To;
@@ -64,30 +64,27 @@ pub struct Worker {
     pub idle: Idle,
     /// The time that all workers share.
     pub clock: Clock,
-    /// The core that it runs on.
-    pub core: usize,
 }
 
 impl Worker {
-    /// Runs on the calling thread, pinned to the worker's core, until `stop`.
-    /// The queues go back to their ports when it returns.
-    ///
-    /// # Errors
-    /// When EAL does not take the thread.
-    pub fn run(mut self, eal: &Eal, stop: &AtomicBool) -> Result<(), EalError> {
-        // Before registering: EAL notes the thread's core for its caches.
-        if !core_affinity::set_for_current(core_affinity::CoreId { id: self.core }) {
-            log::warn!("worker on core {}: cannot be pinned; it runs on any core", self.core);
-        }
-        let _registered = eal.register_thread()?;
+    /// Runs on the calling thread, which is one of [`super::Eal::launch`], until
+    /// `stop`. The queues go back to their ports when it returns.
+    pub fn run(mut self, stop: &AtomicBool) {
+        // Memory for the tables, by this thread, on its NUMA node.
         self.director.prepare();
         let mut burst = RxBurst::new();
         let mut pause = Pause::new(self.idle);
+        let mut before = tsc();
         while !stop.load(Ordering::Relaxed) {
             let packets = self.round(&mut burst);
-            pause.after(packets);
+            let after = tsc();
+            if packets > 0 {
+                let counters = self.director.counters_mut();
+                counters.busy_cycles =
+                    counters.busy_cycles.wrapping_add(after.wrapping_sub(before));
+            }
+            before = if pause.after(packets) { tsc() } else { after };
         }
-        Ok(())
     }
 
     /// One round over everything that may have packets. How many there were.
@@ -298,18 +295,21 @@ impl Pause {
         Self { idle, empty: 0, sleep: SLEEP.0 }
     }
 
-    fn after(&mut self, packets: usize) {
+    /// Whether it slept.
+    fn after(&mut self, packets: usize) -> bool {
         if self.idle == Idle::Busy {
-            return;
+            return false;
         }
         if packets > 0 {
             (self.empty, self.sleep) = (0, SLEEP.0);
-            return;
+            return false;
         }
         self.empty = self.empty.saturating_add(1);
-        if self.empty > EMPTY_ROUNDS {
-            std::thread::sleep(self.sleep);
-            self.sleep = (self.sleep * 2).min(SLEEP.1);
+        if self.empty <= EMPTY_ROUNDS {
+            return false;
         }
+        std::thread::sleep(self.sleep);
+        self.sleep = (self.sleep * 2).min(SLEEP.1);
+        true
     }
 }
