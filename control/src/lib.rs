@@ -3,12 +3,13 @@
 //! `rvsd` is [`config`] (the file), [`daemon`] (the event loop) over
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), and `machine` (ports, workers;
-//! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output) and
-//! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s; these are in a
+//! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output),
+//! [`commands`] and [`show`] over [`client`]. Both speak [`api`] in [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
 #![forbid(unsafe_code)]
 
+pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod ipvsadm;

@@ -12,7 +12,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 
-use crate::api::{self, NextHop, Reply, Request, Response, ServiceId, ServiceStatus, Timeouts};
+use crate::api::{
+    self, NextHop, Reply, Request, Response, ServiceId, ServiceOrigin, ServiceStatus, Timeouts,
+};
 use crate::frame::{self, FrameError};
 
 /// Where rvsd listens unless it is told otherwise.
@@ -156,6 +158,42 @@ impl Client {
         }
     }
 
+    /// Lists the requests that make all as it is.
+    pub fn save(&mut self) -> Result<Vec<Request>, ClientError> {
+        let mut all = Vec::new();
+        let mut cursor = None;
+        loop {
+            match self.call(&Request::Save { cursor })? {
+                Response::Saved { requests, next } => {
+                    all.extend(requests);
+                    cursor = next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Lists where services come from.
+    pub fn origins(&mut self) -> Result<Vec<ServiceOrigin>, ClientError> {
+        let mut all = Vec::new();
+        let mut cursor = None;
+        loop {
+            match self.call(&Request::Origins { cursor })? {
+                Response::Origins { services, next } => {
+                    all.extend(services);
+                    cursor = next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
     /// Lists the connections page by page: `page` sees each one as it comes, so
     /// that a large table is never held as a whole.
     pub fn connections<E: From<ClientError>>(
@@ -187,7 +225,8 @@ impl Client {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        frame::write(&mut Quiet(&self.stream), request, api::MAX_REQUEST)?;
+        let most = if self.may_change { api::MAX_RESTORE } else { api::MAX_REQUEST };
+        frame::write(&mut Quiet(&self.stream), request, most)?;
         let json = frame::read(&mut self.stream, api::MAX_REPLY)?.ok_or(ClientError::Closed)?;
         serde_json::from_slice(&json).map_err(|error| ClientError::BadReply(error.to_string()))
     }

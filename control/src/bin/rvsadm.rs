@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use control::api::Request;
-use control::client::{self, Client};
+use control::client::{self, Client, ClientError};
+use control::commands::{self, Failure};
 use control::ipvsadm::{self, Streams};
 use control::settings;
 use control::show::{self, Topic};
@@ -29,6 +30,15 @@ struct Native {
 
 #[derive(Subcommand)]
 enum NativeCommand {
+    #[command(flatten)]
+    Change(commands::Command),
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// Commands with one request and one answer.
+#[derive(Subcommand)]
+enum Ask {
     /// Change a setting, the kernel's net.ipv4.vs.NAME; `show settings` lists
     /// them
     Set {
@@ -82,26 +92,34 @@ fn is_ipvsadm(first: Option<&OsString>) -> bool {
 }
 
 fn native(native: Native) -> ExitCode {
-    let done = Client::connect(&native.socket).and_then(|mut client| match native.command {
-        NativeCommand::Show { topic, json, all } => show::show(&mut client, topic, json, all),
-        NativeCommand::Set { name, value } => {
+    let done = match native.command {
+        NativeCommand::Change(command) => {
+            commands::run(&native.socket, &command, &mut io::stdout().lock())
+        }
+        NativeCommand::Ask(command) => asked(&native.socket, command)
+            .map_err(Failure::from)
+            .and_then(|text| Ok(io::stdout().lock().write_all(text.as_bytes())?)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe has seen enough.
+        Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command has to print.
+fn asked(socket: &Path, command: Ask) -> Result<String, ClientError> {
+    let mut client = Client::connect(socket)?;
+    match command {
+        Ask::Show { topic, json, all } => show::show(&mut client, topic, json, all),
+        Ask::Set { name, value } => {
             let name = settings::plain_name(&name).to_owned();
             client.change(&Request::SetSetting { name, value })?;
             Ok(String::new())
         }
-    });
-    let text = match done {
-        Ok(text) => text,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("Can't write the output: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
     }
 }

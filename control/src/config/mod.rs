@@ -8,6 +8,7 @@
 //! `docs/configuration.md` describes the keys to operators.
 
 mod address;
+mod changes;
 mod cores;
 mod marks;
 mod read;
@@ -28,6 +29,7 @@ use dataplane::service::MarkRule;
 
 use crate::api::{ServerSpec, ServiceSpec, Settings, Timeouts};
 pub use address::{Bus, Cidr, Device};
+pub use changes::Changed;
 pub use cores::online_cores;
 pub use read::Error;
 
@@ -87,6 +89,9 @@ pub struct Director {
     /// Absolute path of the directory of the lock, the record of owned
     /// addresses and, by default, the socket; `/run/rvs` by default.
     pub run_dir: PathBuf,
+    /// Absolute path of the directory of the record of services, which then
+    /// outlives a clean stop and a reboot.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// What a worker does when there is nothing to do.
