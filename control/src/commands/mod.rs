@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -61,7 +62,6 @@ pub enum Command {
     /// `undrain` gives it its weights again.
     Drain {
         /// Its address, with a port if only that is meant
-        #[arg(value_parser = server)]
         server: Server,
         /// Wait until it has no connection left
         #[arg(long)]
@@ -73,7 +73,6 @@ pub enum Command {
     /// Give a drained server the weights that it had
     Undrain {
         /// Its address, with a port if only that is meant
-        #[arg(value_parser = server)]
         server: Server,
     },
 }
@@ -85,15 +84,19 @@ pub struct Server {
     port: Option<u16>,
 }
 
-fn server(text: &str) -> Result<Server, String> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(Server { address: address.ip(), port: Some(address.port()) });
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self { address: address.ip(), port: Some(address.port()) });
+        }
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        let address = bare.parse().map_err(|_| {
+            "give an address such as 10.0.0.1, 10.0.0.1:80, fd00::1 or [fd00::1]:80".to_owned()
+        })?;
+        Ok(Self { address, port: None })
     }
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().map_err(|_| {
-        "give an address such as 10.0.0.1, 10.0.0.1:80, fd00::1 or [fd00::1]:80".to_owned()
-    })?;
-    Ok(Server { address, port: None })
 }
 
 /// Why a command failed.
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn servers_are_addresses_with_or_without_a_port() {
-        let read = |text| server(text).map(|s| (s.address.to_string(), s.port));
+        let read = |text: &str| text.parse::<Server>().map(|s| (s.address.to_string(), s.port));
         assert_eq!(read("10.0.0.1"), Ok(("10.0.0.1".into(), None)));
         assert_eq!(read("10.0.0.1:80"), Ok(("10.0.0.1".into(), Some(80))));
         assert_eq!(read("fd00::1"), Ok(("fd00::1".into(), None)));

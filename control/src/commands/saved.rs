@@ -93,7 +93,7 @@ fn request(line: &str, ports: &Ports) -> Result<Option<Request>, String> {
             Request::SetSetting { name: settings::plain_name(name).to_owned(), value }
         }
         ["drain", server, service @ ..] => {
-            let super::Server { address, port } = super::server(server)?;
+            let super::Server { address, port } = server.parse()?;
             let service = service_of(service, command)?;
             Request::Drain { server: address, port, service }
         }

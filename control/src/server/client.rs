@@ -361,6 +361,20 @@ mod tests {
     }
 
     #[test]
+    fn who_may_change_may_send_more() {
+        for (may_change, most) in [(false, api::MAX_REQUEST), (true, api::MAX_RESTORE)] {
+            for (length, expected) in [(most, Pumped::Idle), (most + 1, Pumped::Close)] {
+                let (mut ours, mut client) = pair();
+                client.may_change = may_change;
+                ours.write_all(&hello()).unwrap();
+                ours.write_all(&(length as u32).to_be_bytes()).unwrap();
+                let pumped = client.pump(Instant::now());
+                assert_eq!(pumped, expected, "{may_change} {length}");
+            }
+        }
+    }
+
+    #[test]
     fn what_ends_a_conversation() {
         let oversized = (api::MAX_REQUEST as u32 + 1).to_be_bytes().to_vec();
         for (bytes, code) in [
