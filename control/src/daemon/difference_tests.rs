@@ -1,3 +1,7 @@
+use std::sync::Arc;
+
+use dataplane::service::ServiceKey;
+
 use super::*;
 use crate::api::{Protocol, ServiceSpec};
 
@@ -191,4 +195,40 @@ fn origins_tell_who_said_what() {
     let mut scheduler = service(83, &[]);
     scheduler.spec.scheduler = "wlc".into();
     assert_eq!(of(&scheduler), (Changed, vec![]));
+}
+
+/// Ten services of ten thousand: workers get the others as they were.
+#[test]
+fn a_snapshot_shares_all_that_the_file_did_not_change() {
+    const SERVICES: u16 = 10_000;
+    let state_of = |weight: &dyn Fn(u16) -> u32| {
+        let services = (1..=SERVICES).map(|port| service(port, &[server(1, weight(port))]));
+        state(&services.collect::<Vec<_>>())
+    };
+    let base = state_of(&|_| 1);
+    let wanted = state_of(&|port| 1 + u32::from(port % 1000 == 0));
+    let mut registry = Registry::new(1, Vec::new(), base.timeouts);
+    for request in base.services.iter().flat_map(|service| service.clone().into_requests()) {
+        carry_out(&mut registry, &request).unwrap();
+    }
+    let before = registry.snapshot();
+    let running = registry.saved(0, usize::MAX).0;
+    let changes = changes(&base, &running, &wanted);
+    assert_eq!(changes.len(), 10);
+    rehearse(&running, &changes).unwrap();
+    for change in &changes {
+        carry_out(&mut registry, change).unwrap();
+    }
+    let after = registry.snapshot();
+    assert_eq!(registry.saved(0, usize::MAX).0, wanted);
+    let same = |port: u16| {
+        let key = ServiceKey::Address {
+            protocol: dataplane::packet::Protocol::Tcp,
+            vip: [10, 0, 0, 1].into(),
+            vport: port,
+        };
+        Arc::ptr_eq(before.services.get(&key).unwrap(), after.services.get(&key).unwrap())
+    };
+    let other: Vec<_> = (1..=SERVICES).filter(|&port| !same(port)).collect();
+    assert_eq!(other, [1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10_000]);
 }

@@ -30,6 +30,7 @@ use dataplane::director::{Director, DirectorConfig, Source, Verdict};
 use dataplane::icmp::IcmpLimits;
 use dataplane::packet::Frame;
 use dataplane::punt::PuntLimits;
+use dataplane::service::Hop;
 use dataplane::shard::Shard;
 use dataplane::snapshot::Port;
 use dataplane::time::Clock;
@@ -104,7 +105,9 @@ impl Bench {
             let (file, online) = (directory.join("rvsd.toml"), BTreeSet::from([1, 2]));
             let config = Config::from_file(&file, &online).unwrap();
             let saved = Saved::new(directory);
-            let registry = begin::registry(&config, &saved, vec![port()]).unwrap();
+            let mut registry = begin::registry(&config, &saved, vec![port()]).unwrap();
+            // As servers are that were added here: not waiting for a neighbour.
+            registry.resolve(0..registry.end_of_numbers(), &|_| Hop::NoRoute);
             let instruments = instruments(links.len(), clock);
             let access = Access::default();
             let mut daemon =

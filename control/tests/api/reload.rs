@@ -138,7 +138,7 @@ fn wrong_file() {
     write(&bench.directory, &[HEAD, GUIDE, "weight = 70000\n", OTHER].concat());
     let file = bench.directory.0.join("rvsd.toml");
     let expected = format!(
-        "{}:15: service[0].server[1].weight: 70000 is out of range; give an integer from 0 to 65535",
+        "{}:16: service[0].server[1].weight: 70000 is out of range; give an integer from 0 to 65535",
         file.display()
     );
     assert_eq!(reload(&bench).unwrap_err(), expected);
@@ -211,9 +211,8 @@ fn start() {
     let first = bench(&[HEAD, GUIDE, OTHER].concat());
     first.adm_ok("-e -t 192.168.1.100:80 -r 192.168.1.31 -g -w 7");
     first.adm_ok("-A -t 192.168.1.100:443 -s rr");
-    let [server, port] = [RS2.parse().unwrap(), "0.0.0.0:80".parse().unwrap()]
-        .map(|address: std::net::SocketAddr| address);
-    let drain = Request::Drain { server: server.ip(), port: Some(port.port()), service: None };
+    let server = [192, 168, 1, 32].into();
+    let drain = Request::Drain { server, port: Some(80), service: None };
     first.client().change(&drain).unwrap();
     let copy = Directory::new();
     for file in ["services.json", "applied.json"] {
@@ -234,7 +233,7 @@ fn start() {
         [RS1, RS2].map(|address| of(&status, address).spec.weight)
     };
     assert_eq!(weights(&mut client), [7, 0]);
-    let undrain = Request::Undrain { server: server.ip(), port: None, service: None };
+    let undrain = Request::Undrain { server, port: None, service: None };
     client.change(&undrain).unwrap();
     assert_eq!(weights(&mut client), [7, 1], "the weight is remembered");
 }
