@@ -4,7 +4,8 @@
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), and `machine` (ports, workers;
 //! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output),
-//! [`commands`] and [`show`] over [`client`]. Both speak [`api`] in [`frame`]s; these are in a
+//! [`commands`] and [`show`] over [`client`], and [`preload`] for others'
+//! programs. Both speak [`api`] in [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
 #![forbid(unsafe_code)]
@@ -12,10 +13,12 @@
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod health;
 pub mod ipvsadm;
 pub mod kernel;
 #[cfg(feature = "dpdk")]
 pub mod machine;
+pub mod preload;
 pub mod registry;
 pub mod server;
 pub mod show;

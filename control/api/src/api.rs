@@ -12,6 +12,7 @@
 
 mod counters;
 mod error;
+mod health;
 mod listings;
 mod origins;
 mod specs;
@@ -20,7 +21,10 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use counters::{Drop, KernelPathCounters, PortCounters, VlanPort, WorkerCounters};
 pub use error::{Error, ErrorCode};
-pub use listings::{Connection, ConnectionCursor, NextHop, ServerStatus, ServiceStatus, Stats};
+pub use health::{HealthChange, HealthCheck, HealthProbe};
+pub use listings::{
+    Connection, ConnectionCursor, NextHop, ServerHealth, ServerStatus, ServiceStatus, Stats,
+};
 pub use origins::{Origin, ServerOrigin, ServiceOrigin};
 use serde::{Deserialize, Serialize};
 pub use specs::{
@@ -198,6 +202,13 @@ pub enum Request {
         #[serde(default)]
         service: Option<ServiceId>,
     },
+    /// Lists the health checks, in the order in which they began.
+    Health {
+        /// Where to go on, from [`Response::Health::next`].
+        cursor: Option<u64>,
+    },
+    /// Lists the servers that became good or failed, the last one first.
+    HealthChanges {},
 }
 
 impl Request {
@@ -214,7 +225,9 @@ impl Request {
             | Self::NextHops { .. }
             | Self::Save { .. }
             | Self::Config {}
-            | Self::Origins { .. } => false,
+            | Self::Origins { .. }
+            | Self::Health { .. }
+            | Self::HealthChanges {} => false,
             Self::AddService { .. }
             | Self::EditService { .. }
             | Self::DeleteService { .. }
@@ -325,6 +338,20 @@ pub enum Response {
         services: Vec<ServiceOrigin>,
         /// Present when there are more.
         next: Option<u64>,
+    },
+    /// To [`Request::Health`].
+    Health {
+        /// One per server that is checked.
+        checks: Vec<HealthCheck>,
+        /// Present when there are more.
+        next: Option<u64>,
+    },
+    /// To [`Request::HealthChanges`].
+    HealthChanges {
+        /// The last ones, a few hundred at most.
+        changes: Vec<HealthChange>,
+        /// vips that are withdrawn now.
+        withdrawn: Vec<IpAddr>,
     },
 }
 

@@ -13,7 +13,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 
 use crate::api::{
-    self, NextHop, Reply, Request, Response, ServiceId, ServiceOrigin, ServiceStatus, Timeouts,
+    self, HealthCheck, NextHop, Reply, Request, Response, ServiceId, ServiceOrigin, ServiceStatus,
+    Timeouts,
 };
 use crate::frame::{self, FrameError};
 
@@ -132,6 +133,15 @@ impl Client {
         }
     }
 
+    /// Most connections that the tables of all workers hold together, without
+    /// listing all services for it.
+    pub fn table_size(&mut self) -> Result<u64, ClientError> {
+        match self.call(&Request::ListServices { service: None, cursor: Some(0) })? {
+            Response::Services { table_size, .. } => Ok(table_size),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Reads the settings.
     pub fn settings(&mut self) -> Result<api::Settings, ClientError> {
         match self.call(&Request::Settings {})? {
@@ -184,6 +194,24 @@ impl Client {
             match self.call(&Request::Origins { cursor })? {
                 Response::Origins { services, next } => {
                     all.extend(services);
+                    cursor = next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Lists the health checks.
+    pub fn health(&mut self) -> Result<Vec<HealthCheck>, ClientError> {
+        let mut all = Vec::new();
+        let mut cursor = None;
+        loop {
+            match self.call(&Request::Health { cursor })? {
+                Response::Health { checks, next } => {
+                    all.extend(checks);
                     cursor = next;
                 }
                 other => return Err(unexpected(&other)),
@@ -459,6 +487,16 @@ mod tests {
                 Request::ListServices { service: None, cursor: Some(3) },
             ]
         );
+    }
+
+    #[test]
+    fn the_table_size_needs_no_listing() {
+        let reply = Ok(Response::Services { services: Vec::new(), next: None, table_size: 7 });
+        let server = TestServer::start(vec![hello(), reply]);
+        let mut client = Client::connect(server.path()).unwrap();
+        assert_eq!(client.table_size().unwrap(), 7);
+        let request = Request::ListServices { service: None, cursor: Some(0) };
+        assert_eq!(server.requests()[1], request);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use control::api::Request;
 use control::client::{self, Client, ClientError};
 use control::commands::{self, Failure};
 use control::ipvsadm::{self, Streams};
+use control::preload;
 use control::settings;
 use control::show::{self, Topic};
 
@@ -34,6 +35,18 @@ enum NativeCommand {
     Change(commands::Command),
     #[command(flatten)]
     Ask(Ask),
+    /// Run a program that drives the kernel's IPVS, such as Debian's ipvsadm
+    /// and keepalived, and let it drive rvsd instead
+    Run {
+        /// The program and its arguments
+        #[arg(
+            required = true,
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "COMMAND"
+        )]
+        command: Vec<OsString>,
+    },
 }
 
 /// Commands with one request and one answer.
@@ -95,6 +108,11 @@ fn native(native: Native) -> ExitCode {
     let done = match native.command {
         NativeCommand::Change(command) => {
             commands::run(&native.socket, &command, &mut io::stdout().lock())
+        }
+        NativeCommand::Run { command } => {
+            let error = preload::run(&native.socket, &command);
+            eprintln!("{error}");
+            return ExitCode::from(error.code());
         }
         NativeCommand::Ask(command) => asked(&native.socket, command)
             .map_err(Failure::from)

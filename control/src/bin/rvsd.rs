@@ -85,6 +85,7 @@ fn run(config: &Config, file: &Path) -> Result<bool, String> {
         .and_then(|mut daemon| {
             let online = config::online_cores().map_err(|e| format!("online cores: {e}"))?;
             daemon.follow_file(file, online, config.clone());
+            daemon.check_health(config.health());
             daemon.run().map_err(|e| format!("event loop: {e}"))
         });
     if let Ok(signal) = &ended {

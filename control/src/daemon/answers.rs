@@ -37,6 +37,14 @@ impl Daemon {
             Request::Save { cursor } => Ok(self.saved_state(cursor)),
             Request::Config {} => Ok(self.configuration()),
             Request::Origins { cursor } => Ok(self.origins(cursor)),
+            Request::Health { cursor } => {
+                let (checks, next) = self.health.checks(cursor, crate::api::MAX_ROWS);
+                Ok(Response::Health { checks, next })
+            }
+            Request::HealthChanges {} => Ok(Response::HealthChanges {
+                changes: self.health.changes(),
+                withdrawn: self.health.withdrawn().iter().copied().collect(),
+            }),
             other => Err(Error::new(ErrorCode::BadRequest, format!("not now: {other:?}"))),
         };
         Outcome::Answer(reply)

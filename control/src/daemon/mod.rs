@@ -5,6 +5,7 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod health;
 mod listing;
 mod lock;
 mod network;
@@ -28,7 +29,7 @@ use dataplane::service::Hop;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -36,10 +37,12 @@ use crate::api::{
     Error, ErrorCode, KernelPathCounters, PortCounters, Reply, Request, Response, ServerSpec,
     ServiceId,
 };
+use crate::health::Health;
 use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
+use health::Touched;
 use listing::Listings;
 pub use lock::Lock;
 pub use network::{Network, NetworkPort};
@@ -50,7 +53,9 @@ use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-const SOCKET: Token = Token(2);
+const HEALTH: Token = Token(2);
+/// The last: clients have the tokens after it.
+const SOCKET: Token = Token(3);
 
 /// Time for requests in one turn, so that the kernel's news, the workers and
 /// other clients are not kept waiting by busy ones. The last may exceed it.
@@ -95,6 +100,9 @@ pub struct Daemon {
     registry: Registry,
     workers: Workers,
     network: Option<Network>,
+    health: Health,
+    /// Services that requests changed since checks followed.
+    touched: Touched,
     watched: Option<RawFd>,
     /// The registry changed since the last snapshot.
     dirty: bool,
@@ -167,6 +175,9 @@ impl Daemon {
         poll.registry()
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
+        let waker = Waker::new(poll.registry(), HEALTH).map_err(failed)?;
+        // Fails when it has been woken often enough already.
+        let health = Health::new(Arc::new(move || drop(waker.wake())));
         let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
         let now = Instant::now();
         let mut daemon = Self {
@@ -176,6 +187,8 @@ impl Daemon {
             registry,
             workers: Workers::new(links),
             network,
+            health,
+            touched: Touched::default(),
             watched: None,
             dirty: true,
             saved,
@@ -252,6 +265,7 @@ impl Daemon {
                     None => {}
                 },
                 KERNEL => self.kernel_has_news = true,
+                HEALTH => self.take_health_changes(),
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
@@ -266,6 +280,7 @@ impl Daemon {
         }
         self.ask_for_missing(now);
         self.resolve(now);
+        self.health_follows();
         if self.dirty {
             self.publish();
         }
@@ -278,6 +293,7 @@ impl Daemon {
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
         self.carry_out_requests(now);
+        self.health_follows();
         if self.dirty {
             self.publish();
         }
@@ -343,6 +359,7 @@ impl Daemon {
     fn try_to_carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
         let network = self.network.as_ref();
         let resolve = |server: &ServerSpec| hop(network, server.address.ip());
+        self.touched.note(&request, &self.registry);
         match self.registry.change(&request, &resolve) {
             None => self.answer(client, request),
             Some(Err(error)) => Outcome::Answer(Err(error)),
@@ -356,6 +373,7 @@ impl Daemon {
     /// Takes note of a change that was carried out.
     fn note(&mut self, request: Request) {
         self.resolving.note(&request);
+        self.touched.note(&request, &self.registry);
         if let Request::AddServer { server, .. } = &request {
             self.keep_resolved(server.address.ip());
         }

@@ -128,7 +128,12 @@ impl Daemon {
         if !restart.is_empty() {
             log::warn!("reload: needs a restart of rvsd: {}", restart.join(", "));
         }
+        let checks = config.health();
+        let checks = (checks != file.config.health()).then_some(checks);
         (file.config, file.base, file.restart, file.unsaved) = (config, base, restart, true);
+        if let Some(checks) = checks {
+            self.check_health(checks);
+        }
     }
 
     /// SIGHUP.
@@ -235,6 +240,11 @@ fn other_lines(old: &Config, new: &Config) -> Vec<String> {
     if old.local_ports != new.local_ports {
         let (first, last) = new.local_ports;
         lines.push(format!("fullnat.ports {first}-{last}"));
+    }
+    let (checks, before) = (new.health(), old.health());
+    if checks != before {
+        let (now, before) = (checks.len(), before.len());
+        lines.push(format!("health: the file's checks of {now} services in the place of {before}"));
     }
     let (old, new) = (begin::addresses(old), begin::addresses(new));
     let line = |what: &str, OwnedAddress { link, ip, prefix_len }: &OwnedAddress| {

@@ -69,6 +69,11 @@ impl Resolving {
         }
     }
 
+    /// Takes note that servers may have gone.
+    pub(super) fn note_gone(&mut self) {
+        self.servers_went = true;
+    }
+
     /// When there is something to do next, if anything is to be done.
     pub(super) fn due(&self, network: Option<&Network>) -> Option<Instant> {
         let network = network?;
@@ -110,7 +115,9 @@ impl Daemon {
             self.resolving.seen_for_fresh = Some(generation);
             let network = &*network;
             let resolve = |server: &ServerSpec| network.hop(server.address.ip());
-            self.dirty |= self.registry.resolve_fresh(&resolve);
+            let changed = self.registry.resolve_fresh(&resolve);
+            self.dirty |= !changed.is_empty();
+            self.moved.extend(changed);
         }
         if self.resolving.pass.is_none() && !self.begin_pass(now) {
             return;

@@ -79,7 +79,11 @@ impl Registry {
             .filter(|entry| meant.service.is_none_or(|service| service == entry.spec.id));
         services
             .flat_map(|entry| entry.servers.iter().map(|&number| (entry.spec.id, number)))
-            .filter(|&(_, number)| is_meant(self.server(number).spec.address))
+            .filter(|&(_, number)| {
+                let server = self.server(number);
+                // A sorry server is there when no other is: nobody may change it.
+                !server.sorry && is_meant(server.spec.address)
+            })
             .collect()
     }
 }

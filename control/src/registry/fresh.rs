@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use dataplane::service::Hop;
 
-use super::{Registry, Resolve};
+use super::{Registry, Resolve, ServerEntry};
 use crate::api::{ErrorCode, ServiceId};
 
 /// Full seconds that a new server is given to be resolved.
@@ -57,11 +57,11 @@ impl Registry {
         self.resolve_each(numbers.start..end, resolve)
     }
 
-    /// The same for new servers, of which it says no more than whether any did;
-    /// those that are left when there are many wait for their turn among all.
-    pub fn resolve_fresh(&mut self, resolve: Resolve<'_>) -> bool {
+    /// The same for new servers; those that are left when there are many wait
+    /// for their turn among all.
+    pub fn resolve_fresh(&mut self, resolve: Resolve<'_>) -> Vec<(IpAddr, Hop)> {
         let numbers: Vec<_> = self.fresh.keys().copied().take(MOST_FRESH).collect();
-        !self.resolve_each(numbers, resolve).is_empty()
+        self.resolve_each(numbers, resolve)
     }
 
     fn resolve_each(
@@ -85,11 +85,13 @@ impl Registry {
         changed
     }
 
-    /// The addresses of servers in use, of these numbers.
+    /// The addresses of servers in use, of these numbers, also of those that are
+    /// out for a while.
     pub fn addresses(&self, numbers: Range<u32>) -> impl Iterator<Item = IpAddr> {
         let end = numbers.end.min(self.servers.end());
         let servers = (numbers.start..end).filter_map(|number| self.servers.get(number));
-        servers.filter(|server| !server.published.deleted).map(|server| server.spec.address.ip())
+        let in_use = |server: &&ServerEntry| server.is_out() || !server.published.deleted;
+        servers.filter(in_use).map(|server| server.spec.address.ip())
     }
 
     /// The number after the last one in use.

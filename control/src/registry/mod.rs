@@ -7,6 +7,7 @@
 mod counts;
 mod drain;
 mod fresh;
+mod health;
 mod listing;
 mod locals;
 mod methods;
@@ -35,6 +36,7 @@ use crate::api::{
 };
 use counts::Rating;
 use drain::Drain;
+pub use health::Standing;
 pub use listing::ServerRow;
 use locals::Locals;
 pub use options::{MAX_MSS, MIN_MSS};
@@ -101,6 +103,9 @@ struct ServerEntry {
     /// Whether it ever was a NAT server: connections from that time keep their
     /// method.
     was_nat: bool,
+    standing: Standing,
+    /// Whether it is the service's sorry server, the first of its servers.
+    sorry: bool,
     published: Arc<Server>,
 }
 

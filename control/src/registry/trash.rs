@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use dataplane::service::ServiceKey;
 
-use super::{Registry, rates};
+use super::{Registry, Standing, rates};
 
 impl Registry {
     /// Puts a server into the trash.
@@ -15,6 +15,7 @@ impl Registry {
         self.fresh.remove(&number);
         self.drained.remove(&number);
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
+        (server.standing, server.sorry) = (Standing::Unchecked, false);
         server.republish(|published| published.deleted = true);
         self.view.touch_server(number);
         self.trash.entry(server.service).or_default().insert(server.spec.address, number);

@@ -118,6 +118,7 @@ mod tests {
             inactive: 3,
             persistent: 0,
             stats: Stats::default(),
+            health: None,
         };
         let addresses = ["[fd00:1234:5678:9abc:def0:1234:5678:9ab2]:65535", "10.0.0.1:80"];
         let status = ServiceStatus {

@@ -1,6 +1,6 @@
 //! A daemon with workers, in threads of this process, and ways to talk to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -20,6 +20,7 @@ use control::config::Config;
 use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Instruments, begin};
 use control::frame;
+use control::health::plan::Plan;
 use control::ipvsadm::{self, Streams};
 use control::registry::Registry;
 use control::server::Access;
@@ -97,6 +98,15 @@ impl Bench {
         })
     }
 
+    /// With a daemon that checks services.
+    pub(crate) fn with_health(workers: usize, plans: HashMap<ServiceId, Plan>) -> Self {
+        Self::launch(workers, Directory::new(), move |socket, links, clock| {
+            let mut daemon = daemon(socket, Access::default(), links, clock).unwrap();
+            daemon.check_health(plans);
+            daemon
+        })
+    }
+
     /// A daemon with one worker that goes by the file `rvsd.toml` in a directory,
     /// and by the record there if there is one.
     pub(crate) fn with_file(directory: Directory) -> Self {
@@ -112,6 +122,7 @@ impl Bench {
             let access = Access::default();
             let mut daemon =
                 Daemon::new(socket, access, registry, links, saved, None, instruments).unwrap();
+            daemon.check_health(config.health());
             daemon.follow_file(&file, online, config);
             daemon
         })

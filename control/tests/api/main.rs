@@ -7,6 +7,7 @@
 
 mod bench;
 mod clients;
+mod health;
 mod reload;
 mod restart;
 mod session;
@@ -28,8 +29,15 @@ fn main() {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests =
-        [session::TESTS, workers::TESTS, clients::TESTS, reload::TESTS, restart::TESTS].concat();
+    let tests = [
+        session::TESTS,
+        workers::TESTS,
+        health::TESTS,
+        clients::TESTS,
+        reload::TESTS,
+        restart::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(|(name, test)| Trial::test(name, move || run(test)));
     let skipped = clients::AS_ROOT.iter().map(|&(name, test)| match clients::obstacle() {
         None => Trial::test(name, move || run(test)),
