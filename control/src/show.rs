@@ -10,9 +10,16 @@ use crate::api::{
 };
 use crate::client::{Client, ClientError};
 
+mod configuration;
+
 /// What to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Topic {
+    /// Services and servers, and whether they are as the configuration file says.
+    Services,
+    /// What was changed beside the configuration file, and what of it needs a
+    /// restart.
+    Config,
     /// Packets and connections of each worker.
     Workers,
     /// Counters of each port, and of the path to the kernel.
@@ -38,6 +45,8 @@ pub fn show(
     all: bool,
 ) -> Result<String, ClientError> {
     let response = match topic {
+        Topic::Services => return configuration::services(client, json),
+        Topic::Config => client.call(&Request::Config {})?,
         Topic::Nexthops => Response::NextHops { next_hops: client.next_hops()?, next: None },
         Topic::Settings => client.call(&Request::Settings {})?,
         Topic::Health => Response::Health { checks: client.health()?, next: None },
@@ -56,6 +65,9 @@ pub fn show(
         }
         (Topic::Drops, Response::Counters { workers, .. }) => Ok(show_drops(workers, all)),
         (Topic::Nexthops, Response::NextHops { next_hops, .. }) => Ok(show_next_hops(next_hops)),
+        (Topic::Config, Response::Config { file, changes, restart }) => {
+            Ok(configuration::configuration(file.as_deref(), changes, restart))
+        }
         (Topic::Settings, Response::Settings { settings, log }) => {
             Ok(show_settings(*settings, log))
         }

@@ -249,7 +249,7 @@ fn sections_and_keys() {
             ("[\"a\\nb\"]", "6: \"a\\nb\": unknown section; allowed are $"),
             (
                 "[[director.x]]",
-                "6: director.x: unknown key; allowed are cores, poll, connections, templates, run_dir",
+                "6: director.x: unknown key; allowed are cores, poll, connections, templates, run_dir, state_dir",
             ),
             (
                 "[eal]\nmembory_mb = 3",
@@ -333,6 +333,10 @@ fn director() {
             (
                 "cores = [1]\nrun_dir = \"run\"",
                 "3: director.run_dir: \"run\" is not an absolute path; give an absolute path such as \"/run/rvs\"",
+            ),
+            (
+                "cores = [1]\nstate_dir = \"lib\"",
+                "3: director.state_dir: \"lib\" is not an absolute path; give an absolute path such as \"/var/lib/rvs\"",
             ),
             (
                 "cores = [1]\nrun_dir = \"/a\\nb\"",

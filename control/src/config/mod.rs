@@ -8,6 +8,7 @@
 //! `docs/configuration.md` describes the keys to operators.
 
 mod address;
+mod changes;
 mod cores;
 mod health;
 mod marks;
@@ -31,6 +32,7 @@ use crate::api::{ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts};
 use crate::health::plan::Plan;
 use crate::metrics::MetricsConfig;
 pub use address::{Bus, Cidr, Device};
+pub use changes::Changed;
 pub use cores::online_cores;
 pub use read::Error;
 
@@ -92,6 +94,9 @@ pub struct Director {
     /// Absolute path of the directory of the lock, the record of owned
     /// addresses and, by default, the socket; `/run/rvs` by default.
     pub run_dir: PathBuf,
+    /// Absolute path of the directory of the record of services, which then
+    /// outlives a clean stop and a reboot.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// What a worker does when there is nothing to do.

@@ -24,7 +24,8 @@ pub(super) const SECTIONS: [&str; 12] = [
     "director", "control", "metrics", "eal", "punt", "timeouts", "settings", "port", "vip",
     "fullnat", "fwmark", "service",
 ];
-pub(super) const DIRECTOR: [&str; 5] = ["cores", "poll", "connections", "templates", "run_dir"];
+pub(super) const DIRECTOR: [&str; 6] =
+    ["cores", "poll", "connections", "templates", "run_dir", "state_dir"];
 pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];
 pub(super) const METRICS: [&str; 2] = ["listen", "max_rows"];
 pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
@@ -131,7 +132,11 @@ fn director(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Director> {
         Some(item) => item.parsed("an absolute path such as \"/run/rvs\"", absolute_path)?,
         None => PathBuf::from("/run/rvs"),
     };
-    Ok(Director { cores, poll, connections, templates, run_dir })
+    let state_dir = table.item("state_dir");
+    let state_dir = state_dir
+        .map(|item| item.parsed("an absolute path such as \"/var/lib/rvs\"", absolute_path))
+        .transpose()?;
+    Ok(Director { cores, poll, connections, templates, run_dir, state_dir })
 }
 
 fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>, poll: Poll) -> Result<Vec<u32>> {

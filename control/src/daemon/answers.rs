@@ -35,6 +35,13 @@ impl Daemon {
             }
             Request::Counters {} => Ok(self.counters()),
             Request::NextHops { cursor } => Ok(self.next_hops(cursor)),
+            Request::Reload { dry_run, exact } => return self.reload(dry_run, exact).into(),
+            Request::Restore { requests, dry_run } => {
+                return self.restore(&requests, dry_run).into();
+            }
+            Request::Save { cursor } => Ok(self.saved_state(cursor)),
+            Request::Config {} => Ok(self.configuration()),
+            Request::Origins { cursor } => Ok(self.origins(cursor)),
             Request::Health { cursor } => {
                 let (checks, next) = self.health.checks(cursor, crate::api::MAX_ROWS);
                 Ok(Response::Health { checks, next })

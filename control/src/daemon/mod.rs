@@ -4,11 +4,13 @@
 
 mod answers;
 pub mod begin;
+mod difference;
 mod health;
 mod listing;
 mod lock;
 mod losses;
 mod network;
+mod reload;
 mod resolve;
 pub mod saved;
 mod scrape;
@@ -47,6 +49,7 @@ use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
+use reload::Followed;
 use resolve::Resolving;
 use saved::Saved;
 use scrape::Metrics;
@@ -111,6 +114,8 @@ pub struct Daemon {
     /// The registry changed since the last snapshot.
     dirty: bool,
     saved: Saved,
+    /// The configuration file, which [`Daemon::follow_file`] names.
+    file: Option<Followed>,
     /// Requests carried out that are not in the record yet.
     unsaved: Vec<Request>,
     resolving: Resolving,
@@ -146,15 +151,17 @@ struct Waiting {
     /// Its local addresses are to be put up first: a server asks for them as
     /// soon as the first connection comes.
     locals: bool,
+    /// What to answer then.
+    response: Response,
 }
 
 impl Daemon {
-    /// Blocks the signals that end the daemon, in this thread and in all that
+    /// Blocks the signals that end the daemon or have it read its file, in this thread and in all that
     /// it starts; [`Daemon::run`] takes them. To be called before any thread is
     /// started.
     pub fn block_signals() {
         // Only fails for signal numbers that do not exist.
-        let _ = ending_signals().thread_block();
+        let _ = signals().thread_block();
     }
 
     /// A daemon with services in `registry`, whose workers hold the other ends
@@ -175,7 +182,7 @@ impl Daemon {
         let poll = Poll::new().map_err(failed)?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals =
-            SignalFd::with_flags(&ending_signals(), flags).map_err(|error| failed(error.into()))?;
+            SignalFd::with_flags(&signals(), flags).map_err(|error| failed(error.into()))?;
         poll.registry()
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
@@ -196,6 +203,7 @@ impl Daemon {
             watched: None,
             dirty: true,
             saved,
+            file: None,
             unsaved: Vec::new(),
             resolving: Resolving::new(now),
             next_missing: now,
@@ -228,7 +236,7 @@ impl Daemon {
         let mut ready = false;
         loop {
             if let Some(signal) = self.turn(&mut events)? {
-                self.saved.remove();
+                self.saved.end();
                 return Ok(signal);
             }
             if !ready && self.workers.running() >= self.epoch {
@@ -264,11 +272,11 @@ impl Daemon {
         }
         for event in events.iter() {
             match event.token() {
-                SIGNALS => {
-                    if let Some(signal) = self.signal() {
-                        return Ok(Some(signal));
-                    }
-                }
+                SIGNALS => match self.signal() {
+                    Some(Signal::SIGHUP) => self.reload_on_signal(),
+                    Some(signal) => return Ok(Some(signal)),
+                    None => {}
+                },
                 KERNEL => self.kernel_has_news = true,
                 HEALTH => self.take_health_changes(),
                 // Answered below.
@@ -335,22 +343,28 @@ impl Daemon {
                 }
                 _ => false,
             };
-            match self.carry_out(client, request) {
-                Outcome::Answer(reply) => self.api.reply(client, &reply),
-                // The snapshot is made once for all requests of this turn.
-                Outcome::Changed => {
-                    self.dirty = true;
-                    self.waiting.push(Waiting {
-                        client,
-                        epoch: self.epoch + 1,
-                        since: now,
-                        in_force: false,
-                        settles,
-                        locals,
-                    });
+            let (locals, response) = match self.carry_out(client, request) {
+                Outcome::Answer(reply) => {
+                    self.api.reply(client, &reply);
+                    continue;
                 }
-                Outcome::Later => {}
-            }
+                Outcome::Later => continue,
+                Outcome::Changed => (locals, Response::Done),
+                Outcome::Reloaded(response) => (true, response),
+            };
+            // The snapshot is made once for all requests of this turn.
+            self.dirty = true;
+            let epoch = self.epoch + 1;
+            let in_force = false;
+            self.waiting.push(Waiting {
+                client,
+                epoch,
+                since: now,
+                in_force,
+                settles,
+                locals,
+                response,
+            });
         }
     }
 
@@ -377,15 +391,20 @@ impl Daemon {
             None => self.answer(client, request),
             Some(Err(error)) => Outcome::Answer(Err(error)),
             Some(Ok(())) => {
-                self.resolving.note(&request);
-                self.touched.note(&request, &self.registry);
-                if let Request::AddServer { server, .. } = &request {
-                    self.keep_resolved(server.address.ip());
-                }
-                self.unsaved.push(request);
+                self.note(request);
                 Outcome::Changed
             }
         }
+    }
+
+    /// Takes note of a change that was carried out.
+    fn note(&mut self, request: Request) {
+        self.resolving.note(&request);
+        self.touched.note(&request, &self.registry);
+        if let Request::AddServer { server, .. } = &request {
+            self.keep_resolved(server.address.ip());
+        }
+        self.unsaved.push(request);
     }
 
     /// Has the kernel ask for neighbours that workers miss.
@@ -416,6 +435,7 @@ impl Daemon {
         let state = |from| self.registry.saved(from, saved::ROWS);
         self.saved.keep_up(&self.unsaved, now, state);
         self.unsaved.clear();
+        self.keep_applied();
     }
 
     /// Answers clients whose change every worker runs.
@@ -436,7 +456,7 @@ impl Daemon {
                     && (running < latest || self.registry.is_fresh(&service, address))
             }) || (waiting.locals && unresolved && waited < SETTLE_TIME);
             let reply: Reply = if waiting.epoch <= running && !unsettled {
-                Ok(Response::Done)
+                Ok(waiting.response.clone())
             } else if waited > PATIENCE {
                 updates.stalled += 1;
                 let message = "a worker does not answer; the change comes into force when it does";
@@ -551,6 +571,8 @@ enum Outcome {
     Answer(Reply),
     /// Answer it when the workers run the change.
     Changed,
+    /// The same, with this.
+    Reloaded(Response),
     /// It is answered elsewhere.
     Later,
 }
@@ -559,9 +581,10 @@ fn hop(network: Option<&Network>, server: IpAddr) -> Hop {
     network.map_or(Hop::NoRoute, |network| network.hop(server))
 }
 
-fn ending_signals() -> SigSet {
+fn signals() -> SigSet {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGHUP);
     signals
 }

@@ -1,6 +1,6 @@
 //! A daemon with workers, in threads of this process, and ways to talk to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -16,8 +16,9 @@ use control::api::{
     ServerSpec, ServiceId, ServiceSpec, Timeouts, WorkerCounters,
 };
 use control::client::{Client, ClientError};
+use control::config::Config;
 use control::daemon::saved::Saved;
-use control::daemon::{Daemon, Instruments};
+use control::daemon::{Daemon, Instruments, begin};
 use control::frame;
 use control::health::plan::Plan;
 use control::ipvsadm::{self, Streams};
@@ -31,6 +32,7 @@ use dataplane::director::{Director, DirectorConfig, Source, Verdict};
 use dataplane::icmp::IcmpLimits;
 use dataplane::packet::Frame;
 use dataplane::punt::PuntLimits;
+use dataplane::service::Hop;
 use dataplane::shard::Shard;
 use dataplane::snapshot::Port;
 use dataplane::time::Clock;
@@ -96,24 +98,53 @@ impl Bench {
     }
 
     pub(crate) fn with_access(workers: usize, access: Access) -> Self {
-        Self::with(workers, access, HashMap::new())
+        Self::launch(workers, Directory::new(), move |socket, links, clock| {
+            daemon(socket, access, links, clock).unwrap()
+        })
     }
 
     /// With a daemon that checks services.
     pub(crate) fn with_health(workers: usize, plans: HashMap<ServiceId, Plan>) -> Self {
-        Self::with(workers, Access::default(), plans)
+        Self::launch(workers, Directory::new(), move |socket, links, clock| {
+            let mut daemon = daemon(socket, Access::default(), links, clock).unwrap();
+            daemon.check_health(plans);
+            daemon
+        })
     }
 
-    fn with(workers: usize, access: Access, plans: HashMap<ServiceId, Plan>) -> Self {
-        let directory = Directory::new();
+    /// A daemon with one worker that goes by the file `rvsd.toml` in a directory,
+    /// and by the record there if there is one.
+    pub(crate) fn with_file(directory: Directory) -> Self {
+        Self::launch(1, directory, |socket, links, clock| {
+            let directory = socket.parent().unwrap();
+            let (file, online) = (directory.join("rvsd.toml"), BTreeSet::from([1, 2]));
+            let config = Config::from_file(&file, &online).unwrap();
+            let saved = Saved::new(directory);
+            let mut registry = begin::registry(&config, &saved, vec![port()]).unwrap();
+            // As servers are that were added here: not waiting for a neighbour.
+            registry.resolve(0..registry.end_of_numbers(), &|_| Hop::NoRoute);
+            let instruments = instruments(links.len(), clock);
+            let access = Access::default();
+            let mut daemon =
+                Daemon::new(socket, access, registry, links, saved, None, instruments).unwrap();
+            daemon.check_health(config.health());
+            daemon.follow_file(&file, online, config);
+            daemon
+        })
+    }
+
+    fn launch(
+        workers: usize,
+        directory: Directory,
+        daemon: impl FnOnce(&Path, Vec<ControlEnd>, Clock) -> Daemon + Send + 'static,
+    ) -> Self {
         let socket = directory.0.join("rvsd.sock");
         let clock = Clock::start();
         let (links, workers) = start_workers(workers, clock);
         let path = socket.clone();
         let (ready, is_ready) = channel();
         std::thread::spawn(move || {
-            let mut daemon = daemon(&path, access, links, clock).unwrap();
-            daemon.check_health(plans);
+            let mut daemon = daemon(&path, links, clock);
             let metrics = MetricsConfig { listen: ([127, 0, 0, 1], 0).into(), max_rows: MAX_ROWS };
             ready.send(daemon.serve_metrics(metrics).unwrap()).unwrap();
             daemon.run().unwrap();
@@ -285,18 +316,26 @@ pub(crate) fn daemon(
     clock: Clock,
 ) -> Result<Daemon, String> {
     let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
-    let registry = Registry::new(links.len(), vec![Port::new(PORT_MAC, 1500)], timeouts);
-    let instruments = Instruments {
-        cores: (0..links.len() as u32).collect(),
+    let registry = Registry::new(links.len(), vec![port()], timeouts);
+    let instruments = instruments(links.len(), clock);
+    let saved = Saved::new(socket.parent().unwrap());
+    Daemon::new(socket, access, registry, links, saved, None, instruments)
+}
+
+fn port() -> Port {
+    Port::new(PORT_MAC, 1500)
+}
+
+fn instruments(workers: usize, clock: Clock) -> Instruments {
+    Instruments {
+        cores: (0..workers as u32).collect(),
         ports: Box::new(Vec::new),
         kernel_path: Box::new(KernelPathCounters::default),
         connections: CONNECTIONS,
         clock,
         templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
         tsc_hz: 1_000_000_000,
-    };
-    let saved = Saved::new(socket.parent().unwrap());
-    Daemon::new(socket, access, registry, links, saved, None, instruments)
+    }
 }
 
 /// What a run printed, and its exit code.

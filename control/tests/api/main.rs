@@ -9,6 +9,7 @@ mod bench;
 mod clients;
 mod health;
 mod metrics;
+mod reload;
 mod restart;
 mod session;
 mod workers;
@@ -34,8 +35,9 @@ fn main() {
         workers::TESTS,
         health::TESTS,
         clients::TESTS,
-        restart::TESTS,
         metrics::TESTS,
+        reload::TESTS,
+        restart::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(|(name, test)| Trial::test(name, move || run(test)));
