@@ -285,6 +285,14 @@ impl RxBurst {
         self.mbufs.iter_mut()
     }
 
+    /// Asks for the memory that forwarding touches of frames that another core
+    /// had: what that core wrote is in its cache.
+    #[inline]
+    pub fn prefetch(&self) {
+        // SAFETY: the frames are of the mbufs that this burst owns.
+        unsafe { dpdk_sys::rvs_prefetch(as_frames(&self.mbufs), self.mbufs.len() as u16) };
+    }
+
     /// Takes all mbufs out, in order. Those that the iterator did not reach when
     /// it is dropped are freed.
     #[inline]
