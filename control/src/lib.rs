@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod daemon;
+pub mod health;
 pub mod ipvsadm;
 pub mod kernel;
 #[cfg(feature = "dpdk")]

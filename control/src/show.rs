@@ -1,5 +1,7 @@
 //! What `rvsadm show` prints: RVS's own state, beside what ipvsadm lists.
 
+mod health;
+
 use std::fmt::Write;
 
 use crate::api::{
@@ -21,6 +23,10 @@ pub enum Topic {
     Nexthops,
     /// The settings that the kernel has as `net.ipv4.vs.*`.
     Settings,
+    /// Health checks and what they found last.
+    Health,
+    /// Servers that became good or failed, the last one first.
+    HealthChanges,
 }
 
 /// Asks the daemon and prepares the text. `json` gives the API's own form,
@@ -34,6 +40,8 @@ pub fn show(
     let response = match topic {
         Topic::Nexthops => Response::NextHops { next_hops: client.next_hops()?, next: None },
         Topic::Settings => client.call(&Request::Settings {})?,
+        Topic::Health => Response::Health { checks: client.health()?, next: None },
+        Topic::HealthChanges => client.call(&Request::HealthChanges {})?,
         Topic::Workers | Topic::Ports | Topic::Drops => client.call(&Request::Counters {})?,
     };
     if json {
@@ -49,6 +57,10 @@ pub fn show(
         (Topic::Drops, Response::Counters { workers, .. }) => Ok(show_drops(workers, all)),
         (Topic::Nexthops, Response::NextHops { next_hops, .. }) => Ok(show_next_hops(next_hops)),
         (Topic::Settings, Response::Settings { settings }) => Ok(show_settings(*settings)),
+        (Topic::Health, Response::Health { checks, .. }) => Ok(health::checks(checks)),
+        (Topic::HealthChanges, Response::HealthChanges { changes, withdrawn }) => {
+            Ok(health::changes(changes, withdrawn))
+        }
         _ => Err(ClientError::BadReply("a response of the wrong kind".to_owned())),
     }
 }
@@ -196,7 +208,7 @@ fn show_settings(settings: Settings) -> String {
     text
 }
 
-fn service_name(service: &ServiceId) -> String {
+pub(crate) fn service_name(service: &ServiceId) -> String {
     match service {
         ServiceId::Address { protocol, address } => {
             let protocol = match protocol {

@@ -52,6 +52,151 @@ fn check(before: &str, give: &str, rows: &[(&str, &str)]) {
 }
 
 #[test]
+fn health() {
+    let kinds = r#"give "tcp" or "http" or "https" or "udp" or "ping" or "command""#;
+    check(
+        &format!("{BASE}{SERVICE}[service.health]\n"),
+        kinds,
+        &[
+            ("", "10: service[0].health.kind: missing; $"),
+            ("kind = \"TCP\"", "11: service[0].health.kind: \"TCP\" is unknown; $"),
+            ("kind = \"none\"", "11: service[0].health.kind: \"none\" is unknown; $"),
+            (
+                "kind = \"tcp\"\nintervall_ms = 5",
+                "12: service[0].health.intervall_ms: unknown key; did you mean \"interval_ms\"?; allowed are kind, port, interval_ms, timeout_ms, rise, fall, jitter, initial, on_failure, method, path, host, status, body, body_regex, sni, verify, ca, send, send_hex, expect, expect_hex, command",
+            ),
+            (
+                "kind = \"tcp\"\ninterval_ms = 99",
+                "12: service[0].health.interval_ms: 99 is out of range; give an integer from 100 to 3600000",
+            ),
+            (
+                "kind = \"tcp\"\ntimeout_ms = 5001",
+                "12: service[0].health.timeout_ms: 5001 is greater than interval_ms 5000; give an integer from 10 to 5000",
+            ),
+            (
+                "kind = \"tcp\"\nfall = 0",
+                "12: service[0].health.fall: 0 is out of range; give an integer from 1 to 100",
+            ),
+            (
+                "kind = \"tcp\"\njitter = 51",
+                "12: service[0].health.jitter: 51 is out of range; give an integer from 0 to 50",
+            ),
+            (
+                "kind = \"tcp\"\non_failure = \"drop\"",
+                "12: service[0].health.on_failure: \"drop\" is unknown; give \"weight0\" or \"remove\"",
+            ),
+            (
+                "kind = \"tcp\"\npath = \"/\"",
+                "12: service[0].health.path: is for checks of kind \"http\" or \"https\"; leave it out",
+            ),
+            (
+                "kind = \"ping\"\nport = 80",
+                "12: service[0].health.port: is for checks of kind \"tcp\" or \"http\" or \"https\" or \"udp\"; leave it out",
+            ),
+            (
+                "kind = \"http\"\npath = \"health\"",
+                "12: service[0].health.path: \"health\" does not begin with /; give a path such as \"/health?full=1\"",
+            ),
+            (
+                "kind = \"http\"\nmethod = \"G T\"",
+                "12: service[0].health.method: \"G T\" is not a method; give an HTTP method such as \"GET\" or \"HEAD\"",
+            ),
+            (
+                "kind = \"http\"\nstatus = [\"299-200\"]",
+                "12: service[0].health.status[0]: \"299-200\" ends before it begins; give a code or range from 100 to 599 such as \"200-299\"",
+            ),
+            (
+                "kind = \"http\"\nstatus = [200, 99]",
+                "12: service[0].health.status[1]: 99 is out of range; give an integer from 100 to 599",
+            ),
+            (
+                "kind = \"http\"\nbody = \"a\"\nbody_regex = \"b\"",
+                "13: service[0].health.body_regex: stands beside body; give one or the other",
+            ),
+            (
+                "kind = \"http\"\nbody_regex = \"(a\"",
+                "12: service[0].health.body_regex: \"(a\" is not a regular expression (unclosed group); give a regular expression such as 'state: (ready|ok)'",
+            ),
+            (
+                "kind = \"http\"\nmethod = \"HEAD\"\nbody = \"a\"",
+                "13: service[0].health.body: is given, but answers to HEAD have no body; leave it out",
+            ),
+            (
+                "kind = \"https\"\nca = \"/a.pem\"",
+                "12: service[0].health.ca: means nothing without verify = true; give that, too",
+            ),
+            (
+                "kind = \"https\"\nsni = \"a b\"",
+                "12: service[0].health.sni: \"a b\" is not a name of a host; give a name such as \"www.example.com\"",
+            ),
+            (
+                "kind = \"udp\"\nsend_hex = \"0\"",
+                "12: service[0].health.send_hex: \"0\" is not an even number of hexadecimal digits; give 1 to 65507 bytes in hexadecimal digits such as \"00ff\"",
+            ),
+            (
+                "kind = \"command\"",
+                "10: service[0].health.command: missing; give a program and its arguments such as [\"/usr/local/bin/check\", \"-v\"]",
+            ),
+            (
+                "kind = \"command\"\ncommand = [\"check\"]",
+                "12: service[0].health.command[0]: \"check\" is not an absolute path; give an absolute path such as \"/usr/local/bin/check\"",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn health_of_servers_and_sorry_servers() {
+    check(
+        &format!("{BASE}{SERVICE}"),
+        GIVE_SERVER,
+        &[
+            (
+                "withdraw_vip = true",
+                "10: service[0].withdraw_vip: rvsd takes down only what it put up; give 10.0.0.100 in vip.addresses",
+            ),
+            ("[service.sorry_server]\n", "10: service[0].sorry_server.address: missing; $"),
+            (
+                "[service.sorry_server]\naddress = \"10.0.0.100\"",
+                "11: service[0].sorry_server.address: 10.0.0.100 is the director's own; $",
+            ),
+            (
+                "server = [{ address = \"10.0.0.2\" }]\n[service.sorry_server]\naddress = \"10.0.0.2\"",
+                "12: service[0].sorry_server.address: 10.0.0.2:80 is a server of the service already; give another one",
+            ),
+            (
+                "[service.sorry_server]\naddress = \"10.0.0.2\"\nweight = 2",
+                "12: service[0].sorry_server.weight: unknown key; allowed are address, method, tunnel, tunnel_port, tunnel_checksum",
+            ),
+            (
+                "[[service.server]]\naddress = \"10.0.0.2\"\n[service.server.health]\nport = 1",
+                "12: service[0].server[0].health.kind: missing; give \"tcp\" or \"http\" or \"https\" or \"udp\" or \"ping\" or \"command\" or \"none\"",
+            ),
+            (
+                "[[service.server]]\naddress = \"10.0.0.2\"\n[service.server.health]\nkind = \"none\"\nport = 1",
+                "14: service[0].server[0].health.port: is given beside kind = \"none\"; leave it out",
+            ),
+        ],
+    );
+    let marked =
+        format!("{BASE}[[service]]\nfwmark = 1\nserver = [{{ address = \"10.0.0.2\" }}]\n");
+    check(
+        &marked,
+        "",
+        &[
+            (
+                "health = { kind = \"tcp\" }",
+                "9: service[0].health.port: missing; give the port to probe, as servers of this service have none of their own",
+            ),
+            (
+                "withdraw_vip = true",
+                "9: service[0].withdraw_vip: is for services with an address; leave it out",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn syntax() {
     check(
         BASE,
@@ -690,7 +835,7 @@ fn servers() {
             ),
             (
                 "address = \"10.0.0.31\"\nwieght = 3",
-                "12: service[0].server[0].wieght: unknown key; did you mean \"weight\"?; allowed are address, method, tunnel, tunnel_port, tunnel_checksum, weight, upper_threshold, lower_threshold",
+                "12: service[0].server[0].wieght: unknown key; did you mean \"weight\"?; allowed are address, method, tunnel, tunnel_port, tunnel_checksum, weight, upper_threshold, lower_threshold, health",
             ),
             (
                 "address = \"10.0.0.31\"\n[[service.server]]\naddress = \"10.0.0.31:80\"",

@@ -188,9 +188,9 @@ impl Counters {
             == self.tx + self.punted + self.handed_off + self.held + self.drops.iter().sum::<u64>()
     }
 
-    fn words(&self) -> [u64; WORDS] {
-        let mut words = [0; WORDS];
-        words[..FIXED].copy_from_slice(&[
+    /// All but the drops.
+    const fn fixed(&self) -> [u64; FIXED] {
+        [
             self.rx,
             self.taken_over,
             self.injected,
@@ -203,9 +203,7 @@ impl Counters {
             self.expired,
             self.recycled,
             self.stateless,
-        ]);
-        words[FIXED..].copy_from_slice(&self.drops);
-        words
+        ]
     }
 
     fn from_words(words: [u64; WORDS]) -> Self {
@@ -255,8 +253,12 @@ impl Published {
         self.sequence.store(sequence + 1, Ordering::Relaxed);
         // Orders the odd sequence before the words for a reader's fence.
         fence(Ordering::Release);
-        for (shared, word) in self.words.iter().zip(counters.words()) {
+        let (fixed, drops) = self.words.split_at(FIXED);
+        for (shared, word) in fixed.iter().zip(counters.fixed()) {
             shared.store(word, Ordering::Relaxed);
+        }
+        for (shared, word) in drops.iter().zip(&counters.drops) {
+            shared.store(*word, Ordering::Relaxed);
         }
         self.sequence.store(sequence + 2, Ordering::Release);
     }

@@ -6,12 +6,17 @@
 //! the other packets:
 //!
 //! 1. headers: parse; is it ours; hash; ask for the table's group line
-//! 2. tags: match; ask for the entry's line
-//! 3. the rest, packet by packet: look up or open a connection, state,
-//!    counters, rewrite, verdict
+//!    (`Core::read`)
+//! 2. tags: match; ask for the entry's line (`find_entries`)
+//! 3. the entry: ask for its server's line (`find_servers`)
+//! 4. the rest, packet by packet: look up or open a connection, state,
+//!    counters, rewrite, verdict (`Core::forward_all`)
 //!
-//! The way out is in `send`, by forwarding method, and what it does to the
-//! bytes in `rewrite`; `ownership` says whose a packet is. What is rare has
+//! Most packets are plain ones of established connections, and go a short way
+//! through stages 1 and 4 (`Core::short`, what it does to the bytes in `short`)
+//! that does what the long one would. The long way out is in `send`, by
+//! forwarding method, and what it does to the bytes in `rewrite`; `ownership`
+//! says whose a packet is. What is rare has
 //! files of its own: `open` the first packet of a connection, `icmp` errors
 //! made and passed on, `fragments`, `ageing`, `listing`.
 //!
@@ -32,7 +37,6 @@ use std::sync::Arc;
 
 use self::short::Short;
 use crate::conn::ageing::SweepPace;
-use crate::conn::memory::prefetch_l1;
 use crate::conn::persistence::Templates;
 use crate::conn::{Entry, Entry4, Entry6, HashKey, Key4, Key6, Place, Slot, State, Tabled, Tables};
 use crate::counters::{Counters, DropReason};
@@ -40,7 +44,9 @@ use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
 use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
-use crate::packet::headers::{Addresses, Parsed, Plain, parse, parse_plain, sctp, tcp, vlan_id};
+use crate::packet::headers::{
+    Addresses, Mac48, Parsed, Plain, parse, plain_family, plain4, plain6, sctp, tcp, vlan_id,
+};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
@@ -131,6 +137,7 @@ pub struct Director {
     fragments: Fragments,
     core: Core,
     staged: Box<[Staged; BURST]>,
+    headers: Box<[Headers; BURST]>,
     /// The listing under way, and the rounds that it took so far.
     dump: Option<(Box<Dump>, usize)>,
     sweep: SweepPace,
@@ -166,28 +173,45 @@ struct Context<'a> {
     snapshot: &'a Snapshot,
 }
 
-/// A packet between two stages. Written field by field where it stays: see
-/// [`parse`].
+/// A burst on its way through the stages.
+struct Burst<'b, 'f> {
+    source: Source,
+    frames: &'b mut [Frame<'f>],
+    verdicts: &'b mut [Verdict],
+    staged: &'b mut [Staged],
+    /// Of packets that go the long way. Others' are in `staged`.
+    headers: &'b mut [Headers],
+}
+
+/// A packet between two stages: one cache line.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 struct Staged {
-    kind: Kind,
-    /// Where its entry is, most likely.
-    slot: Slot,
     /// Of the packet's key, in its family's table.
     hash: u64,
-    headers: Headers,
+    /// The key, of a packet on the short way. That of IPv4 has two words.
+    key: [u64; 5],
+    /// Where its entry is, most likely.
+    slot: Slot,
+    kind: Kind,
+    tcp_flags: u8,
+    /// Length of the IP packet.
+    ip_len: u16,
 }
+
+const _: () = assert!(size_of::<Staged>() == 64);
 
 /// What stage 1 makes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Plain IPv4 that leaves an established connection as it is: the short way
-    /// may do.
+    /// Plain IPv4, for which the short way may do.
     Short4,
     /// The same of IPv6.
     Short6,
-    /// It may belong to a connection of this worker.
-    Flow,
+    /// IPv4 that may belong to a connection of this worker.
+    Flow4,
+    /// The same of IPv6.
+    Flow6,
     /// An ICMP error about a packet that may.
     IcmpError,
     /// It is decided.
@@ -195,8 +219,58 @@ enum Kind {
 }
 
 impl Staged {
-    const NONE: Self =
-        Self { kind: Kind::Flow, slot: Slot::from_number(0), hash: 0, headers: Headers::NONE };
+    const NONE: Self = Self {
+        hash: 0,
+        key: [0; 5],
+        slot: Slot::from_number(0),
+        kind: Kind::Decided,
+        tcp_flags: 0,
+        ip_len: 0,
+    };
+
+    #[inline(always)]
+    fn keep4(&mut self, hash: u64, key: Key4, plain: &Plain<Tuple4>) {
+        self.set_key4(key);
+        (self.hash, self.kind) = (hash, Kind::Short4);
+        (self.ip_len, self.tcp_flags) = (plain.ip_len, plain.tcp_flags);
+    }
+
+    #[inline(always)]
+    fn keep6(&mut self, hash: u64, key: Key6, plain: &Plain<Tuple6>) {
+        self.key = bytemuck::must_cast(key);
+        (self.hash, self.kind) = (hash, Kind::Short6);
+        (self.ip_len, self.tcp_flags) = (plain.ip_len, plain.tcp_flags);
+    }
+
+    #[inline(always)]
+    fn set_key4(&mut self, key: Key4) {
+        [self.key[0], self.key[1]] = bytemuck::must_cast(key);
+    }
+
+    #[inline(always)]
+    fn key4(&self) -> Key4 {
+        bytemuck::must_cast([self.key[0], self.key[1]])
+    }
+
+    #[inline(always)]
+    fn key6(&self) -> Key6 {
+        bytemuck::must_cast(self.key)
+    }
+
+    /// The headers of a packet on the short way.
+    fn headers(&self) -> Headers {
+        let Self { tcp_flags, ip_len, .. } = *self;
+        let protocol = |number| Protocol::from_number(number).unwrap_or(Protocol::Tcp);
+        if self.kind == Kind::Short4 {
+            let key = self.key4();
+            let protocol = protocol(key.protocol());
+            Plain { tuple: key.tuple, protocol, tcp_flags, ip_len }.into()
+        } else {
+            let key = self.key6();
+            let protocol = protocol(key.protocol());
+            Plain { tuple: key.tuple, protocol, tcp_flags, ip_len }.into()
+        }
+    }
 }
 
 impl Director {
@@ -227,6 +301,7 @@ impl Director {
                 foreign: 0,
             },
             staged: Box::new([Staged::NONE; BURST]),
+            headers: Box::new([Headers::NONE; BURST]),
             dump: None,
             sweep: SweepPace::default(),
         })
@@ -245,17 +320,22 @@ impl Director {
         frames: &mut [Frame<'_>],
         verdicts: &mut [Verdict],
     ) {
-        let Self { snapshot, tables, fragments, core, staged, .. } = self;
+        let Self { snapshot, tables, fragments, core, staged, headers, .. } = self;
         let cx = Context { now, snapshot };
-        let staged = &mut staged[..frames.len()];
-        let verdicts = &mut verdicts[..frames.len()];
-        core.read(cx, source, tables, fragments, staged, frames, verdicts);
+        let burst = &mut Burst {
+            source,
+            staged: &mut staged[..frames.len()],
+            headers: &mut headers[..frames.len()],
+            verdicts: &mut verdicts[..frames.len()],
+            frames,
+        };
+        core.read(cx, tables, fragments, burst);
         if source == Source::Handoff {
-            leave_hints_to_the_long_way(staged, frames);
+            leave_hints_to_the_long_way(burst);
         }
-        find_entries(tables, staged);
-        find_servers(cx, tables, staged);
-        core.forward_all(cx, source, tables, staged, frames, verdicts);
+        find_entries(tables, burst.staged);
+        find_servers(cx, tables, burst.staged);
+        core.forward_all(cx, tables, burst);
     }
 
     /// What the director itself has to send since the last burst. To be emptied
@@ -298,6 +378,13 @@ impl Director {
         self.core.foreign
     }
 
+    /// Makes the memory ready that the first connections take. For the thread
+    /// that is to run the director, before it does: it takes some milliseconds,
+    /// and the memory is to be on that thread's NUMA node.
+    pub fn prepare(&self) {
+        self.tables.prepare();
+    }
+
     /// Whether all tables lie in reserved huge pages.
     #[must_use]
     pub fn uses_huge_pages(&self) -> bool {
@@ -331,65 +418,83 @@ impl Director {
 impl Core {
     /// Stage 1: what is it, is it ours, and where would its connection be?
     #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "a stage of `process`")]
     fn read(
         &mut self,
         cx: Context<'_>,
-        source: Source,
         tables: &mut Tables,
         fragments: &mut Fragments,
-        staged: &mut [Staged],
-        frames: &mut [Frame<'_>],
-        verdicts: &mut [Verdict],
+        burst: &mut Burst<'_, '_>,
     ) {
-        let hands_over = source == Source::Port && self.shard.workers() > 1;
-        for ((stage, frame), verdict) in staged.iter_mut().zip(frames).zip(verdicts) {
-            let headers = &mut stage.headers;
-            let port = cx.snapshot.ports.get(usize::from(frame.port));
-            stage.kind = match port.and_then(|port| parse_plain(frame, port.mac, headers)) {
-                Some(Plain::V4 { kept: true }) => Kind::Short4,
-                Some(Plain::V6 { kept: true }) => Kind::Short6,
-                Some(_) => Kind::Flow,
-                None => match self.read_rare(cx, tables, fragments, frame, headers) {
-                    Ok(kind) => kind,
-                    Err(decided) => {
-                        *verdict = decided;
-                        Kind::Decided
+        let Burst { source, frames, verdicts, staged, headers } = burst;
+        let hands_over = *source == Source::Port && self.shard.workers() > 1;
+        let mac = |port: u8| {
+            let port = cx.snapshot.ports.get(usize::from(port));
+            port.map_or(Mac48::NONE, |port| port.mac.into())
+        };
+        // Most bursts come by one port.
+        let mut known = (0, mac(0));
+        for (i, (stage, frame)) in staged.iter_mut().zip(frames.iter_mut()).enumerate() {
+            if frame.port != known.0 {
+                known = (frame.port, mac(frame.port));
+            }
+            match plain_family(frame.bytes(), known.1) {
+                Some(Family::V4) => {
+                    if let Some(plain) = plain4(frame) {
+                        let key = Key4::new(plain.protocol, plain.tuple);
+                        let hash = tables.v4.hash(&key);
+                        tables.v4.prefetch_group(hash);
+                        stage.keep4(hash, key, &plain);
+                        if hands_over {
+                            self.hand_over(cx, frame, &plain.into(), stage, &mut verdicts[i]);
+                        }
+                        continue;
                     }
-                },
-            };
-            if let Kind::IcmpError | Kind::Decided = stage.kind {
-                continue;
+                }
+                Some(Family::V6) => {
+                    if let Some(plain) = plain6(frame) {
+                        let key = Key6::new(plain.protocol, plain.tuple);
+                        let hash = tables.v6.hash(&key);
+                        tables.v6.prefetch_group(hash);
+                        stage.keep6(hash, key, &plain);
+                        if hands_over {
+                            self.hand_over(cx, frame, &plain.into(), stage, &mut verdicts[i]);
+                        }
+                        continue;
+                    }
+                }
+                None => {}
             }
-            if hands_over {
-                // NICs differ in whether they find ports behind options and
-                // extension headers, and the connection's other packets have
-                // none.
-                let nic = frame.rss_hash.filter(|_| headers.is_plain());
-                let worker = self.owner(cx.snapshot, headers, nic);
-                if worker != self.worker {
-                    let handed = Handed::default();
-                    *verdict = Verdict::Handoff { worker: worker as u8, handed };
-                    stage.kind = Kind::Decided;
-                    continue;
-                }
-            }
-            match key(headers) {
-                Key::V4(key) => {
-                    stage.hash = tables.v4.hash(&key);
-                    tables.v4.prefetch_group(stage.hash);
-                }
-                Key::V6(key) => {
-                    stage.hash = tables.v6.hash(&key);
-                    tables.v6.prefetch_group(stage.hash);
-                }
+            self.read_rare(cx, tables, fragments, frame, &mut headers[i], stage, &mut verdicts[i]);
+            if hands_over && matches!(stage.kind, Kind::Flow4 | Kind::Flow6) {
+                self.hand_over(cx, frame, &headers[i], stage, &mut verdicts[i]);
             }
         }
     }
 
-    /// Stage 1 of a frame that is not plain. `Err` is the verdict of one that is
-    /// decided with this.
+    /// Decides that another worker gets a packet, where that one owns it.
     #[inline(never)]
+    fn hand_over(
+        &self,
+        cx: Context<'_>,
+        frame: &Frame<'_>,
+        headers: &Headers,
+        stage: &mut Staged,
+        verdict: &mut Verdict,
+    ) {
+        // NICs differ in whether they find ports behind options and extension
+        // headers, and the connection's other packets have none.
+        let nic = frame.rss_hash.filter(|_| headers.is_plain());
+        let worker = self.owner(cx.snapshot, headers, nic);
+        if worker != self.worker {
+            let handed = Handed::default();
+            *verdict = Verdict::Handoff { worker: worker as u8, handed };
+            stage.kind = Kind::Decided;
+        }
+    }
+
+    /// Stage 1 of a frame that is not plain.
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "the whole packet")]
     fn read_rare(
         &mut self,
         cx: Context<'_>,
@@ -397,21 +502,41 @@ impl Core {
         fragments: &mut Fragments,
         frame: &mut Frame<'_>,
         headers: &mut Headers,
-    ) -> Result<Kind, Verdict> {
-        let kind = self.classify(cx, frame, headers)?;
-        if kind == Kind::Flow && headers.fragment {
-            return Err(self.fragment(cx, tables, fragments, frame, headers));
+        stage: &mut Staged,
+        verdict: &mut Verdict,
+    ) {
+        stage.kind = Kind::Decided;
+        match self.classify(cx, frame, headers) {
+            Ok(Parsed::Flow) if headers.fragment => {
+                *verdict = self.fragment(cx, tables, fragments, frame, headers);
+            }
+            Ok(Parsed::Flow) => match key(headers) {
+                Key::V4(key) => {
+                    stage.kind = Kind::Flow4;
+                    stage.hash = tables.v4.hash(&key);
+                    stage.set_key4(key);
+                    tables.v4.prefetch_group(stage.hash);
+                }
+                Key::V6(key) => {
+                    stage.kind = Kind::Flow6;
+                    stage.hash = tables.v6.hash(&key);
+                    stage.key = bytemuck::must_cast(key);
+                    tables.v6.prefetch_group(stage.hash);
+                }
+            },
+            Ok(_) => stage.kind = Kind::IcmpError,
+            Err(decided) => *verdict = decided,
         }
-        Ok(kind)
     }
 
-    /// Parses any frame. `Err` is the verdict of one that is no service's.
+    /// Parses any frame: a flow or an ICMP error. `Err` is the verdict of one
+    /// that is no service's.
     fn classify(
         &mut self,
         cx: Context<'_>,
         frame: &mut Frame<'_>,
         headers: &mut Headers,
-    ) -> Result<Kind, Verdict> {
+    ) -> Result<Parsed, Verdict> {
         if let Some(id) = vlan_id(frame.bytes()) {
             match cx.snapshot.vlan_port(frame.port, id) {
                 Some(port) => frame.port = port,
@@ -423,44 +548,42 @@ impl Core {
             return Err(self.punt(cx.now, PuntKind::Other));
         };
         match parse(frame, port.mac, headers) {
-            Ok(Parsed::Flow) => Ok(Kind::Flow),
-            Ok(Parsed::IcmpError) => Ok(Kind::IcmpError),
             Ok(Parsed::Kernel(kind)) => Err(self.punt(cx.now, kind)),
+            Ok(parsed) => Ok(parsed),
             Err(reason) => Err(self.drop(reason)),
         }
     }
 
     /// Stage 4: forwards each packet, most of them the short way.
     #[inline(never)]
-    fn forward_all(
-        &mut self,
-        cx: Context<'_>,
-        source: Source,
-        tables: &mut Tables,
-        staged: &mut [Staged],
-        frames: &mut [Frame<'_>],
-        verdicts: &mut [Verdict],
-    ) {
+    fn forward_all(&mut self, cx: Context<'_>, tables: &mut Tables, burst: &mut Burst<'_, '_>) {
+        let Burst { source, frames, verdicts, staged, headers } = burst;
         let mut missed = 0u64;
         let all = staged.iter_mut().zip(frames.iter_mut()).zip(verdicts.iter_mut());
         for (index, ((stage, frame), verdict)) in all.enumerate() {
-            let sent = match stage.kind {
-                Kind::Short4 => self.short::<Entry4>(cx, tables, stage, frame),
-                Kind::Short6 => self.short::<Entry6>(cx, tables, stage, frame),
-                Kind::Decided => continue,
-                Kind::Flow | Kind::IcmpError => None,
+            let sent = if stage.kind == Kind::Short4 {
+                self.short::<Entry4>(cx, tables, stage, frame)
+            } else if stage.kind == Kind::Short6 {
+                self.short::<Entry6>(cx, tables, stage, frame)
+            } else if stage.kind == Kind::Decided {
+                continue;
+            } else {
+                None
             };
-            let sent = match sent {
-                Some(port) => Some(Verdict::Send { port }),
-                None => self.long(cx, source, tables, stage, frame),
-            };
-            match sent {
+            if let Some(port) = sent {
+                *verdict = Verdict::Send { port };
+                continue;
+            }
+            if let Kind::Short4 | Kind::Short6 = stage.kind {
+                headers[index] = stage.headers();
+            }
+            match self.long(cx, *source, tables, stage, &mut headers[index], frame) {
                 Some(sent) => *verdict = sent,
                 None => missed |= 1 << index,
             }
         }
         if missed != 0 {
-            self.open_missed(cx, tables, missed, staged, frames, verdicts);
+            self.open_missed(cx, tables, missed, burst);
         }
     }
 
@@ -474,40 +597,45 @@ impl Core {
         stage: &Staged,
         frame: &mut Frame<'_>,
     ) -> Option<u8> {
-        let headers = &stage.headers;
-        let key = E::key_of(headers)?;
+        let key = <E as Short>::key(stage);
         let mut slot = stage.slot;
         if !E::table(tables).is_at(slot, &key) {
-            slot = E::table(tables).find(stage.hash, &key)?;
+            slot = look_up::<E>(tables, stage.hash, &key)?;
         }
-        let body = E::table(tables).entry(slot).body();
+        let entry = E::table(tables).entry(slot);
+        let body = entry.body();
         let record = cx.snapshot.servers.record(body.server)?;
-        if !body.is_steady() || !body.is_short() {
+        if !body.state_stays(stage.tcp_flags) || !body.is_short() {
             return None;
         }
-        let (traffic, last, state) = (record.traffic(self.worker), body.last(), body.state());
+        let last = body.last();
         let mut port = record.port;
         if body.is_reply() {
-            port = E::pass_to_client(cx, tables, slot, headers, frame)?;
-            traffic.reply(headers.ip_len.into());
-        } else {
-            if headers.ip_len > record.short_mtu {
+            if body.template() != 0 {
                 return None;
             }
-            let passed = match record.method {
-                _ if body.has_twin() => E::pass_to_server(cx, tables, slot, record, headers, frame),
-                ShortMethod::Dr => E::pass(headers, &record.macs, frame),
-                _ => false,
-            };
+            port = E::pass_to_client(cx.snapshot, tables, entry, stage, frame)?;
+            record.traffic(self.worker).reply(stage.ip_len.into());
+        } else {
+            let passed = stage.ip_len <= record.short_mtu
+                && match record.method {
+                    _ if body.has_twin() => {
+                        E::pass_to_server(cx.snapshot, entry, record, stage, frame)
+                    }
+                    ShortMethod::Dr => E::pass(stage, &record.macs, frame),
+                    _ if record.traffic(self.worker).path_mtu(cx.now).is_some() => false,
+                    ShortMethod::Ipip4 => {
+                        short::wrap4::<E>(cx, record, &mut self.ids, stage.ip_len, frame)
+                    }
+                    ShortMethod::Ipip6 => short::wrap6::<E>(cx, record, stage.ip_len, frame),
+                };
             if !passed {
                 return None;
             }
-            traffic.packet(headers.ip_len.into());
+            record.traffic(self.worker).packet(stage.ip_len.into());
         }
         if last != cx.now {
-            let table = E::table_mut(tables);
-            table.entry_mut(slot).body_mut().set_last(cx.now);
-            table.set_expiry(slot, cx.now, cx.snapshot.timeouts.expiry(state, cx.now));
+            seen::<E>(cx, tables, slot);
         }
         self.assert_own(tables, E::place(slot));
         Some(port)
@@ -520,17 +648,21 @@ impl Core {
         cx: Context<'_>,
         source: Source,
         tables: &mut Tables,
-        stage: &mut Staged,
+        stage: &Staged,
+        headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Option<Verdict> {
-        let Staged { kind, hash, headers, .. } = stage;
-        match (*kind, key(headers)) {
-            (Kind::IcmpError, _) => Some(self.icmp_error(cx, tables, source, headers, frame)),
-            (_, Key::V4(key)) => {
-                self.forward_known::<Entry4>(cx, tables, &key, *hash, headers, frame)
+        match stage.kind {
+            Kind::Short4 | Kind::Flow4 => {
+                let key = stage.key4();
+                self.forward_known::<Entry4>(cx, tables, &key, stage.hash, headers, frame)
             }
-            (_, Key::V6(key)) => {
-                self.forward_known::<Entry6>(cx, tables, &key, *hash, headers, frame)
+            Kind::Short6 | Kind::Flow6 => {
+                let key = stage.key6();
+                self.forward_known::<Entry6>(cx, tables, &key, stage.hash, headers, frame)
+            }
+            Kind::IcmpError | Kind::Decided => {
+                Some(self.icmp_error(cx, tables, source, headers, frame))
             }
         }
     }
@@ -706,20 +838,27 @@ impl Core {
 #[inline(never)]
 fn find_entries(tables: &Tables, staged: &mut [Staged]) {
     for stage in staged {
-        stage.slot = match (stage.kind, stage.headers.family()) {
-            (Kind::Short4, _) | (Kind::Flow, Family::V4) => tables.v4.prefetch_entry(stage.hash),
-            (Kind::Short6, _) | (Kind::Flow, Family::V6) => tables.v6.prefetch_entry(stage.hash),
-            (Kind::IcmpError | Kind::Decided, _) => continue,
+        stage.slot = match stage.kind {
+            Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_entry(stage.hash),
+            Kind::Short6 | Kind::Flow6 => tables.v6.prefetch_entry(stage.hash),
+            Kind::IcmpError | Kind::Decided => continue,
         };
     }
 }
 
 /// Still stage 1: packets that went round between workers are not for the short
 /// way, which renews no hints.
-fn leave_hints_to_the_long_way(staged: &mut [Staged], frames: &[Frame<'_>]) {
-    for (stage, frame) in staged.iter_mut().zip(frames) {
-        if let (Kind::Short4 | Kind::Short6, 1..) = (stage.kind, frame.handed.candidate) {
-            stage.kind = Kind::Flow;
+fn leave_hints_to_the_long_way(burst: &mut Burst<'_, '_>) {
+    let Burst { staged, frames, headers, .. } = burst;
+    for ((stage, frame), headers) in staged.iter_mut().zip(frames.iter()).zip(headers.iter_mut()) {
+        let long = match stage.kind {
+            Kind::Short4 => Kind::Flow4,
+            Kind::Short6 => Kind::Flow6,
+            _ => continue,
+        };
+        if frame.handed.candidate > 0 {
+            *headers = stage.headers();
+            stage.kind = long;
         }
     }
 }
@@ -731,12 +870,27 @@ fn find_servers(cx: Context<'_>, tables: &Tables, staged: &[Staged]) {
         let body = match stage.kind {
             Kind::Short4 => tables.v4.entry(stage.slot).body(),
             Kind::Short6 => tables.v6.entry(stage.slot).body(),
-            Kind::Flow | Kind::IcmpError | Kind::Decided => continue,
+            _ => continue,
         };
-        if let Some(record) = cx.snapshot.servers.record(body.server) {
-            prefetch_l1(record);
-        }
+        cx.snapshot.servers.prefetch(body.server);
     }
+}
+
+/// A look-up where the tag led to another entry: one packet in twenty. Apart, so
+/// that the others have all registers.
+#[inline(never)]
+fn look_up<E: Tabled>(tables: &Tables, hash: u64, key: &E::Key) -> Option<Slot> {
+    E::table(tables).find(hash, key)
+}
+
+/// Notes that a packet came which leaves the state as it is. Once a tick.
+#[inline(never)]
+fn seen<E: Tabled>(cx: Context<'_>, tables: &mut Tables, slot: Slot) {
+    let table = E::table_mut(tables);
+    let body = table.entry_mut(slot).body_mut();
+    body.set_last(cx.now);
+    let state = body.state();
+    table.set_expiry(slot, cx.now, cx.snapshot.timeouts.expiry(state, cx.now));
 }
 
 /// The key of a packet's entry, in either table.

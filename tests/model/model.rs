@@ -37,6 +37,13 @@ const LOCALS: [&str; 4] = ["10.0.3.1", "10.0.3.2", "fd00:3::1", "fd00:3::2"];
 const FLAGS: [u8; 11] = [SYN, SYN, ACK, ACK, ACK, FIN | ACK, RST, SYN | ACK, FIN, 0, SYN | RST];
 /// How often housekeeping comes at least.
 const ROUND: u32 = 20;
+/// Services that the reference does not know, and their server. Connections to
+/// them make the tables grow while what is compared goes on; so many open with
+/// each step, and there are so many at most.
+const CROWD: [(&str, &str); 2] =
+    [("10.0.1.200:9", "10.0.2.99:9"), ("[fd00:1::200]:9", "[fd00:2::99]:9")];
+const CROWD_STEP: u32 = 5;
+const CROWD_MOST: u32 = 250;
 
 /// A step. Numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -205,19 +212,27 @@ struct Bench {
     reference: Reference,
     plans: [Plan; SERVICES],
     now: Time,
+    /// Connections of the crowd, of each family.
+    crowd: u32,
 }
 
 impl Bench {
     /// `servers` are the servers that each service has, as bits.
     fn new(servers: &[usize; SERVICES]) -> Self {
         // So few groups that a round of housekeeping sees them all.
-        let size = Size { workers: 1, connections: 600, hints: 0, templates: 200 };
+        let size = Size { workers: 1, connections: 750, hints: 0, templates: 200 };
         let mut bench = Self {
             world: World::new(size, &LOCALS.map(ip)),
             reference: Reference::new(),
             plans: plans(),
             now: 1000 * SECOND,
+            crowd: 0,
         };
+        for (vip, server) in CROWD {
+            let key = key(Protocol::Udp, vip);
+            bench.world.add_service(key, Scheduler::Rr, None, false);
+            bench.world.add_server(&key, socket(server), Method::Nat, 1);
+        }
         for (service, servers) in servers.iter().enumerate() {
             bench.toggle_service(service);
             for server in (0..SERVERS).filter(|server| servers & (1 << server) != 0) {
@@ -236,7 +251,26 @@ impl Bench {
         self.world.publish(Tick(self.now));
     }
 
+    /// More connections that have two entries each.
+    fn grow_crowd(&mut self) {
+        let more = CROWD_STEP.min(CROWD_MOST - self.crowd);
+        for number in self.crowd..self.crowd + more {
+            let [high, low] = (number as u16).to_be_bytes();
+            for (client, (vip, server)) in
+                [format!("10.8.{high}.{low}"), format!("fd00:8::{number:x}")].iter().zip(CROWD)
+            {
+                let src = SocketAddr::new(ip(client), 7);
+                let packet = packet(Protocol::Udp, src, socket(vip), 0, 0);
+                let outcome = self.world.client_sends(self.tick(), 0, &packet);
+                let sent = Seen::read(outcome.sent());
+                assert_eq!((sent.packet.src, sent.packet.dst), (src, socket(server)));
+            }
+        }
+        self.crowd += more;
+    }
+
     fn run(&mut self, step: &Step) {
+        self.grow_crowd();
         match *step {
             Step::Client { service, client, port, dport, flags, len } => {
                 let ServiceKey::Address { protocol, vip, vport } = self.plans[service].key else {
@@ -465,6 +499,9 @@ impl Bench {
 
     fn compare(&mut self) {
         let listed = self.world.rows(Tick(self.now), 0);
+        let crowd = CROWD.map(|(vip, _)| socket(vip));
+        let listed: Vec<_> =
+            listed.into_iter().filter(|row| !crowd.contains(&id_of(&row.key).2)).collect();
         let count = listed.len();
         let listed: HashMap<Id, _> = listed
             .into_iter()

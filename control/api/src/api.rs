@@ -12,14 +12,18 @@
 
 mod counters;
 mod error;
+mod health;
 mod listings;
 mod specs;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use counters::{Drop, KernelPathCounters, PortCounters, VlanPort, WorkerCounters};
 pub use error::{Error, ErrorCode};
-pub use listings::{Connection, ConnectionCursor, NextHop, ServerStatus, ServiceStatus, Stats};
+pub use health::{HealthChange, HealthCheck, HealthProbe};
+pub use listings::{
+    Connection, ConnectionCursor, NextHop, ServerHealth, ServerStatus, ServiceStatus, Stats,
+};
 use serde::{Deserialize, Serialize};
 pub use specs::{
     ClientAddress, Method, Persistence, Protocol, ServerSpec, ServiceId, ServiceSpec, Settings,
@@ -135,6 +139,13 @@ pub enum Request {
         /// Where to go on, from [`Response::NextHops::next`].
         cursor: Option<u64>,
     },
+    /// Lists the health checks, in the order in which they began.
+    Health {
+        /// Where to go on, from [`Response::Health::next`].
+        cursor: Option<u64>,
+    },
+    /// Lists the servers that became good or failed, the last one first.
+    HealthChanges {},
 }
 
 impl Request {
@@ -148,7 +159,9 @@ impl Request {
             | Self::Settings {}
             | Self::ListConnections { .. }
             | Self::Counters {}
-            | Self::NextHops { .. } => false,
+            | Self::NextHops { .. }
+            | Self::Health { .. }
+            | Self::HealthChanges {} => false,
             Self::AddService { .. }
             | Self::EditService { .. }
             | Self::DeleteService { .. }
@@ -223,6 +236,20 @@ pub enum Response {
         next_hops: Vec<NextHop>,
         /// Present when there are more.
         next: Option<u64>,
+    },
+    /// To [`Request::Health`].
+    Health {
+        /// One per server that is checked.
+        checks: Vec<HealthCheck>,
+        /// Present when there are more.
+        next: Option<u64>,
+    },
+    /// To [`Request::HealthChanges`].
+    HealthChanges {
+        /// The last ones, a few hundred at most.
+        changes: Vec<HealthChange>,
+        /// vips that are withdrawn now.
+        withdrawn: Vec<IpAddr>,
     },
 }
 

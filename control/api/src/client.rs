@@ -12,7 +12,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 
-use crate::api::{self, NextHop, Reply, Request, Response, ServiceId, ServiceStatus, Timeouts};
+use crate::api::{
+    self, HealthCheck, NextHop, Reply, Request, Response, ServiceId, ServiceStatus, Timeouts,
+};
 use crate::frame::{self, FrameError};
 
 /// Where rvsd listens unless it is told otherwise.
@@ -146,6 +148,24 @@ impl Client {
             match self.call(&Request::NextHops { cursor })? {
                 Response::NextHops { next_hops, next } => {
                     all.extend(next_hops);
+                    cursor = next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Lists the health checks.
+    pub fn health(&mut self) -> Result<Vec<HealthCheck>, ClientError> {
+        let mut all = Vec::new();
+        let mut cursor = None;
+        loop {
+            match self.call(&Request::Health { cursor })? {
+                Response::Health { checks, next } => {
+                    all.extend(checks);
                     cursor = next;
                 }
                 other => return Err(unexpected(&other)),

@@ -82,7 +82,10 @@ fn run(config: &Config) -> Result<bool, String> {
     let (running, links, instruments) = machine.launch(config)?;
     let socket = &config.control.socket;
     let ended = Daemon::new(socket, access, registry, links, saved, Some(network), instruments)
-        .and_then(|mut daemon| daemon.run().map_err(|e| format!("event loop: {e}")));
+        .and_then(|mut daemon| {
+            daemon.check_health(config.health());
+            daemon.run().map_err(|e| format!("event loop: {e}"))
+        });
     if let Ok(signal) = &ended {
         log::info!("{signal}: stopping");
     }

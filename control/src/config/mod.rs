@@ -9,6 +9,7 @@
 
 mod address;
 mod cores;
+mod health;
 mod marks;
 mod read;
 mod sections;
@@ -18,7 +19,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -26,7 +27,8 @@ use std::path::{Path, PathBuf};
 
 use dataplane::service::MarkRule;
 
-use crate::api::{ServerSpec, ServiceSpec, Settings, Timeouts};
+use crate::api::{ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts};
+use crate::health::plan::Plan;
 pub use address::{Bus, Cidr, Device};
 pub use cores::online_cores;
 pub use read::Error;
@@ -231,6 +233,8 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// Its servers in the order of the file, each once; the port is filled in.
     pub servers: Vec<ServerSpec>,
+    /// How they are checked, and what becomes of the service without them.
+    pub health: Plan,
 }
 
 impl Config {
@@ -262,6 +266,14 @@ impl Config {
     #[must_use]
     pub fn interfaces(&self) -> Vec<Interface<'_>> {
         interfaces(&self.ports)
+    }
+
+    /// The plans of all services that have one, for
+    /// [`Daemon::check_health`](crate::daemon::Daemon::check_health).
+    #[must_use]
+    pub fn health(&self) -> HashMap<ServiceId, Plan> {
+        let services = self.services.iter().filter(|service| !service.health.is_empty());
+        services.map(|service| (service.spec.id, service.health.clone())).collect()
     }
 
     /// Reads a text; `file` is what the errors call it.

@@ -231,6 +231,10 @@ impl<'t> Item<'t> {
             })
     }
 
+    pub(super) fn is_integer(&self) -> bool {
+        self.value.get_ref().as_integer().is_some()
+    }
+
     pub(super) fn as_bool(&self) -> Option<bool> {
         self.value.get_ref().as_bool()
     }

@@ -60,7 +60,7 @@ pub(super) fn config(source: Source<'_>, online: &BTreeSet<u32>) -> Result<Confi
     let vip = vip(&root.section("vip", &VIP)?, &mut seen.owned, &interfaces)?;
     let local_ports = local_ports(&root.section("fullnat", &FULLNAT)?)?;
     let rules = marks::rules(&root, &interfaces)?;
-    let services = services::services(&root, &seen.owned)?;
+    let services = services::services(&root, &seen.owned, &vip)?;
     Ok(Config {
         director,
         control,

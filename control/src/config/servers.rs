@@ -1,13 +1,19 @@
 //! Turns `[[service.server]]` into the API's type.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::address;
+use super::health::{self, HEALTH};
 use super::read::{Item, Result, Table};
 use super::sections::Unique;
 use crate::api::{Method, ServerSpec, ServiceId, ServiceSpec, Tunnel, TunnelChecksum};
+use crate::health::plan::Check;
 
-pub(super) const SERVER: [&str; 8] = [
+/// Servers with a check of their own, or with none.
+pub(super) type Checks = HashMap<SocketAddr, Option<Check>>;
+
+pub(super) const SERVER: [&str; 9] = [
     "address",
     "method",
     "tunnel",
@@ -16,7 +22,11 @@ pub(super) const SERVER: [&str; 8] = [
     "weight",
     "upper_threshold",
     "lower_threshold",
+    "health",
 ];
+
+pub(super) const SORRY_SERVER: [&str; 5] =
+    ["address", "method", "tunnel", "tunnel_port", "tunnel_checksum"];
 
 const ADDRESS: &str = "the server's address such as \"192.168.1.31\" or \"fd00:1::31\"";
 
@@ -24,10 +34,12 @@ pub(super) fn servers(
     section: &Table<'_>,
     service: &ServiceSpec,
     owned: &Unique<IpAddr>,
-) -> Result<Vec<ServerSpec>> {
+    check: Option<&Table<'_>>,
+) -> Result<(Vec<ServerSpec>, Checks)> {
     let tables = section.sections("server", &SERVER)?;
     let mut seen = Unique::default();
     let mut servers = Vec::with_capacity(tables.len());
+    let mut checks = Checks::new();
     for table in &tables {
         let method = method(table)?;
         let (item, address) = server_address(table, service, &method, owned)?;
@@ -40,8 +52,32 @@ pub(super) fn servers(
             upper_threshold,
             lower_threshold,
         });
+        if table.item("health").is_some() {
+            let own = table.section("health", &HEALTH)?;
+            let check = health::of_server(&own, check)?;
+            if let Some(check) = &check {
+                health::port_is_known(&own, check, [address].into_iter())?;
+            }
+            checks.insert(address, check);
+        }
     }
-    Ok(servers)
+    Ok((servers, checks))
+}
+
+/// The server that takes connections while none of `servers` does.
+pub(super) fn sorry_server(
+    table: &Table<'_>,
+    service: &ServiceSpec,
+    owned: &Unique<IpAddr>,
+    servers: &[ServerSpec],
+) -> Result<ServerSpec> {
+    let method = method(table)?;
+    let (item, address) = server_address(table, service, &method, owned)?;
+    if servers.iter().any(|server| server.address == address) {
+        let message = format!("{address} is a server of the service already; give another one");
+        return Err(item.error(message));
+    }
+    Ok(ServerSpec { address, method, weight: 1, upper_threshold: 0, lower_threshold: 0 })
 }
 
 /// The upper and the lower threshold.

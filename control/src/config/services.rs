@@ -4,13 +4,16 @@ use std::net::IpAddr;
 
 use dataplane::scheduler::Scheduler;
 
+use super::health::{self, HEALTH};
 use super::read::{Item, Result, Table, quoted};
 use super::sections::Unique;
-use super::{Service, address, servers};
-use crate::api::{ClientAddress, Persistence, Protocol, ServiceId, ServiceSpec};
+use super::servers::Checks;
+use super::{Service, Vip, address, servers};
+use crate::api::{ClientAddress, Persistence, Protocol, ServerSpec, ServiceId, ServiceSpec};
+use crate::health::plan::{Check, Plan};
 use crate::registry::{MAX_MSS, MIN_MSS};
 
-pub(super) const SERVICE: [&str; 13] = [
+pub(super) const SERVICE: [&str; 16] = [
     "protocol",
     "address",
     "fwmark",
@@ -23,6 +26,9 @@ pub(super) const SERVICE: [&str; 13] = [
     "local_addresses",
     "client_address",
     "mss",
+    "withdraw_vip",
+    "health",
+    "sorry_server",
     "server",
 ];
 
@@ -32,7 +38,11 @@ pub(super) const PROTOCOLS: [(&str, Protocol); 3] =
 const LOCAL: &str = "an address of the director that servers can answer to such as \
                      \"192.168.1.22\" or \"fd00:1::22\"";
 
-pub(super) fn services(root: &Table<'_>, owned: &Unique<IpAddr>) -> Result<Vec<Service>> {
+pub(super) fn services(
+    root: &Table<'_>,
+    owned: &Unique<IpAddr>,
+    vip: &Vip,
+) -> Result<Vec<Service>> {
     let tables = root.sections("service", &SERVICE)?;
     let mut seen = Unique::default();
     let mut services = Vec::with_capacity(tables.len());
@@ -48,10 +58,54 @@ pub(super) fn services(root: &Table<'_>, owned: &Unique<IpAddr>) -> Result<Vec<S
             mss: mss(table, &id)?,
             ..ServiceSpec::new(id, scheduler.name())
         };
-        let servers = servers::servers(table, &spec, owned)?;
-        services.push(Service { spec, servers });
+        let check = section_of(table, "health", &HEALTH)?;
+        let (servers, checks) = servers::servers(table, &spec, owned, check.as_ref())?;
+        let sorry_server = section_of(table, "sorry_server", &servers::SORRY_SERVER)?;
+        let health = Plan {
+            check: check
+                .as_ref()
+                .map(|table| default_check(table, &servers, &checks))
+                .transpose()?,
+            servers: checks,
+            sorry_server: sorry_server
+                .map(|table| servers::sorry_server(&table, &spec, owned, &servers))
+                .transpose()?,
+            withdraw_vip: withdraw_vip(table, &id, vip)?,
+        };
+        services.push(Service { spec, servers, health });
     }
     Ok(services)
+}
+
+/// A section of a service that it need not have.
+fn section_of<'t>(table: &'t Table<'t>, key: &str, allowed: &[&str]) -> Result<Option<Table<'t>>> {
+    table.item(key).map(|_| table.section(key, allowed)).transpose()
+}
+
+fn default_check(table: &Table<'_>, servers: &[ServerSpec], own: &Checks) -> Result<Check> {
+    let check = health::of_service(table)?;
+    let servers = servers.iter().map(|server| server.address);
+    health::port_is_known(table, &check, servers.filter(|server| !own.contains_key(server)))?;
+    Ok(check)
+}
+
+fn withdraw_vip(table: &Table<'_>, id: &ServiceId, vip: &Vip) -> Result<bool> {
+    let withdraw = table.boolean("withdraw_vip", false)?;
+    match id {
+        ServiceId::Fwmark { .. } if withdraw => {
+            let message = "is for services with an address; leave it out";
+            Err(table.error("withdraw_vip", message))
+        }
+        ServiceId::Address { address, .. }
+            if withdraw && !vip.addresses.contains(&address.ip()) =>
+        {
+            let ip = address.ip();
+            let message =
+                format!("rvsd takes down only what it put up; give {ip} in vip.addresses");
+            Err(table.error("withdraw_vip", message))
+        }
+        _ => Ok(withdraw),
+    }
 }
 
 fn identity(table: &Table<'_>, seen: &mut Unique<ServiceId>) -> Result<ServiceId> {

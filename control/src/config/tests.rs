@@ -1,16 +1,19 @@
 //! The example file and the documentation against the reader, and files that
 //! are right. What is wrong is in `tests/config_errors.rs`.
 
+use std::time::Duration;
+
 use super::*;
 use crate::api::{ClientAddress, Method, Persistence, Protocol, ServiceId, Tunnel, TunnelChecksum};
 use crate::settings;
 
 const EXAMPLE: &str = include_str!("../../../configs/rvsd.toml");
-const EXAMPLES: [&str; 4] = [
+const EXAMPLES: [&str; 5] = [
     EXAMPLE,
     include_str!("../../../configs/nat.toml"),
     include_str!("../../../configs/tun.toml"),
     include_str!("../../../configs/fullnat.toml"),
+    include_str!("../../../configs/health.toml"),
 ];
 const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
 const SHORTEST: &str = "director.cores = [1]\n[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n";
@@ -19,9 +22,18 @@ fn parse(text: &str) -> Result<Config, Error> {
     Config::parse("rvsd.toml", text, &(0..8).collect())
 }
 
+/// Keys that stand for sections; a server's check has the keys of its service's.
+const SECTIONS_IN_SECTIONS: [&str; 5] = [
+    "port.vlan",
+    "service.server",
+    "service.health",
+    "service.sorry_server",
+    "service.server.health",
+];
+
 /// Dotted paths of all keys, without indices.
 fn keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 13] = [
+    let sections: [(&str, &[&str]); 15] = [
         ("director", &sections::DIRECTOR),
         ("control", &sections::CONTROL),
         ("eal", &sections::EAL),
@@ -34,12 +46,14 @@ fn keys() -> Vec<String> {
         ("fullnat", &sections::FULLNAT),
         ("fwmark", &marks::FWMARK),
         ("service", &services::SERVICE),
+        ("service.health", &health::HEALTH),
+        ("service.sorry_server", &servers::SORRY_SERVER),
         ("service.server", &servers::SERVER),
     ];
     sections
         .iter()
         .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
-        .filter(|key| !["service.server", "port.vlan"].contains(&key.as_str()))
+        .filter(|key| !SECTIONS_IN_SECTIONS.contains(&key.as_str()))
         .collect()
 }
 
@@ -95,6 +109,35 @@ fn file_with(key: &str, value: &str) -> String {
         }
         "service.server.tunnel_checksum" => {
             server(tcp, vip, rr, &format!("{rip}\n{tun}\ntunnel = \"gre\"\n{line}"))
+        }
+        "service.withdraw_vip" => {
+            format!("vip.addresses = [\"192.168.1.100\"]\n{}", service(&[tcp, vip, &line]))
+        }
+        "service.health.command" | "service.health.kind" => {
+            let command = if leaf == "kind" { "" } else { "kind = \"command\"\n" };
+            format!("{}[service.health]\n{command}{line}\n", service(&[tcp, vip]))
+        }
+        _ if section == "service.health" => {
+            let kind = match leaf {
+                "method" | "path" | "host" | "status" | "body" | "body_regex" => "http",
+                "ca" => "https\"\nverify = true # \"",
+                "sni" | "verify" => "https",
+                "send" | "send_hex" | "expect" | "expect_hex" => "udp",
+                _ => "tcp",
+            };
+            format!("{}[service.health]\nkind = \"{kind}\"\n{line}\n", service(&[tcp, vip]))
+        }
+        "service.sorry_server.address" => {
+            format!("{}[service.sorry_server]\n{line}\n", service(&[tcp, vip]))
+        }
+        _ if section == "service.sorry_server" => {
+            let before = match leaf {
+                "method" => rip.to_owned(),
+                "tunnel_port" => format!("{rip}\n{tun}\ntunnel = \"gue\""),
+                "tunnel_checksum" => format!("{rip}\n{tun}\ntunnel = \"gre\""),
+                _ => format!("{rip}\n{tun}"),
+            };
+            format!("{}[service.sorry_server]\n{before}\n{line}\n", service(&[tcp, vip]))
         }
         "fwmark.mark" => format!("{SHORTEST}[[fwmark]]\n{line}\n{tcp}\n"),
         "fwmark.protocol" => format!("{SHORTEST}[[fwmark]]\nmark = 7\n{line}\n"),
@@ -218,7 +261,7 @@ fn servers(config: &Config, service: usize) -> Vec<(String, &Method)> {
 #[test]
 fn the_examples_of_methods_are_understood() {
     use dataplane::packet::Protocol as Packet;
-    let [_, nat, tun, fullnat] = EXAMPLES.map(|text| parse(text).unwrap());
+    let [_, nat, tun, fullnat, _] = EXAMPLES.map(|text| parse(text).unwrap());
     assert_eq!(
         servers(&nat, 0),
         [("10.0.0.31:8080".into(), &Method::Nat), ("10.0.0.32:8080".into(), &Method::Nat)]
@@ -258,6 +301,90 @@ fn the_examples_of_methods_are_understood() {
     assert_eq!(servers(&fullnat, 0)[0], ("10.0.0.31:8080".into(), &Method::Fullnat));
     assert_eq!(servers(&fullnat, 1), [("10.0.0.31:80".into(), &Method::Fullnat)]);
     assert_eq!(fullnat.local_ports, (1024, 32_767));
+}
+
+#[test]
+fn checks_are_understood() {
+    use crate::health::plan::{Body, Check, Http, Kind, OnFailure, Tls, Udp};
+    use crate::health::state::State;
+    let config = parse(EXAMPLES[4]).unwrap();
+    let plan = |index: usize| config.services[index].health.clone();
+    let web = plan(0);
+    let http = Http {
+        tls: None,
+        method: "GET".into(),
+        path: "/health".into(),
+        host: Some("www.example.com".into()),
+        status: vec![200..=299, 401..=401],
+        body: Some(Body::Contains("ready".into())),
+    };
+    let default = Check {
+        kind: Kind::Http(http.clone()),
+        port: None,
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        rise: 2,
+        fall: 3,
+        jitter: 10,
+        initial: State::Up,
+        on_failure: OnFailure::Weight0,
+    };
+    assert_eq!(web.check, Some(default.clone()));
+    let own = Check {
+        kind: Kind::Http(Http { path: "/old/health".into(), ..http }),
+        port: Some(8080),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(500),
+        ..default.clone()
+    };
+    let server = |ip: &str| format!("{ip}:80").parse().unwrap();
+    assert_eq!(web.servers[&server("192.168.1.32")], Some(own));
+    assert_eq!(web.servers[&server("192.168.1.33")], None);
+    assert_eq!(web.check_of(&server("192.168.1.31")), Some(&default));
+    assert_eq!(web.check_of(&server("192.168.1.33")), None);
+    let sorry = web.sorry_server.unwrap();
+    assert_eq!(
+        (sorry.address, sorry.method, sorry.weight),
+        (server("192.168.1.39"), Method::Dr, 1)
+    );
+
+    let Plan { check: Some(https), withdraw_vip: true, .. } = plan(1) else { panic!() };
+    assert_eq!((https.initial, https.on_failure), (State::Down, OnFailure::Remove));
+    let Kind::Http(Http { tls: Some(tls), .. }) = https.kind else { panic!() };
+    let (sni, ca) = (Some("www.example.com".into()), Some("/etc/rvs/ca.pem".into()));
+    assert_eq!(tls, Tls { sni, verify: true, ca });
+    let question = b"\xca\xfe\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01".to_vec();
+    let udp = Udp { send: question, expect: Some(vec![0xca, 0xfe]) };
+    assert_eq!(plan(2).check.unwrap().kind, Kind::Udp(udp));
+    let argv = ["/usr/local/lib/rvs/check-backend", "--quick"].map(str::to_owned);
+    assert_eq!(plan(3).check.unwrap().kind, Kind::Command(argv.into()));
+    assert_eq!(config.health().len(), 4);
+}
+
+/// A server's check has of the service's what it does not say itself; what is
+/// for another kind only, it has not.
+#[test]
+fn a_servers_check_completes_itself_from_the_service() {
+    use crate::health::plan::{Body, Http, Kind};
+    let text = |own: &str| {
+        format!(
+            "{SHORTEST}[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1:80\"\n\
+             [service.health]\nkind = \"http\"\npath = \"/a\"\nport = 81\nbody = \"ok\"\nfall = 9\n\
+             [[service.server]]\naddress = \"10.0.0.2\"\n[service.server.health]\n{own}\n"
+        )
+    };
+    let check = |own: &str| {
+        let plan = parse(&text(own)).unwrap().services[0].health.clone();
+        plan.servers.into_values().next().unwrap().unwrap()
+    };
+    let https = check("kind = \"https\"");
+    assert_eq!((https.fall, https.port), (9, None));
+    let Kind::Http(Http { path, body, tls: Some(_), .. }) = https.kind else { panic!() };
+    assert_eq!((path.as_str(), body), ("/", None));
+    let http = check("body_regex = \"x\"\nfall = 1");
+    assert_eq!((http.fall, http.port), (1, Some(81)));
+    let Kind::Http(Http { path, body: Some(Body::Matches(_)), .. }) = http.kind else { panic!() };
+    assert_eq!(path, "/a");
 }
 
 /// Whatever a file may say, the daemon starts with.

@@ -30,6 +30,14 @@ impl Daemon {
             }
             Request::Counters {} => Ok(self.counters()),
             Request::NextHops { cursor } => Ok(self.next_hops(cursor)),
+            Request::Health { cursor } => {
+                let (checks, next) = self.health.checks(cursor, crate::api::MAX_ROWS);
+                Ok(Response::Health { checks, next })
+            }
+            Request::HealthChanges {} => Ok(Response::HealthChanges {
+                changes: self.health.changes(),
+                withdrawn: self.health.withdrawn().iter().copied().collect(),
+            }),
             other => Err(Error::new(ErrorCode::BadRequest, format!("not now: {other:?}"))),
         };
         Outcome::Answer(reply)

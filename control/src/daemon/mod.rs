@@ -4,6 +4,7 @@
 
 mod answers;
 pub mod begin;
+mod health;
 mod listing;
 mod lock;
 mod network;
@@ -26,7 +27,7 @@ use dataplane::service::Hop;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -34,10 +35,12 @@ use crate::api::{
     Error, ErrorCode, KernelPathCounters, PortCounters, Reply, Request, Response, ServerSpec,
     ServiceId,
 };
+use crate::health::Health;
 use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
+use health::Touched;
 use listing::Listings;
 pub use lock::Lock;
 pub use network::{Network, NetworkPort};
@@ -47,7 +50,9 @@ use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-const SOCKET: Token = Token(2);
+const HEALTH: Token = Token(2);
+/// The last: clients have the tokens after it.
+const SOCKET: Token = Token(3);
 
 /// Time for requests in one turn, so that the kernel's news, the workers and
 /// other clients are not kept waiting by busy ones. The last may exceed it.
@@ -92,6 +97,9 @@ pub struct Daemon {
     registry: Registry,
     workers: Workers,
     network: Option<Network>,
+    health: Health,
+    /// Services that requests changed since checks followed.
+    touched: Touched,
     watched: Option<RawFd>,
     /// The registry changed since the last snapshot.
     dirty: bool,
@@ -160,6 +168,9 @@ impl Daemon {
         poll.registry()
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
+        let waker = Waker::new(poll.registry(), HEALTH).map_err(failed)?;
+        // Fails when it has been woken often enough already.
+        let health = Health::new(Arc::new(move || drop(waker.wake())));
         let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
         let now = Instant::now();
         let mut daemon = Self {
@@ -169,6 +180,8 @@ impl Daemon {
             registry,
             workers: Workers::new(links),
             network,
+            health,
+            touched: Touched::default(),
             watched: None,
             dirty: true,
             saved,
@@ -244,6 +257,7 @@ impl Daemon {
                     }
                 }
                 KERNEL => self.kernel_has_news = true,
+                HEALTH => self.take_health_changes(),
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
@@ -258,6 +272,7 @@ impl Daemon {
         }
         self.ask_for_missing(now);
         self.resolve(now);
+        self.health_follows();
         if self.dirty {
             self.publish();
         }
@@ -270,6 +285,7 @@ impl Daemon {
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
         self.carry_out_requests(now);
+        self.health_follows();
         if self.dirty {
             self.publish();
         }
@@ -337,11 +353,13 @@ impl Daemon {
     fn try_to_carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
         let network = self.network.as_ref();
         let resolve = |server: &ServerSpec| hop(network, server.address.ip());
+        self.touched.note(&request, &self.registry);
         match self.registry.change(&request, &resolve) {
             None => self.answer(client, request),
             Some(Err(error)) => Outcome::Answer(Err(error)),
             Some(Ok(())) => {
                 self.resolving.note(&request);
+                self.touched.note(&request, &self.registry);
                 if let Request::AddServer { server, .. } = &request {
                     self.keep_resolved(server.address.ip());
                 }

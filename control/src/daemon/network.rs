@@ -65,6 +65,8 @@ pub struct Network {
     owned: OwnedAddresses,
     /// Addresses to own as long as the daemon runs.
     fixed: BTreeSet<OwnedAddress>,
+    /// Those among them that are not to be up now.
+    withdrawn: BTreeSet<IpAddr>,
     /// Local addresses of FULLNAT and where they are.
     locals: BTreeMap<IpAddr, Place>,
     /// Some address could not be put up or removed, which was said.
@@ -115,6 +117,7 @@ impl Network {
             ways: Ways::default(),
             owned,
             fixed: addresses.clone(),
+            withdrawn: BTreeSet::new(),
             locals: BTreeMap::new(),
             failed: false,
             told: BTreeSet::new(),
@@ -277,6 +280,15 @@ impl Network {
         }
     }
 
+    /// Takes these addresses down, so that a routing daemon withdraws their
+    /// routes, and puts those of earlier calls up again that are not among them.
+    pub fn withdraw(&mut self, addresses: &BTreeSet<IpAddr>) {
+        if self.withdrawn != *addresses {
+            self.withdrawn.clone_from(addresses);
+            self.sync_owned();
+        }
+    }
+
     /// Tells the kernel about owned addresses. What fails is said once, and
     /// tried again every second.
     fn sync_owned(&mut self) {
@@ -284,7 +296,8 @@ impl Network {
             Place::Tap(owned) => Some(owned.clone()),
             Place::There | Place::Nowhere => None,
         });
-        let wanted = self.fixed.iter().cloned().chain(locals).collect();
+        let fixed = self.fixed.iter().filter(|owned| !self.withdrawn.contains(&owned.ip));
+        let wanted = fixed.cloned().chain(locals).collect();
         match self.owned.sync(&wanted, &mut self.requests) {
             Ok(()) => self.failed = false,
             Err(errors) => {

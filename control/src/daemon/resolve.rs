@@ -69,6 +69,11 @@ impl Resolving {
         }
     }
 
+    /// Takes note that servers may have gone.
+    pub(super) fn note_gone(&mut self) {
+        self.servers_went = true;
+    }
+
     /// When there is something to do next, if anything is to be done.
     pub(super) fn due(&self, network: Option<&Network>) -> Option<Instant> {
         let network = network?;

@@ -214,7 +214,14 @@ pub fn save(services: &[ServiceStatus], names: &mut Names) -> String {
         let id = &service.spec.id;
         let name = service_option(id, names);
         line(&mut text, format_args!("-A {name}{}\n", service_options(&service.spec)));
-        for ServerStatus { spec, .. } in &service.servers {
+        for ServerStatus { spec, health, .. } in &service.servers {
+            // The configuration file has those.
+            if health.is_some_and(|health| health.sorry_server) {
+                continue;
+            }
+            // A failing server has its weight again when it is restored.
+            let weight = health.map_or(spec.weight, |health| health.configured_weight);
+            let spec = &ServerSpec { weight, ..spec.clone() };
             let server = names.endpoint(spec.address, protocol_of(id));
             line(&mut text, format_args!("-a {name} -r {server}{}\n", server_options(spec)));
         }
@@ -256,7 +263,9 @@ pub fn command(request: &Request) -> Option<String> {
         | Request::Settings {}
         | Request::ListConnections { .. }
         | Request::Counters {}
-        | Request::NextHops { .. } => return None,
+        | Request::NextHops { .. }
+        | Request::Health { .. }
+        | Request::HealthChanges {} => return None,
     })
 }
 

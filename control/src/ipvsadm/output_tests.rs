@@ -359,7 +359,8 @@ fn load(saved: &str) -> Vec<ServiceStatus> {
                     (spec.upper_threshold, spec.lower_threshold) = (100, 50);
                 }
                 let service = all.iter_mut().find(|s| s.spec.id == id).unwrap();
-                let server = ServerStatus { spec, active: 0, inactive, persistent, stats };
+                let server =
+                    ServerStatus { spec, active: 0, inactive, persistent, stats, health: None };
                 service.servers.insert(0, server);
             }
             other => panic!("{line}: {other:?}"),

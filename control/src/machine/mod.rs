@@ -15,7 +15,8 @@ use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
 use dataplane::dpdk::{
-    Eal, EalConfig, HEADROOM, HugePages, Pool, Port, PortConfig, PortInfo, RssConfig, RssState, Tap,
+    Eal, EalConfig, HEADROOM, HugePages, Pool, Port, PortConfig, PortInfo, RssConfig, RssState,
+    Tap, keep_from_programs,
 };
 use dataplane::icmp::IcmpLimits;
 use dataplane::punt::PuntLimits;
@@ -160,6 +161,10 @@ impl Machine {
             stop,
             failed,
         };
+        // Health checks may run some.
+        if let Err(error) = keep_from_programs() {
+            log::warn!("programs that check servers inherit DPDK's files: {error}");
+        }
         let ports = Rc::clone(&running.ports);
         let instruments = Instruments {
             cores: config.director.cores.clone(),

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use dataplane::service::Hop;
 
-use super::{Registry, Resolve};
+use super::{Registry, Resolve, ServerEntry};
 use crate::api::{ErrorCode, ServiceId};
 
 /// Full seconds that a new server is given to be resolved.
@@ -85,11 +85,13 @@ impl Registry {
         changed
     }
 
-    /// The addresses of servers in use, of these numbers.
+    /// The addresses of servers in use, of these numbers, also of those that are
+    /// out for a while.
     pub fn addresses(&self, numbers: Range<u32>) -> impl Iterator<Item = IpAddr> {
         let end = numbers.end.min(self.servers.end());
         let servers = (numbers.start..end).filter_map(|number| self.servers.get(number));
-        servers.filter(|server| !server.published.deleted).map(|server| server.spec.address.ip())
+        let in_use = |server: &&ServerEntry| server.is_out() || !server.published.deleted;
+        servers.filter(in_use).map(|server| server.spec.address.ip())
     }
 
     /// The number after the last one in use.

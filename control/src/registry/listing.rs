@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use dataplane::service::Hop;
 
-use super::{Registry, ServiceEntry};
+use super::{Registry, ServerEntry, ServiceEntry, Standing};
 use crate::api::{
-    Error, ErrorCode, ServerSpec, ServerStatus, ServiceId, ServiceSpec, ServiceStatus, Stats,
+    Error, ErrorCode, ServerHealth, ServerSpec, ServerStatus, ServiceId, ServiceSpec,
+    ServiceStatus, Stats,
 };
 
 /// A server in use: its service, itself, how its packets leave.
@@ -84,12 +85,14 @@ impl Registry {
     }
 
     fn status(&self, entry: &ServiceEntry) -> ServiceStatus {
-        let servers = entry.servers.iter().rev().map(|&number| {
-            let server = self.server(number);
+        let servers = entry.servers.iter().rev().map(|&number| self.server(number));
+        let servers = servers.filter(|server| !server.is_out()).map(|server| {
             let (active, inactive) = server.published.counts.connections.read();
             let persistent = server.published.counts.connections.templates();
             let stats = server.meter.stats(server.published.counts.totals());
-            ServerStatus { spec: server.spec.clone(), active, inactive, persistent, stats }
+            let spec = ServerSpec { weight: server.weight(), ..server.spec.clone() };
+            let health = server.health();
+            ServerStatus { spec, active, inactive, persistent, stats, health }
         });
         ServiceStatus {
             spec: (*entry.spec).clone(),
@@ -100,5 +103,16 @@ impl Registry {
 
     fn stats(&self, entry: &ServiceEntry) -> Stats {
         entry.meter.stats(self.totals(entry.published.key, entry))
+    }
+}
+
+impl ServerEntry {
+    fn health(&self) -> Option<ServerHealth> {
+        let (standing, sorry_server) = (self.standing, self.sorry);
+        (standing != Standing::Unchecked || sorry_server).then_some(ServerHealth {
+            up: matches!(standing, Standing::Up | Standing::Unchecked),
+            configured_weight: self.spec.weight,
+            sorry_server,
+        })
     }
 }

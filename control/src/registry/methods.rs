@@ -74,7 +74,6 @@ pub(super) fn publish(
 ) {
     server.address = address(service, key, spec.address);
     server.method = method(&spec.method);
-    server.weight = spec.weight;
     server.client_address = match (&spec.method, service.client_address) {
         (Method::Fullnat, ClientAddress::Toa) => service::ClientAddress::Toa,
         (Method::Fullnat, ClientAddress::Proxy) => service::ClientAddress::Proxy,

@@ -6,6 +6,7 @@
 
 mod counts;
 mod fresh;
+mod health;
 mod listing;
 mod locals;
 mod methods;
@@ -33,6 +34,7 @@ use crate::api::{
     Error, ErrorCode, Request, ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts,
 };
 use counts::Rating;
+pub use health::Standing;
 pub use listing::ServerRow;
 use locals::Locals;
 pub use options::{MAX_MSS, MIN_MSS};
@@ -97,6 +99,9 @@ struct ServerEntry {
     /// Whether it ever was a NAT server: connections from that time keep their
     /// method.
     was_nat: bool,
+    standing: Standing,
+    /// Whether it is the service's sorry server, the first of its servers.
+    sorry: bool,
     published: Arc<Server>,
 }
 

@@ -7,7 +7,7 @@ use dataplane::service::{ClientAddress, Hop, Method, Server, ServerCounts, Servi
 
 use super::rates::Meter;
 use super::validate::check_server;
-use super::{Registry, Resolve, ServerEntry, ServiceEntry, methods};
+use super::{Registry, Resolve, ServerEntry, ServiceEntry, Standing, methods};
 use crate::api::{Error, ErrorCode, ServerSpec, ServiceId, ServiceSpec};
 
 impl Registry {
@@ -23,6 +23,21 @@ impl Registry {
         resolve: Resolve<'_>,
     ) -> Result<(), Error> {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
+        let number = self.take_in(place, spec, resolve)?;
+        let entry = self.services.get_mut(&place).expect("found above");
+        entry.servers.push(number);
+        entry.published.state.server_added();
+        self.show_service(place);
+        Ok(())
+    }
+
+    /// Makes a server for a service, or takes it out of the trash.
+    pub(super) fn take_in(
+        &mut self,
+        place: u64,
+        spec: ServerSpec,
+        resolve: Resolve<'_>,
+    ) -> Result<u32, Error> {
         let entry = &self.services[&place];
         let key = entry.published.key;
         let service = Arc::clone(&entry.spec);
@@ -56,11 +71,7 @@ impl Registry {
         if hop == Hop::Unresolved {
             self.fresh.insert(number, 0);
         }
-        let entry = self.services.get_mut(&place).expect("found above");
-        entry.servers.push(number);
-        entry.published.state.server_added();
-        self.view.touch_service(place);
-        Ok(())
+        Ok(number)
     }
 
     pub(super) fn new_server(
@@ -82,7 +93,17 @@ impl Registry {
         });
         let meter = Meter::default();
         let (deleted, was_nat) = (None, false);
-        let entry = ServerEntry { service: key, place, spec, meter, deleted, was_nat, published };
+        let entry = ServerEntry {
+            service: key,
+            place,
+            spec,
+            meter,
+            deleted,
+            was_nat,
+            standing: Standing::Unchecked,
+            sorry: false,
+            published,
+        };
         self.servers
             .insert(entry)
             .ok_or_else(|| Error::new(ErrorCode::NoSpace, "no server number is free"))
@@ -104,12 +125,13 @@ impl Registry {
         let spec = check_server(&service, &entry.published.key, spec)?;
         let number = self.by_address.get(&(place, spec.address)).copied();
         let number = number.ok_or_else(no_such_server)?;
+        self.refuse_sorry_server(number)?;
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         let hop = resolve(&spec);
         server.spec = spec;
         server.republish(|published| published.hop = hop);
         self.show_server(number, &service);
-        self.view.touch_service(place);
+        self.show_service(place);
         Ok(())
     }
 
@@ -121,13 +143,15 @@ impl Registry {
         let place = self.place(service, ErrorCode::ServiceNotDefined)?;
         let entry = &self.services[&place];
         let number = self.server_called(place, entry, address).ok_or_else(no_such_server)?;
-        let entry = self.services.get_mut(&place).expect("found above");
+        self.refuse_sorry_server(number)?;
         let index = entry.servers.iter().position(|&own| own == number);
         let index = index.expect("a service knows its servers");
+        if !self.server(number).is_out() {
+            entry.published.state.server_removed(self.candidate_index(entry, index));
+        }
+        let entry = self.services.get_mut(&place).expect("found above");
         entry.servers.remove(index);
-        // Schedulers know them newest first.
-        entry.published.state.server_removed(entry.servers.len() - index);
-        self.view.touch_service(place);
+        self.show_service(place);
         self.by_address.remove(&(place, self.server(number).spec.address));
         self.discard(number);
         Ok(())
@@ -161,6 +185,7 @@ impl ServerEntry {
     pub(super) fn publish(&mut self, service: &ServiceSpec) {
         let mut server = (*self.published).clone();
         methods::publish(&mut server, service, &self.service, &self.spec);
+        server.weight = self.weight();
         self.published = Arc::new(server);
         let ServerSpec { upper_threshold, lower_threshold, .. } = self.spec;
         self.published.counts.connections.set_thresholds(upper_threshold, lower_threshold);

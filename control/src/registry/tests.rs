@@ -62,6 +62,59 @@ fn choose(service: &Service) -> Option<u32> {
     service.scheduler.choose(&service.state, &service.candidates, &request)
 }
 
+impl Registry {
+    /// How many connections each server gets in one round of `wrr`, by address.
+    pub(crate) fn shares(&mut self, id: &ServiceId) -> Vec<(SocketAddr, u32)> {
+        let round: u32 =
+            self.service_status(id).unwrap().servers.iter().map(|server| server.spec.weight).sum();
+        let snapshot = self.snapshot();
+        let service = snapshot.services.get(&key_of(id).unwrap()).unwrap();
+        let mut shares = BTreeMap::new();
+        for number in (0..round).map_while(|_| choose(service)) {
+            *shares.entry(snapshot.server(number).unwrap().address).or_default() += 1;
+        }
+        shares.into_iter().collect()
+    }
+}
+
+#[test]
+fn a_failing_server_keeps_its_weight() {
+    let mut registry = registry();
+    let rs1: SocketAddr = RS1.parse().unwrap();
+    let rs1_again = || server(RS1, 1);
+    assert!(!registry.set_standing(&id(VIP), "9.9.9.9:80".parse().unwrap(), Standing::Up));
+    for (standing, weight, deleted) in [
+        (Standing::Up, 1, false),
+        (Standing::Quiet, 0, false),
+        (Standing::Out, 0, true),
+        (Standing::Unchecked, 1, false),
+    ] {
+        let before = registry.servers().count();
+        assert!(registry.set_standing(&id(VIP), rs1, standing));
+        assert!(!registry.set_standing(&id(VIP), rs1, standing), "no news");
+        let snapshot = registry.snapshot();
+        let server = snapshot.server(0).unwrap();
+        assert_eq!((server.address, server.weight, server.deleted), (rs1, weight, deleted));
+        // An edit of something else does not bring it back.
+        registry.edit_server(&id(VIP), rs1_again(), NO_ROUTE).unwrap();
+        let snapshot = registry.snapshot();
+        let server = snapshot.server(0).unwrap();
+        assert_eq!((server.weight, server.deleted), (weight, deleted));
+        assert_eq!(registry.servers().count(), before, "its neighbour stays resolved");
+    }
+    // Deleted and added again, it has no standing.
+    registry.set_standing(&id(VIP), rs1, Standing::Quiet);
+    registry.delete_server(&id(VIP), rs1).unwrap();
+    registry.add_server(&id(VIP), rs1_again(), NO_ROUTE).unwrap();
+    assert_eq!(registry.snapshot().server(0).unwrap().weight, 1);
+    // Where every server is quiet or out, none takes connections.
+    assert_eq!(registry.takes_connections(&id(VIP)), Some(true));
+    registry.set_standing(&id(VIP), rs1, Standing::Quiet);
+    registry.set_standing(&id(VIP), RS2.parse().unwrap(), Standing::Out);
+    assert_eq!(registry.takes_connections(&id(VIP)), Some(false));
+    assert_eq!(registry.takes_connections(&id("9.9.9.9:1")), None);
+}
+
 #[test]
 fn newest_comes_first_as_in_the_kernel() {
     let mut registry = registry();

@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 
 use dataplane::service::ServiceKey;
 
-use super::{Registry, rates};
+use super::{Registry, Standing, rates};
 
 impl Registry {
     /// Puts a server into the trash.
     pub(super) fn discard(&mut self, number: u32) {
         self.fresh.remove(&number);
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
+        (server.standing, server.sorry) = (Standing::Unchecked, false);
         server.republish(|published| published.deleted = true);
         self.view.touch_server(number);
         self.trash.entry(server.service).or_default().insert(server.spec.address, number);

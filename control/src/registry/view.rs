@@ -106,7 +106,11 @@ impl Registry {
             used += 1 + entry.servers.len();
             services.push(saved::Service {
                 spec: (*entry.spec).clone(),
-                servers: entry.servers.iter().map(|&n| self.server(n).spec.clone()).collect(),
+                servers: {
+                    // Sorry servers are the configuration's.
+                    let servers = entry.servers.iter().map(|&number| self.server(number));
+                    servers.filter(|server| !server.sorry).map(|s| s.spec.clone()).collect()
+                },
             });
         }
         let (timeouts, settings) = (self.timeouts, self.settings);
@@ -170,16 +174,19 @@ impl Registry {
         let work = 1 + entry.servers.len() + table;
         let candidate = |&number: &u32| {
             let fresh = self.fresh.contains_key(&number);
-            let ServerEntry { spec, published, .. } = self.server(number);
+            let server = self.server(number);
+            let ServerEntry { spec, published, .. } = server;
             Candidate {
                 server: number,
                 address: spec.address,
-                weight: if fresh { 0 } else { spec.weight },
+                weight: if fresh { 0 } else { server.weight() },
                 fresh,
                 counts: Arc::clone(&published.counts),
             }
         };
-        let candidates = entry.servers.iter().rev().map(candidate).collect();
+        let servers = entry.servers.iter().rev();
+        let servers = servers.filter(|&&number| !self.server(number).is_out());
+        let candidates = servers.map(candidate).collect();
         let published = Arc::new(Service {
             scheduler: entry.scheduler,
             candidates: entry.published.candidates.followed_by(entry.scheduler, candidates),
@@ -188,6 +195,13 @@ impl Registry {
         self.view.services.put(Arc::clone(&published));
         self.services.get_mut(&place).expect("found above").published = published;
         work
+    }
+
+    /// Has workers see a service's present form, whose servers or their weights
+    /// changed.
+    pub(super) fn show_service(&mut self, place: u64) {
+        self.switch_sorry_server(place);
+        self.view.touch_service(place);
     }
 
     /// Has workers see a server's present form under that of its service.

@@ -1,5 +1,6 @@
 //! A daemon with workers, in threads of this process, and ways to talk to it.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -18,6 +19,7 @@ use control::client::{Client, ClientError};
 use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Instruments};
 use control::frame;
+use control::health::plan::Plan;
 use control::ipvsadm::{self, Streams};
 use control::registry::Registry;
 use control::server::Access;
@@ -89,6 +91,15 @@ impl Bench {
     }
 
     pub(crate) fn with_access(workers: usize, access: Access) -> Self {
+        Self::with(workers, access, HashMap::new())
+    }
+
+    /// With a daemon that checks services.
+    pub(crate) fn with_health(workers: usize, plans: HashMap<ServiceId, Plan>) -> Self {
+        Self::with(workers, Access::default(), plans)
+    }
+
+    fn with(workers: usize, access: Access, plans: HashMap<ServiceId, Plan>) -> Self {
         let directory = Directory::new();
         let socket = directory.0.join("rvsd.sock");
         let clock = Clock::start();
@@ -97,6 +108,7 @@ impl Bench {
         let (ready, is_ready) = channel();
         std::thread::spawn(move || {
             let mut daemon = daemon(&path, access, links, clock).unwrap();
+            daemon.check_health(plans);
             ready.send(()).unwrap();
             daemon.run().unwrap();
         });

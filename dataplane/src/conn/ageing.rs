@@ -21,7 +21,7 @@ impl SweepPace {
         }
         // A step is short, but long enough for a loop that mostly sleeps
         // (some thousand loops a second) to keep up.
-        let step = self.due.min((total >> 9).max(64));
+        let step = self.due.min((total >> 9).max(128));
         self.due -= step;
         step
     }
@@ -52,6 +52,6 @@ mod tests {
     #[test]
     fn a_step_is_short() {
         let step = |total| SweepPace::default().groups(Tick(u32::MAX), total);
-        assert_eq!((step(10), step(10_000), step(1_000_000)), (10, 64, 1953));
+        assert_eq!((step(10), step(10_000), step(1_000_000)), (10, 128, 1953));
     }
 }

@@ -6,7 +6,7 @@
 //! each other: the second is found by the server's packets. Each direction
 //! touches its own entry alone, unless the state changes.
 
-use bytemuck::{NoUninit, Zeroable};
+use bytemuck::{Pod, Zeroable};
 
 use super::hash::HashKey;
 use super::state::State;
@@ -107,21 +107,21 @@ impl Body {
         self
     }
 
-    /// Whether the packets of this direction go the short way: nothing is told
-    /// the server of the client, both sides are of one family, and no template
-    /// waits for the server's first packet.
+    /// Whether packets may go the short way: nothing is told the server of the
+    /// client, and both sides are of one family.
     #[must_use]
     #[inline(always)]
     pub const fn is_short(&self) -> bool {
-        let assured = self.template == 0 || self.flags & REPLY == 0;
-        self.flags & (MIXED | TOA | PROXY) == 0 && assured
+        self.flags & (MIXED | TOA | PROXY) == 0
     }
 
-    /// Whether the state is one in which most packets leave it.
+    /// Whether a TCP or UDP packet with these flags leaves the state as it is,
+    /// as most do. Not all that do are found.
     #[must_use]
     #[inline(always)]
-    pub const fn is_steady(&self) -> bool {
-        self.state == State::Established as u8 || self.state == State::Udp as u8
+    pub const fn state_stays(&self, tcp_flags: u8) -> bool {
+        (self.state == State::Established as u8 && State::keeps_established(tcp_flags))
+            || self.state == State::Udp as u8
     }
 
     /// Whether the entry is found by the server's packets.
@@ -258,7 +258,7 @@ impl Body {
 }
 
 /// The key of an IPv4 entry.
-#[derive(Debug, Clone, Copy, Eq, Zeroable, NoUninit)]
+#[derive(Debug, Clone, Copy, Eq, Zeroable, Pod)]
 #[repr(C)]
 pub struct Key4 {
     /// Addresses and ports of the packets.
@@ -346,7 +346,7 @@ impl Entry for Entry4 {
 }
 
 /// The key of an IPv6 entry.
-#[derive(Debug, Clone, Copy, Eq, Zeroable, NoUninit)]
+#[derive(Debug, Clone, Copy, Eq, Zeroable, Pod)]
 #[repr(C)]
 pub struct Key6 {
     /// Addresses and ports of the packets.

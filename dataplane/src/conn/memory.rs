@@ -2,31 +2,48 @@
 //! `unsafe`.
 //!
 //! A [`Region`] is a zeroed array that comes straight from the kernel, from
-//! huge pages where there are any, so that its pages cost nothing until they
-//! are used and a random access seldom misses the TLB. The rest are hints and
-//! comparisons that the packet path wants done by the CPU's own instructions.
+//! huge pages where there are any, so that a random access seldom misses the
+//! TLB. Its address space is there from the start, its pages are taken as the
+//! table grows: a thread, `rvs-memory`, has them made before they are needed,
+//! since to zero a huge page takes longer than a burst may wait. The rest are
+//! hints and comparisons that the packet path wants done by the CPU's own
+//! instructions.
 
+use std::ffi::{c_int, c_ulong, c_void};
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytemuck::Zeroable;
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// Size of the huge pages that tables are made of.
 const HUGE_PAGE: usize = 2 << 20;
+
+/// What a region has from the start ([`Region::prepare`]): tables up to this
+/// size never wait for the thread. 400,000 connections.
+const FIRST: usize = 32 << 20;
+
+/// How often the thread looks whether memory is asked for. A table asks an
+/// eighth of its size ahead, and has 260,000 slots at least when it first does.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// A zeroed array of fixed length in memory of its own.
 #[derive(Debug)]
 pub struct Region<T: Zeroable + Copy> {
     start: NonNull<T>,
     len: usize,
-    mapped: NonZeroUsize,
-    huge: bool,
+    mapping: Arc<Mapping>,
 }
 
 // SAFETY: a Region owns its memory exclusively, as a Box<[T]> does; nothing
-// about it belongs to the thread that made it.
+// about it belongs to the thread that made it. (The thread that prepares pages
+// holds the mapping, and neither reads nor writes it.)
 unsafe impl<T: Zeroable + Copy + Send> Send for Region<T> {}
 
 impl<T: Zeroable + Copy> Region<T> {
@@ -41,39 +58,45 @@ impl<T: Zeroable + Copy> Region<T> {
             .and_then(|b| b.checked_next_multiple_of(HUGE_PAGE))
             .filter(|&b| isize::try_from(b).is_ok())
             .ok_or(std::io::ErrorKind::OutOfMemory)?;
-        let mapped = NonZeroUsize::new(bytes.max(HUGE_PAGE)).expect("at least one page");
-        let (start, huge) = match map(mapped, MapFlags::MAP_HUGETLB) {
-            Ok(start) => (start, true),
-            Err(_) => (map(mapped, MapFlags::empty())?, false),
-        };
-        if !huge {
-            // SAFETY: the range was mapped above and nothing refers to it yet.
-            // Advice only: without transparent huge pages all works the same.
-            let _ = unsafe { madvise(start, mapped.get(), MmapAdvise::MADV_HUGEPAGE) };
+        let mapping = Mapping::new(NonZeroUsize::new(bytes).unwrap_or(ONE_PAGE))?;
+        let mapping = Arc::new(mapping);
+        if bytes > FIRST {
+            prepare_ahead(&mapping);
         }
-        Ok(Self { start: start.cast(), len, mapped, huge })
+        Ok(Self { start: mapping.start.cast(), len, mapping })
     }
 
     /// Whether the memory is of reserved huge pages.
     #[must_use]
     pub fn is_huge(&self) -> bool {
-        self.huge
+        self.mapping.huge
     }
-}
 
-fn map(bytes: NonZeroUsize, flags: MapFlags) -> nix::Result<NonNull<std::ffi::c_void>> {
-    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    let flags = flags | MapFlags::MAP_PRIVATE;
-    // SAFETY: an anonymous mapping without a fixed address overlays nothing.
-    unsafe { mmap_anonymous(None, bytes, protection, flags) }
-}
+    /// Makes the first pages, for the thread that calls: on its NUMA node.
+    pub fn prepare(&self) {
+        // Advice: without it, the first access to each page makes it.
+        let _ = self.mapping.populate(0, FIRST.min(self.mapping.bytes.get()));
+    }
 
-impl<T: Zeroable + Copy> Drop for Region<T> {
-    fn drop(&mut self) {
-        // SAFETY: the range is this Region's own mapping, and with the Region
-        // gone no reference into it is left. Elements are Copy, so none has a
-        // destructor to run.
-        let _ = unsafe { munmap(self.start.cast(), self.mapped.get()) };
+    /// Has the thread make the pages of the first `len` elements, on the NUMA
+    /// node of the caller. Until then [`Region::is_ready`] is false.
+    pub fn ask(&self, len: usize) {
+        // SAFETY: it takes no arguments; glibc answers without the kernel.
+        let cpu = unsafe { libc::sched_getcpu() };
+        self.mapping.cpu.store(u32::try_from(cpu).unwrap_or(0), Ordering::Relaxed);
+        self.mapping.wanted.store(self.bytes(len), Ordering::Release);
+    }
+
+    /// Whether the pages of the first `len` elements are made, as far as they
+    /// are to be.
+    #[must_use]
+    pub fn is_ready(&self, len: usize) -> bool {
+        self.mapping.ready.load(Ordering::Acquire) >= self.bytes(len)
+    }
+
+    /// The bytes that the first `len` elements take, at most all.
+    fn bytes(&self, len: usize) -> usize {
+        len.saturating_mul(size_of::<T>()).min(self.mapping.bytes.get())
     }
 }
 
@@ -83,7 +106,8 @@ impl<T: Zeroable + Copy> Deref for Region<T> {
     #[inline]
     fn deref(&self) -> &[T] {
         // SAFETY: `start` is page aligned, `len` elements lie within the
-        // mapping, which began as zeroes: a valid T by Zeroable.
+        // mapping, which began as zeroes (a valid T by Zeroable) and lives as
+        // long as `self.mapping`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -96,9 +120,166 @@ impl<T: Zeroable + Copy> DerefMut for Region<T> {
     }
 }
 
-/// Asks for the cache line of `value` in the second-level cache. The first
-/// level is too small for a burst's worth of table lines, and fetching into it
-/// limits the lines in flight (docs/datapath.md).
+const ONE_PAGE: NonZeroUsize = NonZeroUsize::new(HUGE_PAGE).expect("not zero");
+
+/// A range of memory, unmapped when nobody holds it any more.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<c_void>,
+    bytes: NonZeroUsize,
+    huge: bool,
+    /// Bytes from the start that the table wants made, and the CPU that it
+    /// wants them near.
+    wanted: AtomicUsize,
+    cpu: AtomicU32,
+    /// Bytes from the start that are made.
+    ready: AtomicUsize,
+}
+
+// SAFETY: the address is only handed to the kernel here, in calls that any
+// thread may make; the rest are atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(bytes: NonZeroUsize) -> std::io::Result<Self> {
+        let (start, huge) = match map(bytes, MapFlags::MAP_HUGETLB) {
+            Ok(start) => (start, true),
+            Err(_) => (map(bytes, MapFlags::empty())?, false),
+        };
+        if !huge {
+            // SAFETY: the range was mapped above and nothing refers to it yet.
+            // Advice only: without transparent huge pages all works the same.
+            let _ = unsafe { madvise(start, bytes.get(), MmapAdvise::MADV_HUGEPAGE) };
+        }
+        let (wanted, cpu) = (AtomicUsize::new(0), AtomicU32::new(0));
+        Ok(Self { start, bytes, huge, wanted, cpu, ready: AtomicUsize::new(FIRST) })
+    }
+
+    /// Makes pages, without changing what is in them.
+    fn populate(&self, from: usize, to: usize) -> nix::Result<()> {
+        debug_assert!(from <= to && to <= self.bytes.get());
+        // SAFETY: `from` and `to` are within the mapping (wanted() and FIRST
+        // are limited to its length, and the callers begin at 0 or at a former
+        // end), which is mapped as long as `self` lives. The advice leaves
+        // every byte as it is.
+        match unsafe {
+            madvise(self.start.byte_add(from), to - from, MmapAdvise::MADV_POPULATE_WRITE)
+        } {
+            // Linux before 5.14: the first access to each page makes it.
+            Err(Errno::EINVAL) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Makes what is asked for, in pieces: the kernel holds a lock of the
+    /// process over each.
+    fn go_on(&self) {
+        let wanted = self.wanted.load(Ordering::Acquire);
+        let mut ready = self.ready.load(Ordering::Relaxed);
+        if ready >= wanted {
+            return;
+        }
+        if let Some(node) = node_of(self.cpu.load(Ordering::Relaxed)) {
+            prefer_node(node);
+        }
+        while ready < wanted {
+            let end = (ready + HUGE_PAGE).min(self.bytes.get());
+            if self.populate(ready, end).is_err() {
+                // No memory now: tried again in a while.
+                return;
+            }
+            ready = end;
+            self.ready.store(ready, Ordering::Release);
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) >= self.bytes.get()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is this Mapping's own, and with the Mapping gone no
+        // Region that could refer into it is left. Elements are Copy, so none
+        // has a destructor to run.
+        let _ = unsafe { munmap(self.start, self.bytes.get()) };
+    }
+}
+
+fn map(bytes: NonZeroUsize, flags: MapFlags) -> nix::Result<NonNull<c_void>> {
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let flags = flags | MapFlags::MAP_PRIVATE;
+    // SAFETY: an anonymous mapping without a fixed address overlays nothing.
+    unsafe { mmap_anonymous(None, bytes, protection, flags) }
+}
+
+/// The mappings that may ask for pages, and whether the thread runs.
+struct Ahead {
+    mappings: Vec<Weak<Mapping>>,
+    runs: bool,
+}
+
+static AHEAD: Mutex<Ahead> = Mutex::new(Ahead { mappings: Vec::new(), runs: false });
+
+/// Has the thread look after a mapping. One thread serves all tables of the
+/// process; it inherits the caller's cores, and ends when all pages are made.
+/// Without it pages are made when they are first used.
+fn prepare_ahead(mapping: &Arc<Mapping>) {
+    let mut ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
+    ahead.mappings.push(Arc::downgrade(mapping));
+    if !ahead.runs {
+        let thread = std::thread::Builder::new().name("rvs-memory".to_owned());
+        ahead.runs = thread.spawn(make_pages).is_ok();
+    }
+}
+
+fn make_pages() {
+    loop {
+        std::thread::sleep(LOOK);
+        let mut ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.mappings.retain(|m| m.upgrade().is_some_and(|m| !m.is_complete()));
+        if ahead.mappings.is_empty() {
+            ahead.runs = false;
+            return;
+        }
+        let mappings = ahead.mappings.clone();
+        drop(ahead);
+        for mapping in mappings.iter().filter_map(Weak::upgrade) {
+            mapping.go_on();
+        }
+    }
+}
+
+/// The NUMA node of a CPU.
+fn node_of(cpu: u32) -> Option<u32> {
+    let entries = std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}")).ok()?;
+    entries
+        .flatten()
+        .find_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok())
+}
+
+/// Has the calling thread's new pages come from a NUMA node, if it has any.
+fn prefer_node(node: u32) {
+    const MPOL_PREFERRED: c_int = 1;
+    let Some(mask) = c_ulong::from(1u8).checked_shl(node) else { return };
+    // SAFETY: set_mempolicy(2) reads one word of the mask, here a live
+    // variable, and changes nothing but the policy of this thread. The kernel
+    // looks at one bit less than the number given.
+    let _ = unsafe {
+        libc::syscall(
+            libc::SYS_set_mempolicy,
+            MPOL_PREFERRED,
+            &raw const mask,
+            c_ulong::from(c_ulong::BITS) + 1,
+        )
+    };
+}
+
+/// Asks for the cache line of `value` in the second-level cache. More lines can
+/// be on their way there than to the first level (docs/datapath.md).
 #[inline(always)]
 pub fn prefetch_l2<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
@@ -186,6 +367,27 @@ mod tests {
     fn an_impossible_size_is_an_error() {
         assert!(Region::<u64>::new(usize::MAX / 4).is_err());
         assert!(Region::<u64>::new(1 << 57).is_err());
+    }
+
+    #[test]
+    fn pages_are_made_when_they_are_asked_for() {
+        let len = 8 * FIRST / 8;
+        let region = Region::<u64>::new(len).unwrap();
+        assert!(region.is_ready(FIRST / 8) && !region.is_ready(FIRST / 8 + 1));
+        region.ask(2 * FIRST / 8);
+        while !region.is_ready(2 * FIRST / 8) {
+            std::thread::sleep(LOOK);
+        }
+        assert!(!region.is_ready(3 * FIRST / 8));
+        assert!(region[..2 * FIRST / 8].iter().step_by(512).all(|&word| word == 0));
+        let mut resident = vec![0u8; 2 * FIRST / 4096];
+        // SAFETY: one byte is written for each page of the range, which is the
+        // region's own.
+        let result = unsafe {
+            libc::mincore(region.start.as_ptr().cast(), 2 * FIRST, resident.as_mut_ptr())
+        };
+        assert_eq!(result, 0);
+        assert!(resident[FIRST / 4096..].iter().all(|&page| page & 1 == 1));
     }
 
     #[test]

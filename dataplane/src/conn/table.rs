@@ -5,8 +5,8 @@
 //! entries   [entry x15]                                     64 bytes an entry
 //! ```
 //!
-//! - The hash's upper half chooses a connection's home group, its lowest byte
-//!   (0 read as 1) is the tag; tag 0 marks a free slot.
+//! - The hash chooses a connection's home group (`Homes`), its highest byte
+//!   (never 0) is the tag; tag 0 marks a free slot.
 //! - A full group sends an insertion on to the next one and counts it in
 //!   `overflow`. A look-up ends at the first group whose overflow is 0, so a
 //!   miss usually costs one line. Removing a connection takes the counts back:
@@ -17,28 +17,49 @@
 //!   touches an entry only when its deadline has passed; the entry decides.
 //!
 //! A hit touches the group's line and the entry's line, nothing else. The table
-//! is sized once for its limit at 80 % load; ordinary pages that no connection
-//! ever used cost no memory, huge ones are reserved from the start.
+//! begins small and doubles in place, a group at a time (`growth`), until at
+//! its limit it is 80 % full.
 
 use bytemuck::Zeroable;
 
 use super::entry::Entry;
 use super::hash::HashKey;
-use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l2};
+use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l1, prefetch_l2};
 use crate::time::Tick;
+
+mod growth;
+mod homes;
+
+use growth::Growth;
+use homes::Homes;
 
 /// Slots in a group.
 const SLOTS: usize = 15;
 /// The bits of a match mask that are slots; the 16th byte is the overflow.
 const SLOT_BITS: u16 = 0x7fff;
+/// Where in a hash the tag is.
+const TAG_SHIFT: u32 = 56;
 /// Groups that a look-up or insertion goes through at most. At 80 % load an
 /// insertion past the fourth is already rare; past this the table counts as
 /// full for the tuple.
 const MAX_PROBES: usize = 32;
+/// Groups behind the last home, for what overflows there.
+const TAIL: usize = MAX_PROBES - 1;
+/// Groups of a new table, up to twice as many, if its limit wants more: 65,000
+/// slots in 4 MB. Tests see tables grow, so debug builds begin as small as
+/// possible: a group's entries must be nearer than its other half's.
+const FIRST_GROUPS: usize = if cfg!(debug_assertions) { MAX_PROBES } else { 4370 };
+/// Groups of a table whose lines had better go to the first-level cache: a
+/// megabyte with the entries.
+const NEAR_GROUPS: usize = 1024;
 /// Groups that a sweep looks at by their entries at most: 20 µs of cache misses.
-const OUTDATED_STEP: usize = 64;
+/// In debug builds a smallest table that has doubled, for tests that compare
+/// step by step.
+const OUTDATED_STEP: usize = if cfg!(debug_assertions) { 128 } else { 64 };
 /// Groups in which a full table looks for a connection to give up: 60 entries.
 const VICTIM_GROUPS: usize = 4;
+/// The most homes that a table can have: slots are numbered below 2^31.
+const MAX_GROUPS: usize = (u32::MAX / 4) as usize / SLOTS;
 /// Ticks in a unit of the deadline byte: 8 s.
 const DEADLINE_UNIT: u32 = 64;
 /// The furthest deadline, in units. Bytes compare as signed differences, so it
@@ -80,7 +101,8 @@ impl Group {
     }
 }
 
-/// Where an entry is. Valid until the entry is removed.
+/// Where an entry is. Valid until the entry is removed, or moves as its table
+/// grows: see [`Tables::insert`](super::Tables::insert).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(u32);
 
@@ -119,7 +141,11 @@ pub struct TableFull;
 pub struct Table<E: Entry> {
     groups: Region<Group>,
     entries: Region<E>,
+    homes: Homes,
     hash_key: HashKey,
+    /// Whether prefetches go to the first-level cache.
+    near: bool,
+    growth: Growth,
     live: usize,
     limit: usize,
     /// The group that the sweep looks at next.
@@ -127,6 +153,8 @@ pub struct Table<E: Entry> {
     /// Groups whose deadlines the sweep does not go by, because timeouts
     /// changed since they were written.
     outdated: usize,
+    /// The time of the last sweep, as a deadline.
+    swept: u8,
 }
 
 /// Connections of a group whose deadline has passed.
@@ -156,21 +184,39 @@ impl<E: Entry> Table<E> {
     /// # Errors
     /// When there is not enough memory, or the limit is beyond 2^31.
     pub fn new(limit: usize, hash_key: HashKey) -> std::io::Result<Self> {
+        Self::beginning_with(FIRST_GROUPS, limit, hash_key)
+    }
+
+    /// The same, with at least so many groups at first.
+    fn beginning_with(first: usize, limit: usize, hash_key: HashKey) -> std::io::Result<Self> {
         let limit = limit.max(1);
         // 80 % load, and room for a probe to spread in the smallest table.
-        let groups = (limit + limit / 4).div_ceil(SLOTS) + 1;
-        if groups * SLOTS > u32::MAX as usize / 2 {
+        let wanted = limit.saturating_add(limit / 4).div_ceil(SLOTS) + 1;
+        if wanted > MAX_GROUPS {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
-        Ok(Self {
-            groups: Region::new(groups)?,
-            entries: Region::new(groups * SLOTS)?,
+        let (homes, most) = Homes::new(first, wanted);
+        let mut table = Self {
+            groups: Region::new(most + TAIL)?,
+            entries: Region::new((most + TAIL) * SLOTS)?,
+            homes,
             hash_key,
+            near: false,
+            growth: Growth::new(most),
             live: 0,
             limit,
             cursor: 0,
             outdated: 0,
-        })
+            swept: 0,
+        };
+        table.settle();
+        Ok(table)
+    }
+
+    /// Makes the pages that the table begins with, on the caller's NUMA node.
+    pub fn prepare(&self) {
+        self.groups.prepare();
+        self.entries.prepare();
     }
 
     /// Connections in the table.
@@ -191,40 +237,40 @@ impl<E: Entry> Table<E> {
         self.entries.is_huge()
     }
 
-    /// Number of groups, the unit of [`Table::sweep`] and [`Table::scan`].
+    /// Number of groups, the unit of [`Table::sweep`] and [`Table::scan`]. It
+    /// grows with the table; entries that move go to groups further on.
     #[must_use]
     pub fn group_count(&self) -> usize {
-        self.groups.len()
+        self.homes.count() + TAIL
     }
 
-    /// The hash of a key in this table.
+    /// The hash of a key in this table. Its highest byte is not 0.
     #[must_use]
     #[inline]
     pub fn hash(&self, key: &E::Key) -> u64 {
-        E::hash(key, &self.hash_key)
+        let hash = E::hash(key, &self.hash_key);
+        if hash >> TAG_SHIFT == 0 { hash | 1 << TAG_SHIFT } else { hash }
     }
 
-    /// The hash's upper half as a fraction of the number of groups: no
-    /// division, no power of two needed.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        (((hash >> 32) * self.groups.len() as u64) >> 32) as usize
+        self.homes.of(hash)
     }
 
     #[inline]
     fn tag(hash: u64) -> u8 {
-        (hash as u8).max(1)
+        (hash >> TAG_SHIFT) as u8
     }
 
     #[inline]
-    fn next(&self, group: usize) -> usize {
-        if group + 1 == self.groups.len() { 0 } else { group + 1 }
+    fn prefetch<T>(&self, line: &T) {
+        if self.near { prefetch_l1(line) } else { prefetch_l2(line) }
     }
 
     /// First stage of a look-up: asks for the home group's line.
     #[inline]
     pub fn prefetch_group(&self, hash: u64) {
-        prefetch_l2(&self.groups[self.home(hash)]);
+        self.prefetch(&self.groups[self.home(hash)]);
     }
 
     /// Second stage: asks for the line of the first entry whose tag matches, and
@@ -238,9 +284,9 @@ impl<E: Entry> Table<E> {
         let slots = if matches != 0 { matches } else { self.groups[group].free() };
         let slot = Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize);
         if slots != 0 {
-            prefetch_l2(&self.entries[slot.0 as usize]);
+            self.prefetch(&self.entries[slot.0 as usize]);
         } else {
-            prefetch_l2(&self.groups[self.next(group)]);
+            self.prefetch(&self.groups[group + 1]);
         }
         slot
     }
@@ -260,7 +306,7 @@ impl<E: Entry> Table<E> {
     }
 
     /// Whether a connection is in this slot. Free slots have a key that no
-    /// packet has, so that it is true of none that was removed.
+    /// packet has, so that it is true of none that was removed or moved.
     #[must_use]
     #[inline(always)]
     pub fn is_at(&self, slot: Slot, key: &E::Key) -> bool {
@@ -278,29 +324,36 @@ impl<E: Entry> Table<E> {
     #[must_use]
     #[inline]
     pub fn find(&self, hash: u64, key: &E::Key) -> Option<Slot> {
-        let tag = Self::tag(hash);
-        let mut group = self.home(hash);
-        for _ in 0..MAX_PROBES {
-            let control = &self.groups[group];
-            let mut matches = control.matches(tag);
-            while matches != 0 {
-                let slot = matches.trailing_zeros() as usize;
-                if self.entries[group * SLOTS + slot].key() == *key {
-                    return Some(Slot::of(group, slot));
-                }
-                matches &= matches - 1;
+        let (home, tag) = (self.home(hash), Self::tag(hash));
+        match self.find_in(home, tag, key) {
+            None if self.groups[home].overflow() != 0 => self.find_beyond(home, tag, key),
+            found => found,
+        }
+    }
+
+    /// Finds a connection that is not in its home group.
+    #[cold]
+    fn find_beyond(&self, home: usize, tag: u8, key: &E::Key) -> Option<Slot> {
+        for group in home + 1..home + MAX_PROBES {
+            let found = self.find_in(group, tag, key);
+            if found.is_some() || self.groups[group].overflow() == 0 {
+                return found;
             }
-            if control.overflow() == 0 {
-                return None;
-            }
-            group = self.next(group);
         }
         None
     }
 
+    #[inline(always)]
+    fn find_in(&self, group: usize, tag: u8, key: &E::Key) -> Option<Slot> {
+        let slots = self.groups[group].matches(tag);
+        (Due { group, slots }).find(|slot| self.entries[slot.0 as usize].key() == *key)
+    }
+
     /// Adds a connection that is not in the table, to be looked at by the
     /// sweep once `expiry` has passed. The entry is made where it stays: a copy
-    /// of something just written would wait for the writes.
+    /// of something just written would wait for the writes. Moves nothing; that
+    /// what is due about growth happens before is the caller's part
+    /// ([`Tables::make_room`](super::Tables::make_room)).
     ///
     /// # Errors
     /// [`TableFull`] at the limit, or when no group in reach has a free slot.
@@ -323,22 +376,36 @@ impl<E: Entry> Table<E> {
         }
         let home = self.home(hash);
         let (group, slot) = self.free_slot(home).ok_or(TableFull)?;
-        let mut passed = home;
-        while passed != group {
-            self.groups[passed].tags[SLOTS] += 1;
-            passed = self.next(passed);
-        }
-        self.groups[group].tags[slot] = Self::tag(hash);
+        let at = self.occupy(hash, home, group, slot);
         self.groups[group].deadlines[slot] = deadline(now, expiry);
         self.live += 1;
-        Ok(Slot::of(group, slot))
+        Ok(at)
+    }
+
+    /// Marks a slot as used, by an entry with this hash and home.
+    fn occupy(&mut self, hash: u64, home: usize, group: usize, slot: usize) -> Slot {
+        for passed in &mut self.groups[home..group] {
+            passed.tags[SLOTS] += 1;
+        }
+        self.groups[group].tags[slot] = Self::tag(hash);
+        Slot::of(group, slot)
+    }
+
+    /// Marks a slot as free whose entry has this home.
+    fn vacate(&mut self, home: usize, slot: Slot) {
+        let group = slot.group();
+        for passed in &mut self.groups[home..group] {
+            passed.tags[SLOTS] -= 1;
+        }
+        self.groups[group].tags[slot.index()] = 0;
+        // What `is_at` relies on.
+        self.entries[slot.0 as usize] = E::zeroed();
     }
 
     /// The first free slot from `home` on, unless a full group on the way can
     /// not count one more passer-by.
     fn free_slot(&self, home: usize) -> Option<(usize, usize)> {
-        let mut group = home;
-        for _ in 0..MAX_PROBES {
+        for group in home..home + MAX_PROBES {
             let free = self.groups[group].free();
             if free != 0 {
                 return Some((group, free.trailing_zeros() as usize));
@@ -346,23 +413,14 @@ impl<E: Entry> Table<E> {
             if self.groups[group].overflow() == u8::MAX {
                 return None;
             }
-            group = self.next(group);
         }
         None
     }
 
     /// Removes a connection.
     pub fn remove(&mut self, slot: Slot) {
-        let (group, index) = (slot.group(), slot.index());
         let hash = self.hash(&self.entries[slot.0 as usize].key());
-        let mut passed = self.home(hash);
-        while passed != group {
-            self.groups[passed].tags[SLOTS] -= 1;
-            passed = self.next(passed);
-        }
-        self.groups[group].tags[index] = 0;
-        // What `is_at` relies on.
-        self.entries[slot.0 as usize] = E::zeroed();
+        self.vacate(self.home(hash), slot);
         self.live -= 1;
     }
 
@@ -387,16 +445,17 @@ impl<E: Entry> Table<E> {
     /// Goes on to the next group, and names its connections whose deadline has
     /// passed: they may be over, and the caller decides. It removes each, or
     /// gives it a new deadline ([`Table::set_expiry`]). After
-    /// [`Table::group_count`] calls the sweep is where it was.
+    /// [`Table::group_count`] calls it has seen every entry.
     #[inline]
     pub fn sweep(&mut self, now: Tick) -> Due {
         let group = self.cursor;
-        self.cursor = self.next(group);
+        self.cursor = if group + 1 < self.group_count() { group + 1 } else { 0 };
+        self.swept = (now.0 / DEADLINE_UNIT) as u8;
         let slots = if self.outdated > 0 {
             self.outdated -= 1;
             self.groups[group].used()
         } else {
-            self.groups[group].due((now.0 / DEADLINE_UNIT) as u8)
+            self.groups[group].due(self.swept)
         };
         Due { group, slots }
     }
@@ -424,8 +483,8 @@ impl<E: Entry> Table<E> {
         (now, latest): (Tick, Tick),
         mut rank: impl FnMut(Slot, &E) -> Option<u32>,
     ) -> Option<Slot> {
-        let mut group = self.home(hash);
-        for _ in 0..VICTIM_GROUPS {
+        let home = self.home(hash);
+        for group in home..home + VICTIM_GROUPS {
             let mut best: Option<(u32, Slot)> = None;
             for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
                 if let Some(rank) = rank(slot, self.entry(slot)) {
@@ -437,7 +496,6 @@ impl<E: Entry> Table<E> {
             if let Some((_, slot)) = best {
                 return Some(slot);
             }
-            group = self.next(group);
         }
         None
     }
@@ -445,7 +503,7 @@ impl<E: Entry> Table<E> {
     /// Has the sweep ask about every connection once, whatever its deadline:
     /// timeouts changed.
     pub fn deadlines_are_outdated(&mut self) {
-        self.outdated = self.groups.len();
+        self.outdated = self.group_count();
     }
 
     /// Shows the entries of one group.

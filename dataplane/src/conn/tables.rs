@@ -8,7 +8,12 @@ use crate::forward::nat::Deltas;
 use crate::packet::{Family, Protocol, Tuple};
 use crate::time::Tick;
 
-/// Where an entry is. Valid until the entry is removed.
+/// Groups that are split in a step: about 500 ns each when their entries have
+/// to come from memory.
+const STEPS: usize = 4;
+
+/// Where an entry is. Valid until the entry is removed, or moves as its table
+/// grows ([`Tables::insert`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// In the IPv4 table.
@@ -80,12 +85,67 @@ impl Tabled for Entry6 {
 }
 
 impl Tables {
-    /// Tables for at most `limit` entries each.
+    /// Tables for at most `limit` entries each. They begin small and grow.
     ///
     /// # Errors
     /// When there is not enough memory.
     pub fn new(limit: usize, hash_key: HashKey) -> std::io::Result<Self> {
         Ok(Self { v4: Table::new(limit, hash_key)?, v6: Table::new(limit, hash_key)?, replies: 0 })
+    }
+
+    /// Makes the pages that the tables begin with, on the NUMA node of the
+    /// caller. Otherwise the first packets wait for them.
+    pub fn prepare(&self) {
+        self.v4.prepare();
+        self.v6.prepare();
+    }
+
+    /// Groups of the larger table: what is to be swept in a second, of both.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.v4.group_count().max(self.v6.group_count())
+    }
+
+    /// Lets tables that are between two sizes get on with it, for a few
+    /// microseconds at most. Entries move as with [`Tables::insert`].
+    pub fn grow(&mut self) {
+        for _ in 0..STEPS {
+            if self.v4.is_doubling() {
+                self.grow_one::<Entry4>();
+            }
+            if self.v6.is_doubling() {
+                self.grow_one::<Entry6>();
+            }
+        }
+    }
+
+    /// Makes room for a connection, before its first entry goes in: it has two
+    /// at most. Entries move as with [`Tables::insert`].
+    #[inline]
+    pub fn make_room(&mut self) {
+        self.make_room_in::<Entry4>();
+        self.make_room_in::<Entry6>();
+    }
+
+    fn make_room_in<E: Tabled>(&mut self) {
+        for _ in 0..STEPS {
+            if !E::table(self).is_growth_due() || !self.grow_one::<E>() {
+                break;
+            }
+        }
+    }
+
+    /// Does what is due about a table's growth. Whether it went on.
+    #[inline(never)]
+    fn grow_one<E: Tabled>(&mut self) -> bool {
+        let Some(mut split) = E::table_mut(self).grow() else { return false };
+        while let Some(slot) = E::table_mut(self).move_next(&mut split) {
+            let place = E::place(slot);
+            if let Some(twin) = self.twin(place) {
+                self.body_mut(twin).set_twin(twin.family(), place);
+            }
+        }
+        true
     }
 
     /// Connections, however many entries they have.
@@ -203,6 +263,11 @@ impl Tables {
     /// Adds an entry, to be looked at by the sweep once `expiry` has passed.
     /// `hash` is [`Tables::hash`] of the tuple.
     ///
+    /// A client's entry may first move others as the tables grow: no [`Place`]
+    /// or [`Slot`] from before is valid any more. A server's entry
+    /// ([`Body::for_replies`]) moves none, so that the client's, which is not
+    /// joined with it yet, stays where it was just put.
+    ///
     /// # Errors
     /// [`TableFull`].
     pub fn insert(
@@ -214,6 +279,9 @@ impl Tables {
         now: Tick,
         expiry: Tick,
     ) -> Result<Place, TableFull> {
+        if !body.is_reply() {
+            self.make_room();
+        }
         let place = match tuple {
             Tuple::V4(tuple) => {
                 let key = Key4::new(protocol, *tuple);
@@ -276,6 +344,10 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::conn::State;
     use crate::packet::{Tuple4, Tuple6};
@@ -300,6 +372,112 @@ mod tests {
         let other = insert(tables, server, body.for_replies());
         tables.join(one, other);
         (one, other)
+    }
+
+    fn connection(number: u32) -> (Tuple, Tuple) {
+        let at = |side: u32| {
+            let one = number ^ (side << 30);
+            match (number + side * (number / 2)) % 2 {
+                0 => four(one),
+                _ => {
+                    let mut src = [side as u8; 16];
+                    src[..4].copy_from_slice(&one.to_be_bytes());
+                    Tuple::V6(Tuple6 { src, dst: [1; 16], src_port: 2, dst_port: 3 })
+                }
+            }
+        };
+        (at(1), at(2))
+    }
+
+    /// Every connection is found by both of its tuples, and its entries lead to
+    /// each other.
+    fn assert_whole(tables: &Tables, number: u32) {
+        let (client, server) = connection(number);
+        let one = tables.find(Protocol::Tcp, &client).expect("the client's entry");
+        let other = tables.find(Protocol::Tcp, &server).expect("the server's entry");
+        assert_eq!((tables.twin(one), tables.twin(other)), (Some(other), Some(one)), "{number}");
+        assert_eq!(tables.body(one).server, number);
+        assert_eq!((tables.client(one), tables.client(other)), (one, one));
+    }
+
+    /// Lets the sweep end what is over, as the worker does.
+    fn sweep(tables: &mut Tables, now: Tick, there: &mut BTreeSet<u32>) {
+        for _ in 0..tables.group_count() {
+            for slot in tables.v4.sweep(now) {
+                if tables.v4.is_used(slot) {
+                    assert!(there.remove(&tables.body(Place::V4(slot)).server));
+                    tables.remove(Place::V4(slot));
+                }
+            }
+            for slot in tables.v6.sweep(now) {
+                if tables.v6.is_used(slot) {
+                    assert!(there.remove(&tables.body(Place::V6(slot)).server));
+                    tables.remove(Place::V6(slot));
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+
+        /// Connections come, go and expire while the tables of both families
+        /// grow, by insertions and in between: all that are there are whole,
+        /// and there are no others.
+        #[test]
+        fn connections_stay_whole_while_tables_grow(
+            steps in prop::collection::vec((0u8..8, 1u32..120), 10..50),
+        ) {
+            let limit = 1_500;
+            let mut tables = Tables::new(limit, HashKey::new([1, 2, 3])).unwrap();
+            let mut there = BTreeSet::new();
+            let mut next = 0;
+            let groups = tables.group_count();
+            for (step, count) in steps {
+                match step {
+                    0 => {
+                        for number in 0..count {
+                            let number = number * 7 % next.max(1);
+                            let (client, server) = connection(number);
+                            let tuple = if number % 3 == 0 { server } else { client };
+                            let found = tables.find(Protocol::Tcp, &tuple);
+                            prop_assert_eq!(found.is_some(), there.remove(&number));
+                            if let Some(place) = found {
+                                tables.remove(place);
+                            }
+                        }
+                    }
+                    1 => tables.grow(),
+                    2 if count < 10 => sweep(&mut tables, NOW.plus(80 * count), &mut there),
+                    _ => {
+                        for _ in 0..count {
+                            let body = Body::new(next, State::SynRecv, NOW);
+                            let (client, server) = connection(next);
+                            let expiry = NOW.plus(80 * (next % 8 + 1));
+                            let mut insert = |tuple: &Tuple, body| {
+                                { let hash = tables.hash(Protocol::Tcp, tuple); tables.insert(Protocol::Tcp, tuple, hash, body, NOW, expiry) }
+                            };
+                            let Ok(one) = insert(&client, body) else {
+                                prop_assert!(tables.v4.len() == limit || tables.v6.len() == limit);
+                                break;
+                            };
+                            let Ok(other) = insert(&server, body.for_replies()) else {
+                                prop_assert!(tables.v4.len() == limit || tables.v6.len() == limit);
+                                tables.remove(one);
+                                break;
+                            };
+                            tables.join(one, other);
+                            there.insert(next);
+                            next += 1;
+                            assert_whole(&tables, next - 1);
+                        }
+                    }
+                }
+                prop_assert_eq!(tables.connections(), there.len());
+            }
+            there.iter().for_each(|&number| assert_whole(&tables, number));
+            prop_assert!(next < 1_200 || tables.group_count() > groups, "they grew");
+        }
     }
 
     #[test]

@@ -16,7 +16,9 @@ impl Director {
     pub(super) fn age(&mut self, now: Tick) {
         let Self { snapshot, tables, fragments, core, sweep, .. } = self;
         let cx = Context { now, snapshot };
-        let groups = sweep.groups(now, tables.v4.group_count());
+        tables.grow();
+        let total = tables.group_count();
+        let groups = sweep.groups(now, total);
         if groups == 0 {
             return;
         }
@@ -32,7 +34,7 @@ impl Director {
             core.counters.drop_many(reason, count);
         }
         // The tables are swept once a second, and all workers sweep templates.
-        let share = core.templates.bucket_count() / tables.v4.group_count() + 1;
+        let share = core.templates.bucket_count() / total + 1;
         core.templates.sweep(now, groups * share, |server, change| {
             count_template(cx, server, change);
         });

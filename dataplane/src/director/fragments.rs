@@ -3,11 +3,12 @@
 //! two addresses; it learns the ports, holds what comes too early, and passes
 //! each fragment on as a packet with ports to the worker that owns those.
 
-use super::{Context, Core, Handed, Key, Kind, Verdict, key, punt_kind};
+use super::{Context, Core, Handed, Key, Verdict, key, punt_kind};
 use crate::conn::{Entry4, Entry6, Tables};
 use crate::counters::DropReason;
 use crate::fragment::{Fragment, Fragments, Later, Ports};
 use crate::outbox::To;
+use crate::packet::headers::Parsed;
 use crate::packet::{Frame, Headers};
 use crate::service::endpoints;
 
@@ -111,7 +112,7 @@ impl Core {
         // It was counted when it was held, and leaves now.
         self.counters.generated += 1;
         let verdict = match self.classify(cx, &mut frame, &mut headers) {
-            Ok(Kind::Flow) => {
+            Ok(Parsed::Flow) => {
                 headers.later_fragment = true;
                 self.with_ports(cx, tables, ports, &mut headers, &mut frame)
             }

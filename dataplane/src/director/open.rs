@@ -12,7 +12,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::ageing::count_template;
-use super::{BURST, Context, Core, Key, Staged, Verdict, key, punt_kind};
+use super::{BURST, Burst, Context, Core, Key, Staged, Verdict, key, punt_kind};
 use crate::conn::entry::Body;
 use crate::conn::persistence::{Refused, TemplateKey, TemplateSlot};
 use crate::conn::{Entry, Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables};
@@ -66,10 +66,9 @@ impl Core {
         cx: Context<'_>,
         tables: &mut Tables,
         mut missed: u64,
-        staged: &mut [Staged],
-        frames: &mut [Frame<'_>],
-        verdicts: &mut [Verdict],
+        burst: &mut Burst<'_, '_>,
     ) {
+        let Burst { frames, verdicts, staged, headers, .. } = burst;
         let mut seen = Seen::default();
         let half_open = cx.snapshot.timeouts.last_half_open(cx.now);
         while missed != 0 {
@@ -79,12 +78,15 @@ impl Core {
             let mut begun = 0;
             while missed != 0 && begun < AT_ONCE {
                 let index = missed.trailing_zeros() as usize;
-                let (Some(stage), Some(frame), Some(verdict)) =
-                    (staged.get_mut(index), frames.get_mut(index), verdicts.get_mut(index))
+                let (Some(stage), Some(headers)) = (staged.get(index), headers.get_mut(index))
                 else {
                     return;
                 };
-                let Staged { hash, headers, .. } = stage;
+                let (Some(frame), Some(verdict)) = (frames.get_mut(index), verdicts.get_mut(index))
+                else {
+                    return;
+                };
+                let Staged { hash, .. } = stage;
                 if seen.before(*hash) {
                     // Perhaps the same connection: those before go first, then
                     // it may be there.
@@ -125,12 +127,16 @@ impl Core {
             }
             for ((opening, pair), index) in openings.iter().flatten().zip(&pairs).zip(&indices) {
                 let pair = pair.as_ref();
-                let (Some(stage), Some(frame), Some(verdict)) =
-                    (staged.get_mut(*index), frames.get_mut(*index), verdicts.get_mut(*index))
+                let (Some(stage), Some(headers)) = (staged.get(*index), headers.get_mut(*index))
                 else {
                     return;
                 };
-                let Staged { hash, headers, .. } = stage;
+                let (Some(frame), Some(verdict)) =
+                    (frames.get_mut(*index), verdicts.get_mut(*index))
+                else {
+                    return;
+                };
+                let Staged { hash, .. } = stage;
                 *verdict = match key(headers) {
                     Key::V4(key) => self.complete::<Entry4>(
                         cx,
@@ -579,6 +585,8 @@ impl Core {
         entry: impl Fn() -> E,
     ) -> Result<Place, DropReason> {
         let expiry = cx.snapshot.timeouts.expiry(state, cx.now);
+        // Before: what comes in from here on stays where it is.
+        tables.make_room();
         let inserted = match E::table_mut(tables).insert(hash, cx.now, expiry, &entry) {
             Err(TableFull) if self.recycle::<E>(cx, tables, hash, None) => {
                 E::table_mut(tables).insert(hash, cx.now, expiry, &entry)

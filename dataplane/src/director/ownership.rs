@@ -22,7 +22,7 @@ impl Core {
     /// The worker to ask first. `nic` is the hash that the NIC computed.
     #[inline]
     pub(super) fn owner(&self, snapshot: &Snapshot, headers: &Headers, nic: Option<u32>) -> usize {
-        if !snapshot.nat_sources.is_empty() {
+        if snapshot.nat_sources.may_have(&headers.addresses) {
             if let Some(worker) = self.server_side_owner(snapshot, headers) {
                 return worker;
             }

@@ -1,156 +1,268 @@
 //! What the short way does to a packet's bytes: a plain one
-//! ([`parse_plain`](crate::packet::headers::parse_plain)) whose headers lie
+//! ([`Plain`](crate::packet::headers::Plain)) whose headers lie
 //! where they always do. What each function refuses it leaves as it was, for
 //! the long way (`send`, `rewrite`), which does the same to all packets.
 
-use super::Context;
-use crate::conn::{Entry, Entry4, Entry6, Key4, Key6, Place, Slot, Tabled, Tables};
+use super::{Context, Staged};
+use crate::conn::{Entry, Entry4, Entry6, Key4, Key6, Place, Tabled, Tables};
 use crate::fib::Way;
-use crate::packet::headers::{Addresses, ETHERNET};
-use crate::packet::{Frame, Headers, Protocol, Tuple4, Tuple6, checksum};
+use crate::forward::tun::Ids;
+use crate::packet::headers::{ETHERNET, PLAIN4, PLAIN6};
+use crate::packet::{Frame, Protocol, Tuple4, Tuple6, checksum};
 use crate::service::Record;
-
-/// Offset of layer 4 in a plain IPv4 frame, and in an IPv6 one.
-const L4_4: usize = ETHERNET + 20;
-const L4_6: usize = ETHERNET + 40;
+use crate::snapshot::Snapshot;
 
 /// What the short way does differently by family.
 pub(super) trait Short: Tabled {
-    /// The key of a packet's entry; `None` for one of the other family.
-    fn key_of(headers: &Headers) -> Option<Self::Key>;
+    /// The number of the family as the protocol of an outer header.
+    const IPIP: u8;
+
+    /// The key in a staged packet.
+    fn key(staged: &Staged) -> Self::Key;
 
     /// Passes a packet on: MAC addresses, TTL, and nothing behind its end.
     /// False, and nothing done, where that would use up the TTL.
-    fn pass(headers: &Headers, macs: &[u8; 12], frame: &mut Frame<'_>) -> bool;
+    fn pass(staged: &Staged, macs: &[u8; 12], frame: &mut Frame<'_>) -> bool;
+
+    /// TOS or traffic class, TTL or hop limit, and DF (IPv4), of a packet.
+    fn inner(start: &[u8; PLAIN4]) -> (u8, u8, bool);
+
+    /// Takes one from the TTL of the packet whose IP header this is.
+    fn age(ip: &mut [u8; 20]);
 
     /// Passes a client's packet on under NAT and FULLNAT. As [`Short::pass`].
     fn pass_to_server(
-        cx: Context<'_>,
-        tables: &Tables,
-        slot: Slot,
+        snapshot: &Snapshot,
+        entry: &Self,
         record: &Record,
-        headers: &Headers,
+        staged: &Staged,
         frame: &mut Frame<'_>,
     ) -> bool;
 
     /// Passes a server's packet on under NAT and FULLNAT: the port's index.
     fn pass_to_client(
-        cx: Context<'_>,
+        snapshot: &Snapshot,
         tables: &Tables,
-        slot: Slot,
-        headers: &Headers,
+        entry: &Self,
+        staged: &Staged,
         frame: &mut Frame<'_>,
     ) -> Option<u8>;
 }
 
 impl Short for Entry4 {
+    const IPIP: u8 = 4;
+
     #[inline(always)]
-    fn key_of(headers: &Headers) -> Option<Key4> {
-        let Headers { addresses, protocol, src_port, dst_port, .. } = *headers;
-        let Addresses::V4 { src, dst } = addresses else { return None };
-        Some(Key4::new(protocol, Tuple4 { src, dst, src_port, dst_port }))
+    fn key(staged: &Staged) -> Key4 {
+        staged.key4()
     }
 
     #[inline(always)]
-    fn pass(headers: &Headers, macs: &[u8; 12], frame: &mut Frame<'_>) -> bool {
-        let Some(start) = frame.bytes_mut().first_chunk_mut::<L4_4>() else { return false };
+    fn pass(staged: &Staged, macs: &[u8; 12], frame: &mut Frame<'_>) -> bool {
+        let Some(start) = frame.bytes_mut().first_chunk_mut::<PLAIN4>() else { return false };
         if !begin4(start, macs, 0) {
             return false;
         }
-        frame.truncate(ETHERNET + usize::from(headers.ip_len));
+        frame.truncate(ETHERNET + usize::from(staged.ip_len));
         true
     }
 
     #[inline(always)]
-    fn pass_to_server(
-        _: Context<'_>,
-        tables: &Tables,
-        slot: Slot,
-        record: &Record,
-        headers: &Headers,
-        frame: &mut Frame<'_>,
-    ) -> bool {
-        readdress4(&record.macs, tables.v4.entry(slot), headers, frame)
+    fn inner(start: &[u8; PLAIN4]) -> (u8, u8, bool) {
+        (start[ETHERNET + 1], start[ETHERNET + 8], start[ETHERNET + 6] & 0x40 != 0)
     }
 
     #[inline(always)]
+    fn age(ip: &mut [u8; 20]) {
+        ip[8] = ip[8].wrapping_sub(1);
+        [ip[10], ip[11]] = checksum::bytes_after_ttl_decrement([ip[10], ip[11]]);
+    }
+
+    #[inline(never)]
+    fn pass_to_server(
+        _: &Snapshot,
+        entry: &Self,
+        record: &Record,
+        staged: &Staged,
+        frame: &mut Frame<'_>,
+    ) -> bool {
+        readdress4(&record.macs, entry, staged, frame)
+    }
+
+    #[inline(never)]
     fn pass_to_client(
-        cx: Context<'_>,
-        tables: &Tables,
-        slot: Slot,
-        headers: &Headers,
+        snapshot: &Snapshot,
+        _: &Tables,
+        entry: &Self,
+        staged: &Staged,
         frame: &mut Frame<'_>,
     ) -> Option<u8> {
-        let entry = tables.v4.entry(slot);
-        let (port, macs) = way(cx.snapshot.fib.lookup4(entry.to.dst), headers)?;
-        readdress4(&macs, entry, headers, frame).then_some(port)
+        let (port, macs) = way(snapshot.fib.lookup4(entry.to.dst), staged)?;
+        readdress4(&macs, entry, staged, frame).then_some(port)
     }
 }
 
 impl Short for Entry6 {
+    const IPIP: u8 = 41;
+
     #[inline(always)]
-    fn key_of(headers: &Headers) -> Option<Key6> {
-        let Headers { addresses, protocol, src_port, dst_port, .. } = *headers;
-        let Addresses::V6 { src, dst } = addresses else { return None };
-        Some(Key6::new(protocol, Tuple6 { src, dst, src_port, dst_port }))
+    fn key(staged: &Staged) -> Key6 {
+        staged.key6()
     }
 
     #[inline(always)]
-    fn pass(headers: &Headers, macs: &[u8; 12], frame: &mut Frame<'_>) -> bool {
-        let Some(start) = frame.bytes_mut().first_chunk_mut::<L4_6>() else { return false };
+    fn pass(staged: &Staged, macs: &[u8; 12], frame: &mut Frame<'_>) -> bool {
+        let Some(start) = frame.bytes_mut().first_chunk_mut::<PLAIN6>() else { return false };
         if !begin6(start, macs) {
             return false;
         }
-        frame.truncate(ETHERNET + usize::from(headers.ip_len));
+        frame.truncate(ETHERNET + usize::from(staged.ip_len));
         true
     }
 
     #[inline(always)]
+    fn inner(start: &[u8; PLAIN4]) -> (u8, u8, bool) {
+        (start[ETHERNET] << 4 | start[ETHERNET + 1] >> 4, start[ETHERNET + 7], false)
+    }
+
+    #[inline(always)]
+    fn age(ip: &mut [u8; 20]) {
+        ip[7] = ip[7].wrapping_sub(1);
+    }
+
+    #[inline(never)]
     fn pass_to_server(
-        cx: Context<'_>,
-        tables: &Tables,
-        slot: Slot,
+        snapshot: &Snapshot,
+        entry: &Self,
         record: &Record,
-        headers: &Headers,
+        staged: &Staged,
         frame: &mut Frame<'_>,
     ) -> bool {
-        let body = tables.v6.entry(slot).body();
-        let Addresses::V6 { src, .. } = headers.addresses else { return false };
-        let dst_port = if record.rport == 0 { headers.dst_port } else { record.rport };
+        let body = entry.body();
+        let from = <Self as Short>::key(staged).tuple;
+        let dst_port = if record.rport == 0 { from.dst_port } else { record.rport };
         let (src, src_port) = match body.local() {
             // NAT, which has no local port.
-            (0, _) => (src, headers.src_port),
-            (port, number) => match cx.snapshot.locals.get(usize::from(number)) {
+            (0, _) => (from.src, from.src_port),
+            (port, number) => match snapshot.locals.get(usize::from(number)) {
                 Some(std::net::IpAddr::V6(local)) => (local.octets(), port),
                 _ => return false,
             },
         };
         let to = Tuple6 { src, dst: record.address, src_port, dst_port };
-        readdress6(&record.macs, &to, body.l4_delta, headers, frame)
+        readdress6(&record.macs, &to, body.l4_delta, staged, frame)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn pass_to_client(
-        cx: Context<'_>,
+        snapshot: &Snapshot,
         tables: &Tables,
-        slot: Slot,
-        headers: &Headers,
+        entry: &Self,
+        staged: &Staged,
         frame: &mut Frame<'_>,
     ) -> Option<u8> {
-        let body = tables.v6.entry(slot).body();
+        let body = entry.body();
         let Some(Place::V6(client)) = body.twin(Entry6::FAMILY) else { return None };
         let Tuple6 { src, dst, src_port, dst_port } = tables.v6.entry(client).key().tuple;
         let to = Tuple6 { src: dst, dst: src, src_port: dst_port, dst_port: src_port };
-        let (port, macs) = way(cx.snapshot.fib.lookup6(&to.dst), headers)?;
-        readdress6(&macs, &to, body.l4_delta, headers, frame).then_some(port)
+        let (port, macs) = way(snapshot.fib.lookup6(&to.dst), staged)?;
+        readdress6(&macs, &to, body.l4_delta, staged, frame).then_some(port)
     }
+}
+
+/// Wraps a client's packet in an IPv4 header to the server (IPIP). False, and
+/// nothing done, where it is not as simple as that.
+#[inline(never)]
+pub(super) fn wrap4<E: Short>(
+    cx: Context<'_>,
+    record: &Record,
+    ids: &mut Ids,
+    ip_len: u16,
+    frame: &mut Frame<'_>,
+) -> bool {
+    let Some(source) = cx.snapshot.ports.get(usize::from(record.port)).and_then(|p| p.address4)
+    else {
+        return false;
+    };
+    let Some((tos, ttl)) = unwrapped::<E>(ip_len, 20, frame) else { return false };
+    let (tos, ttl, df) = (tos.0, ttl, tos.1 && cx.snapshot.settings.pmtu_disc);
+    let Some((start, inner)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN4>() else {
+        return false;
+    };
+    let Some(inner) = inner.first_chunk_mut() else { return false };
+    E::age(inner);
+    let id = if df { 0 } else { ids.take() as u16 };
+    let [a, b, c, d, ..] = record.address;
+    let words = [
+        0x4500_0000 | u32::from(tos) << 16 | u32::from(ip_len + 20),
+        u32::from(id) << 16 | u32::from(df) << 14,
+        u32::from(ttl - 1) << 24 | u32::from(E::IPIP) << 16,
+        source,
+        u32::from_be_bytes([a, b, c, d]),
+    ];
+    let sum = words.iter().map(|word| u64::from(*word)).sum::<u64>();
+    let sum = !checksum::fold((sum >> 32) + (sum & 0xffff_ffff));
+    start[..12].copy_from_slice(&record.macs);
+    start[12..14].copy_from_slice(&[0x08, 0x00]);
+    for (bytes, word) in start[ETHERNET..].chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_be_bytes());
+    }
+    start[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
+/// Wraps a client's packet in an IPv6 header to the server, as [`wrap4`].
+#[inline(never)]
+pub(super) fn wrap6<E: Short>(
+    cx: Context<'_>,
+    record: &Record,
+    ip_len: u16,
+    frame: &mut Frame<'_>,
+) -> bool {
+    let Some(source) = cx.snapshot.ports.get(usize::from(record.port)).and_then(|p| p.address6)
+    else {
+        return false;
+    };
+    let Some(((tos, _), ttl)) = unwrapped::<E>(ip_len, 40, frame) else { return false };
+    let Some((start, inner)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN6>() else {
+        return false;
+    };
+    let Some(inner) = inner.first_chunk_mut() else { return false };
+    E::age(inner);
+    start[..12].copy_from_slice(&record.macs);
+    start[12..18].copy_from_slice(&[0x86, 0xdd, 0x60 | tos >> 4, tos << 4, 0, 0]);
+    start[18..20].copy_from_slice(&ip_len.to_be_bytes());
+    start[20..22].copy_from_slice(&[E::IPIP, ttl - 1]);
+    start[22..38].copy_from_slice(&source);
+    start[38..].copy_from_slice(&record.address);
+    true
+}
+
+/// Makes room for an outer header in front of a packet that may be passed on.
+/// The outer TOS, the packet's DF and TTL; `None`, and nothing done, for one
+/// that may not, or where there is no room.
+#[inline(always)]
+fn unwrapped<E: Short>(
+    ip_len: u16,
+    room: usize,
+    frame: &mut Frame<'_>,
+) -> Option<((u8, bool), u8)> {
+    const CONGESTION_EXPERIENCED: u8 = 0b11;
+    let (tos, ttl, df) = E::inner(frame.bytes().first_chunk()?);
+    if ttl <= 1 || !frame.grow_front(room) {
+        return None;
+    }
+    frame.truncate(ETHERNET + room + usize::from(ip_len));
+    // RFC 3168, section 9.1: the outer one says ECT(0) instead.
+    let outer_tos = if tos & 0b11 == CONGESTION_EXPERIENCED { tos & !0b01 } else { tos };
+    Some(((outer_tos, df), ttl))
 }
 
 /// Port and MAC addresses of a way on which the packet fits.
 #[inline(always)]
-fn way(way: Way, headers: &Headers) -> Option<(u8, [u8; 12])> {
+fn way(way: Way, staged: &Staged) -> Option<(u8, [u8; 12])> {
     let Way::Port(hop) = way else { return None };
-    if hop.vlan != 0 || headers.ip_len > hop.mtu {
+    if hop.vlan != 0 || staged.ip_len > hop.mtu {
         return None;
     }
     let mut macs = [0; 12];
@@ -162,25 +274,25 @@ fn way(way: Way, headers: &Headers) -> Option<(u8, [u8; 12])> {
 /// Writes the MAC addresses, takes one from the TTL, and makes the IPv4
 /// checksum follow that and a change of addresses.
 #[inline(always)]
-fn begin4(start: &mut [u8; L4_4], macs: &[u8; 12], difference: u16) -> bool {
+fn begin4(start: &mut [u8; PLAIN4], macs: &[u8; 12], difference: u16) -> bool {
     let ttl = start[ETHERNET + 8];
     if ttl <= 1 {
         return false;
     }
     start[..12].copy_from_slice(macs);
     start[ETHERNET + 8] = ttl - 1;
-    let sum = u16::from_be_bytes([start[ETHERNET + 10], start[ETHERNET + 11]]);
-    let mut sum = checksum::after_ttl_decrement(sum);
+    let sum = [start[ETHERNET + 10], start[ETHERNET + 11]];
+    let mut sum = checksum::bytes_after_ttl_decrement(sum);
     if difference != 0 {
-        sum = checksum::after(sum, difference.into());
+        sum = checksum::after(u16::from_be_bytes(sum), difference.into()).to_be_bytes();
     }
-    start[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    [start[ETHERNET + 10], start[ETHERNET + 11]] = sum;
     true
 }
 
 /// Writes the MAC addresses and takes one from the hop limit.
 #[inline(always)]
-fn begin6(start: &mut [u8; L4_6], macs: &[u8; 12]) -> bool {
+fn begin6(start: &mut [u8; PLAIN6], macs: &[u8; 12]) -> bool {
     let limit = start[ETHERNET + 7];
     if limit <= 1 {
         return false;
@@ -191,13 +303,14 @@ fn begin6(start: &mut [u8; L4_6], macs: &[u8; 12]) -> bool {
 }
 
 #[inline(always)]
-fn readdress4(macs: &[u8; 12], entry: &Entry4, headers: &Headers, frame: &mut Frame<'_>) -> bool {
+fn readdress4(macs: &[u8; 12], entry: &Entry4, staged: &Staged, frame: &mut Frame<'_>) -> bool {
     let Tuple4 { src, dst, src_port, dst_port } = entry.to;
-    let Some((start, l4)) = frame.bytes_mut().split_first_chunk_mut::<L4_4>() else {
+    let Some((start, l4)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN4>() else {
         return false;
     };
-    let Some(sum) = sum_mut(l4, headers.protocol) else { return false };
-    let new = after(*sum, entry.body().l4_delta, headers.protocol);
+    let is_udp = entry.key().protocol() == Protocol::Udp as u8;
+    let Some(sum) = sum_mut(l4, is_udp) else { return false };
+    let new = after(*sum, entry.body().l4_delta, is_udp);
     if !begin4(start, macs, entry.ip_delta) {
         return false;
     }
@@ -205,7 +318,7 @@ fn readdress4(macs: &[u8; 12], entry: &Entry4, headers: &Headers, frame: &mut Fr
     let addresses = (u64::from(src) << 32) | u64::from(dst);
     start[ETHERNET + 12..].copy_from_slice(&addresses.to_be_bytes());
     set_ports(l4, src_port, dst_port);
-    frame.truncate(ETHERNET + usize::from(headers.ip_len));
+    frame.truncate(ETHERNET + usize::from(staged.ip_len));
     true
 }
 
@@ -214,14 +327,15 @@ fn readdress6(
     macs: &[u8; 12],
     to: &Tuple6,
     delta: u16,
-    headers: &Headers,
+    staged: &Staged,
     frame: &mut Frame<'_>,
 ) -> bool {
-    let Some((start, l4)) = frame.bytes_mut().split_first_chunk_mut::<L4_6>() else {
+    let Some((start, l4)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN6>() else {
         return false;
     };
-    let Some(sum) = sum_mut(l4, headers.protocol) else { return false };
-    let new = after(*sum, delta, headers.protocol);
+    let is_udp = <Entry6 as Short>::key(staged).protocol() == Protocol::Udp as u8;
+    let Some(sum) = sum_mut(l4, is_udp) else { return false };
+    let new = after(*sum, delta, is_udp);
     if !begin6(start, macs) {
         return false;
     }
@@ -229,29 +343,27 @@ fn readdress6(
     start[ETHERNET + 8..ETHERNET + 24].copy_from_slice(&to.src);
     start[ETHERNET + 24..].copy_from_slice(&to.dst);
     set_ports(l4, to.src_port, to.dst_port);
-    frame.truncate(ETHERNET + usize::from(headers.ip_len));
+    frame.truncate(ETHERNET + usize::from(staged.ip_len));
     true
 }
 
 /// The checksum of a TCP or UDP header. `None` where there is none: of UDP it
 /// is to be computed, which is not done on the short way.
 #[inline(always)]
-fn sum_mut(l4: &mut [u8], protocol: Protocol) -> Option<&mut [u8; 2]> {
-    match protocol {
-        Protocol::Tcp => l4.first_chunk_mut::<20>()?[16..].first_chunk_mut(),
-        Protocol::Udp => {
-            l4.first_chunk_mut::<8>()?[6..].first_chunk_mut().filter(|s| **s != [0; 2])
-        }
-        Protocol::Sctp => None,
+fn sum_mut(l4: &mut [u8], is_udp: bool) -> Option<&mut [u8; 2]> {
+    if is_udp {
+        l4.get_mut(6..8)?.first_chunk_mut().filter(|sum| **sum != [0; 2])
+    } else {
+        l4.get_mut(16..18)?.first_chunk_mut()
     }
 }
 
 /// The checksum after a difference, as it is stored. 0 would say of UDP that
 /// there is none.
 #[inline(always)]
-fn after(sum: [u8; 2], difference: u16, protocol: Protocol) -> [u8; 2] {
+fn after(sum: [u8; 2], difference: u16, is_udp: bool) -> [u8; 2] {
     let sum = checksum::after(u16::from_be_bytes(sum), difference.into());
-    let sum = if sum == 0 && protocol == Protocol::Udp { 0xffff } else { sum };
+    let sum = if sum == 0 && is_udp { 0xffff } else { sum };
     sum.to_be_bytes()
 }
 

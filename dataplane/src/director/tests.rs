@@ -21,6 +21,7 @@ mod errors;
 mod fragments;
 mod pairs;
 mod replies;
+mod short;
 
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
 const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];

@@ -12,6 +12,7 @@
 //!   use the same queue, and a port cannot be stopped under them.
 
 mod args;
+mod descriptors;
 mod device;
 mod eal;
 mod hugepages;
@@ -25,6 +26,7 @@ pub mod rings;
 mod tap;
 pub mod worker;
 
+pub use descriptors::keep_from_programs;
 pub use device::Direction;
 pub use eal::{Eal, EalConfig, EalError, HugePages, RegisteredThread, tsc};
 pub use mbuf::{BURST, HEADROOM, IpChecksum, Mbuf, RxBurst, Segments};

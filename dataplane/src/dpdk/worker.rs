@@ -96,6 +96,7 @@ impl Worker {
             log::warn!("worker on core {}: cannot be pinned; it runs on any core", self.core);
         }
         let _registered = eal.register_thread()?;
+        self.director.prepare();
         let mut burst = RxBurst::new();
         let mut pause = Pause::new(self.idle);
         while !stop.load(Ordering::Relaxed) {

@@ -62,6 +62,15 @@ pub fn after_ttl_decrement(checksum: u16) -> u16 {
     (sum + u32::from(sum >= 0xffff)) as u16
 }
 
+/// The same of a checksum as it is stored. Such sums do not depend on the byte
+/// order (RFC 1071, section 2), so the CPU's own will do.
+#[must_use]
+#[inline(always)]
+pub fn bytes_after_ttl_decrement(checksum: [u8; 2]) -> [u8; 2] {
+    let sum = u32::from(u16::from_ne_bytes(checksum)) + u32::from(0x0100_u16.to_be());
+    ((sum + u32::from(sum >= 0xffff)) as u16).to_ne_bytes()
+}
+
 /// Adds to a running difference what replacing `old` by `new` does to a sum:
 /// each word of `old` goes, each word of `new` comes (RFC 1624, section 3).
 /// Each of them begins at an even offset of what is summed; they may differ in
@@ -215,6 +224,10 @@ mod tests {
 
     #[test]
     fn ttl_decrement_leaves_zero_rather_than_all_ones() {
+        for sum in 0..=u16::MAX {
+            let bytes = after_ttl_decrement(sum).to_be_bytes();
+            assert_eq!(bytes_after_ttl_decrement(sum.to_be_bytes()), bytes);
+        }
         assert_eq!(after_ttl_decrement(0xfeff), 0);
         assert_eq!(after_ttl_decrement(0xff00), 1);
     }

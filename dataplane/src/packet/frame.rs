@@ -49,11 +49,13 @@ impl<'a> Frame<'a> {
 
     /// The bytes at hand: the packet, or its first segment.
     #[must_use]
+    #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.start + self.len]
     }
 
     /// The bytes at hand, for rewriting.
+    #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[self.start..self.start + self.len]
     }
@@ -120,6 +122,7 @@ impl<'a> Frame<'a> {
     /// Cuts the packet to `total_len` bytes. Does nothing where that would not
     /// shorten it, or where the cut lies in a later segment than the first:
     /// trailing bytes of such a packet are harmless padding.
+    #[inline(always)]
     pub fn truncate(&mut self, total_len: usize) {
         if total_len >= self.len || self.total_len != self.len {
             return;

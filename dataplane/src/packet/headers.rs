@@ -6,9 +6,8 @@
 //! is a [`DropReason`]. The checks are the kernel's (`ip_rcv`, `ipv6_rcv`, and
 //! what IPVS reads): the UDP length and the TCP data offset are not validated.
 
-use crate::conn::State;
 use crate::counters::DropReason;
-use crate::packet::{Frame, Mac, Tuple, checksum};
+use crate::packet::{Frame, Mac, Tuple, Tuple4, Tuple6, checksum};
 use crate::punt::PuntKind;
 
 /// Address families.
@@ -155,32 +154,6 @@ impl Headers {
         ip_len: 0,
     };
 
-    /// Fills in all but the addresses of a plain packet whose layer 4 is at `L4`.
-    /// Whether the packet leaves an established connection as it is.
-    #[inline(always)]
-    fn set_plain<const L4: usize>(
-        &mut self,
-        bytes: &[u8],
-        protocol: u8,
-        ip_len: u16,
-    ) -> Option<bool> {
-        let l4_len = usize::from(ip_len) - (L4 - ETHERNET).min(usize::from(ip_len));
-        let (protocol, tcp_flags) = match protocol {
-            6 if l4_len >= 20 => (Protocol::Tcp, bytes.get(L4..L4 + 20)?[13]),
-            17 if l4_len >= 8 => (Protocol::Udp, 0),
-            _ => return None,
-        };
-        let ports = bytes.get(L4..L4 + 8)?;
-        self.protocol = protocol;
-        self.src_port = u16::from_be_bytes([ports[0], ports[1]]);
-        self.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
-        self.tcp_flags = tcp_flags;
-        (self.fragment, self.later_fragment) = (false, false);
-        (self.l3, self.l4) = (ETHERNET as u16, L4 as u16);
-        self.ip_len = ip_len;
-        Some(State::is_kept_by(protocol, tcp_flags))
-    }
-
     /// Addresses and ports.
     #[must_use]
     pub const fn tuple(&self) -> Tuple {
@@ -290,90 +263,133 @@ pub fn parse(
     }
 }
 
-/// A frame that [`parse_plain`] takes. `kept` says that it leaves an established
-/// connection as it is ([`State::is_kept_by`](crate::conn::State::is_kept_by)).
+/// A whole TCP or UDP packet right behind an untagged Ethernet header and an IP
+/// header without options or extension headers: what most packets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plain {
-    /// IPv4.
-    V4 {
-        /// See above.
-        kept: bool,
-    },
-    /// IPv6.
-    V6 {
-        /// See above.
-        kept: bool,
-    },
+pub struct Plain<Tuple> {
+    /// Addresses and ports.
+    pub tuple: Tuple,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The flag byte of TCP, 0 of UDP.
+    pub tcp_flags: u8,
+    /// Length of the IP packet, header included.
+    pub ip_len: u16,
 }
 
-/// Parses what most frames are: untagged, to the port, with a whole TCP or UDP
-/// packet right behind an IP header without options or extension headers.
-/// `None` for all others, which [`parse`] tells apart; `headers` says nothing
-/// then.
-///
-/// The checks are those of [`parse`], in an order that needs few of them.
+impl From<Plain<Tuple4>> for Headers {
+    #[inline]
+    fn from(plain: Plain<Tuple4>) -> Self {
+        let Plain { tuple: Tuple4 { src, dst, src_port, dst_port }, .. } = plain;
+        let Plain { protocol, tcp_flags, ip_len, .. } = plain;
+        let (l3, l4) = (ETHERNET as u16, PLAIN4 as u16);
+        let addresses = Addresses::V4 { src, dst };
+        Self { addresses, protocol, src_port, dst_port, tcp_flags, l3, l4, ip_len, ..Self::NONE }
+    }
+}
+
+impl From<Plain<Tuple6>> for Headers {
+    #[inline]
+    fn from(plain: Plain<Tuple6>) -> Self {
+        let Plain { tuple: Tuple6 { src, dst, src_port, dst_port }, .. } = plain;
+        let Plain { protocol, tcp_flags, ip_len, .. } = plain;
+        let (l3, l4) = (ETHERNET as u16, PLAIN6 as u16);
+        let addresses = Addresses::V6 { src, dst };
+        Self { addresses, protocol, src_port, dst_port, tcp_flags, l3, l4, ip_len, ..Self::NONE }
+    }
+}
+
+/// Offset of layer 4 in a plain IPv4 frame, and in an IPv6 one.
+pub(crate) const PLAIN4: usize = ETHERNET + 20;
+pub(crate) const PLAIN6: usize = ETHERNET + 40;
+
+/// The family of a frame to `port_mac` that may be plain, by its first bytes.
 #[must_use]
 #[inline(always)]
-pub fn parse_plain(frame: &Frame<'_>, port_mac: Mac, headers: &mut Headers) -> Option<Plain> {
-    let bytes = frame.bytes();
-    let start = bytes.first_chunk::<PLAIN_LEAST>()?;
-    if start[..6] != port_mac {
-        return None;
-    }
+pub fn plain_family(bytes: &[u8], port_mac: Mac48) -> Option<Family> {
+    let start = bytes.first_chunk::<16>()?;
+    let mac = u64::from_be_bytes(*start.first_chunk()?) >> 16;
     // Ethertype, IP version and header length, TOS or traffic class.
     let kind = u32::from_be_bytes([start[12], start[13], start[14], start[15]]);
-    if kind & 0xffff_ff00 == 0x0800_4500 {
-        parse_plain4(frame, bytes, start, headers).map(|kept| Plain::V4 { kept })
-    } else if kind & 0xffff_f000 == 0x86dd_6000 {
-        parse_plain6(frame, bytes, headers).map(|kept| Plain::V6 { kept })
-    } else {
-        None
+    match () {
+        () if mac != port_mac.0 => None,
+        () if kind & 0xffff_ff00 == 0x0800_4500 => Some(Family::V4),
+        () if kind & 0xffff_f000 == 0x86dd_6000 => Some(Family::V6),
+        () => None,
     }
 }
 
-/// The least bytes of a frame with a UDP header over IPv4.
-const PLAIN_LEAST: usize = ETHERNET + 20 + 8;
+/// A MAC address as a number, to be compared at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac48(u64);
 
+impl Mac48 {
+    /// What no frame has.
+    pub const NONE: Self = Self(u64::MAX);
+}
+
+impl From<Mac> for Mac48 {
+    fn from([a, b, c, d, e, f]: Mac) -> Self {
+        Self(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    }
+}
+
+/// Reads a plain packet, of which [`plain_family`] said that it may be IPv4.
+/// `None` for what is not plain, which [`parse`] tells apart. The checks are
+/// those of [`parse`].
+#[must_use]
 #[inline(always)]
-fn parse_plain4(
-    frame: &Frame<'_>,
-    bytes: &[u8],
-    start: &[u8; PLAIN_LEAST],
-    headers: &mut Headers,
-) -> Option<bool> {
-    const L4: usize = ETHERNET + 20;
+pub fn plain4(frame: &Frame<'_>) -> Option<Plain<Tuple4>> {
+    let bytes = frame.bytes();
+    let start = bytes.first_chunk::<{ PLAIN4 + 8 }>()?;
     let ip_len = u16::from_be_bytes([start[16], start[17]]);
     let fragment = u16::from_be_bytes([start[20], start[21]]) & 0x3fff != 0;
-    let src = u32::from_be_bytes([start[26], start[27], start[28], start[29]]);
-    let dst = u32::from_be_bytes([start[30], start[31], start[32], start[33]]);
+    let addresses = u64::from_be_bytes(*start[26..].first_chunk()?);
+    let (src, dst) = ((addresses >> 32) as u32, addresses as u32);
     if fragment || is_martian4(src) || ETHERNET + usize::from(ip_len) > frame.total_len() {
         return None;
     }
-    if !frame.ip_checksum_good && !checksum::ip4_header_is_good(&start[ETHERNET..L4]) {
+    if !frame.ip_checksum_good && !checksum::ip4_header_is_good(&start[ETHERNET..PLAIN4]) {
         return None;
     }
-    headers.addresses = Addresses::V4 { src, dst };
-    headers.set_plain::<L4>(bytes, start[ETHERNET + 9], ip_len)
+    let (protocol, tcp_flags) = plain_l4::<PLAIN4>(bytes, start[ETHERNET + 9], ip_len)?;
+    let ports = u32::from_be_bytes(*start[PLAIN4..].first_chunk()?);
+    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+    Some(Plain { tuple: Tuple4 { src, dst, src_port, dst_port }, protocol, tcp_flags, ip_len })
 }
 
+/// Reads a plain packet, of which [`plain_family`] said that it may be IPv6. As
+/// [`plain4`].
+#[must_use]
 #[inline(always)]
-fn parse_plain6(frame: &Frame<'_>, bytes: &[u8], headers: &mut Headers) -> Option<bool> {
-    const L4: usize = ETHERNET + 40;
-    let start = bytes.first_chunk::<L4>()?;
+pub fn plain6(frame: &Frame<'_>) -> Option<Plain<Tuple6>> {
+    let bytes = frame.bytes();
+    let start = bytes.first_chunk::<{ PLAIN6 + 8 }>()?;
     let payload_len = u16::from_be_bytes([start[18], start[19]]);
-    if L4 + usize::from(payload_len) > frame.total_len() {
+    if PLAIN6 + usize::from(payload_len) > frame.total_len() {
         return None;
     }
     let ip_len = payload_len.checked_add(40)?;
-    let (mut src, mut dst) = ([0; 16], [0; 16]);
-    src.copy_from_slice(&start[22..38]);
-    dst.copy_from_slice(&start[38..54]);
+    let (src, dst) = (*start[22..].first_chunk::<16>()?, *start[38..].first_chunk()?);
     // A martian begins with zeroes or with 0xff; few others do.
     if src[..8] == [0; 8] || src[0] == 0xff {
         return None;
     }
-    headers.addresses = Addresses::V6 { src, dst };
-    headers.set_plain::<L4>(bytes, start[ETHERNET + 6], ip_len)
+    let (protocol, tcp_flags) = plain_l4::<PLAIN6>(bytes, start[ETHERNET + 6], ip_len)?;
+    let ports = u32::from_be_bytes(*start[PLAIN6..].first_chunk()?);
+    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+    Some(Plain { tuple: Tuple6 { src, dst, src_port, dst_port }, protocol, tcp_flags, ip_len })
+}
+
+/// The protocol of a plain packet whose layer 4 is at `L4`, and its TCP flags.
+#[inline(always)]
+fn plain_l4<const L4: usize>(bytes: &[u8], protocol: u8, ip_len: u16) -> Option<(Protocol, u8)> {
+    let end = ETHERNET + usize::from(ip_len);
+    match protocol {
+        6 if end >= L4 + 20 => Some((Protocol::Tcp, bytes.get(..L4 + 20)?[L4 + 13])),
+        17 if end >= L4 + 8 => Some((Protocol::Udp, 0)),
+        _ => None,
+    }
 }
 
 /// The VLAN id of a frame that has a tag.

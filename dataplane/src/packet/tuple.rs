@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use bytemuck::{NoUninit, Zeroable};
+use bytemuck::{Pod, Zeroable};
 
 use super::Family;
 use super::headers::Addresses;
 
 /// Addresses and ports of an IPv4 packet, as numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, NoUninit)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 #[repr(C)]
 pub struct Tuple4 {
     /// Source address.
@@ -23,7 +23,7 @@ pub struct Tuple4 {
 
 /// Addresses and ports of an IPv6 packet; addresses in wire order, ports as
 /// numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, NoUninit)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 #[repr(C)]
 pub struct Tuple6 {
     /// Source address.

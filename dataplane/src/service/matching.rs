@@ -144,6 +144,23 @@ pub struct NatSources {
     by_source: Map<(Protocol, IpAddr, u16), Sources>,
     /// Addresses, with how often each was added.
     addresses: Map<IpAddr, u32>,
+    /// A bit for each remainder of an address that a server has or had
+    /// ([`bit_of`]); empty without servers.
+    seen: Arc<[u64]>,
+}
+
+/// Words of [`NatSources::seen`]: 32,768 bits in 4 KB.
+const SEEN: usize = 512;
+
+/// The bit of a source address.
+#[inline(always)]
+const fn bit_of(source: &Addresses) -> (usize, u64) {
+    let low = match source {
+        Addresses::V4 { src, .. } => *src,
+        Addresses::V6 { src: [.., a, b, c, d], .. } => u32::from_be_bytes([*a, *b, *c, *d]),
+    };
+    let bit = (low ^ (low >> 15)) as usize % (SEEN * 64);
+    (bit / 64, 1 << (bit % 64))
 }
 
 /// Those of one address and port, each with how often it was added: two
@@ -206,6 +223,16 @@ impl NatSources {
     /// fwmark service is added once for each.
     pub fn add(&mut self, protocol: Protocol, server: SocketAddr, source: NatSource) {
         *self.addresses.entry(server.ip(), || 0) += 1;
+        let (word, bit) = bit_of(&match server.ip() {
+            IpAddr::V4(ip) => Addresses::V4 { src: ip.to_bits(), dst: 0 },
+            IpAddr::V6(ip) => Addresses::V6 { src: ip.octets(), dst: [0; 16] },
+        });
+        if self.seen.is_empty() {
+            self.seen = [0; SEEN].into();
+        }
+        if self.seen[word] & bit == 0 {
+            Arc::make_mut(&mut self.seen)[word] |= bit;
+        }
         let none = || Sources { first: (source, 0), more: Vec::new() };
         self.by_source.entry((protocol, server.ip(), server.port()), none).add(source);
     }
@@ -224,6 +251,11 @@ impl NatSources {
         *times -= 1;
         if *times == 0 {
             self.addresses.remove(&server.ip());
+            // The bit stays: others may have it, and too many bits cost a
+            // look-up, no more.
+            if self.is_empty() {
+                self.seen = Arc::default();
+            }
         }
     }
 
@@ -231,6 +263,15 @@ impl NatSources {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_source.is_empty()
+    }
+
+    /// Whether a packet may be a reply, as far as one bit tells: true of every
+    /// reply, and of few others.
+    #[must_use]
+    #[inline(always)]
+    pub fn may_have(&self, addresses: &Addresses) -> bool {
+        let (word, bit) = bit_of(addresses);
+        self.seen.get(word).is_some_and(|word| word & bit != 0)
     }
 
     /// Whether packets from an address may be replies, whatever their ports.
@@ -268,6 +309,29 @@ impl NatSources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_bit_tells_most_packets_from_replies() {
+        let from = |text: &str| match text.parse().unwrap() {
+            IpAddr::V4(ip) => Addresses::V4 { src: ip.to_bits(), dst: 7 },
+            IpAddr::V6(ip) => Addresses::V6 { src: ip.octets(), dst: [7; 16] },
+        };
+        let mut sources = NatSources::new();
+        assert!(!sources.may_have(&from("10.0.0.1")));
+        for server in ["10.0.0.1:80", "[fd00::1:2]:80", "192.168.255.254:0"] {
+            sources.add(Protocol::Tcp, server.parse().unwrap(), NatSource::Marked);
+        }
+        for server in ["10.0.0.1", "fd00::1:2", "192.168.255.254"] {
+            assert!(sources.may_have(&from(server)), "{server}");
+        }
+        let others =
+            (0..=u16::MAX).map(|n| Addresses::V4 { src: 0x5000_0000 + u32::from(n), dst: 7 });
+        assert!(others.filter(|other| sources.may_have(other)).count() < 10);
+        for server in ["10.0.0.1:80", "[fd00::1:2]:80", "192.168.255.254:0"] {
+            sources.remove(Protocol::Tcp, server.parse().unwrap(), NatSource::Marked);
+        }
+        assert!(!sources.may_have(&from("10.0.0.1")));
+    }
 
     #[test]
     fn servers_are_shared_by_services_of_their_protocol_and_port() {

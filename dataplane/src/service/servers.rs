@@ -7,6 +7,7 @@ use crossbeam::utils::CachePadded;
 
 use super::counts::Traffic;
 use super::{Encapsulation, Hop, Method, Server};
+use crate::conn::memory::prefetch_l1;
 
 /// Servers in a block: 4 KB.
 const BLOCK: usize = 64;
@@ -124,6 +125,15 @@ impl Servers {
     pub fn record(&self, number: u32) -> Option<&Record> {
         let number = number as usize;
         self.blocks.get(number / BLOCK)?[number % BLOCK].as_ref()
+    }
+
+    /// Asks for a server's record.
+    #[inline(always)]
+    pub fn prefetch(&self, number: u32) {
+        let number = number as usize;
+        if let Some(block) = self.blocks.get(number / BLOCK) {
+            prefetch_l1(&block[number % BLOCK]);
+        }
     }
 
     /// All servers, by number.

@@ -32,6 +32,22 @@ pub struct ServerStatus {
     pub persistent: u32,
     /// Its counters.
     pub stats: Stats,
+    /// Present when it is checked, or is a sorry server. The weight above is
+    /// then the one in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<ServerHealth>,
+}
+
+/// What health checks make of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerHealth {
+    /// Whether it is good.
+    pub up: bool,
+    /// The weight that it was given, and has again when it is good.
+    pub configured_weight: u32,
+    /// Whether it is the sorry server, here because no other takes connections.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sorry_server: bool,
 }
 
 /// Counters and rates of a service or server. Bytes are IP lengths.

@@ -17,7 +17,7 @@ pub enum Protocol {
 }
 
 /// What names a virtual service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ServiceId {
     /// Protocol, vip and vport (0: every port of the vip).

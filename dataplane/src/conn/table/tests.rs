@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use super::growth::DONE;
 use super::*;
 use crate::conn::entry::{Body, Entry4, Entry6, Key4, Key6};
 use crate::conn::state::State;
@@ -18,7 +19,27 @@ fn entry(i: u32, now: Tick) -> Entry4 {
     Entry4::new(key(i), Body::new(i, State::SynRecv, now))
 }
 
+/// Splits the next group.
+fn grow(table: &mut Table<Entry4>) -> bool {
+    let Some(mut split) = table.grow() else { return false };
+    let before: Vec<_> = (0..MAX_PROBES * SLOTS)
+        .map(|slot| Slot((split.from * SLOTS + slot) as u32))
+        .map(|slot| (slot, table.entry(slot).key()))
+        .collect();
+    let mut moved = std::collections::HashSet::new();
+    while let Some(slot) = table.move_next(&mut split) {
+        moved.insert(table.entry(slot).body().server);
+        assert!((split.to..split.to + MAX_PROBES).contains(&slot.group()));
+    }
+    // Where they were they are not any more.
+    for i in moved {
+        assert!(before.iter().all(|(slot, was)| *was != key(i) || !table.is_at(*slot, was)));
+    }
+    true
+}
+
 fn insert(table: &mut Table<Entry4>, i: u32, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
+    while table.is_growth_due() && grow(table) {}
     let hash = table.hash(&key(i));
     table.insert(hash, now, expiry, || entry(i, now))
 }
@@ -34,11 +55,8 @@ fn check_invariants(table: &Table<Entry4>) {
     for group in 0..table.groups.len() {
         table.scan(group, |entry| {
             live += 1;
-            let mut passed = table.home(table.hash(&entry.key()));
-            while passed != group {
-                overflow[passed] += 1;
-                passed = table.next(passed);
-            }
+            let home = table.home(table.hash(&entry.key()));
+            overflow[home..group].iter_mut().for_each(|count| *count += 1);
         });
     }
     let stored: Vec<_> = table.groups.iter().map(Group::overflow).collect();
@@ -46,16 +64,238 @@ fn check_invariants(table: &Table<Entry4>) {
 }
 
 #[test]
-fn fills_to_its_limit_and_refuses_beyond() {
-    let limit = 20_000;
-    let mut table = Table::new(limit, KEY).unwrap();
-    for i in 0..limit as u32 {
-        insert(&mut table, i, Tick(0), Tick(100)).expect("room up to the limit");
+fn grows_to_its_limit_and_refuses_beyond() {
+    for (limit, first) in [(300, 32), (20_000, 32), (20_000, 1300), (20_000, 5000)] {
+        let mut table = Table::beginning_with(first, limit, KEY).unwrap();
+        let smallest = table.homes.count();
+        assert!(smallest <= 2 * first && smallest <= limit * 5 / 4 / SLOTS + 2);
+        for i in 0..limit as u32 {
+            insert(&mut table, i, Tick(0), Tick(100)).expect("room up to the limit");
+            let slots = table.homes.count() * SLOTS;
+            assert!(table.len() <= slots * DONE / 16 + 1, "{} in {slots}", table.len());
+            if i % 997 == 0 {
+                check_invariants(&table);
+            }
+        }
+        assert_eq!(insert(&mut table, 9_999_999, Tick(0), Tick(100)), Err(TableFull));
+        assert!((0..limit as u32).all(|i| find(&table, i) == Some(i)));
+        assert_eq!(find(&table, 9_999_999), None);
+        check_invariants(&table);
+        assert!(!table.is_doubling());
+        let slots = table.homes.count() * SLOTS;
+        assert!(slots >= limit * 5 / 4 && slots <= limit * 5 / 4 * 33 / 32 + 2 * SLOTS, "{slots}");
     }
-    assert_eq!(insert(&mut table, 9_999_999, Tick(0), Tick(100)), Err(TableFull));
-    assert!((0..limit as u32).all(|i| find(&table, i) == Some(i)));
-    assert_eq!(find(&table, 9_999_999), None);
+}
+
+/// What comes and goes while a table grows from the smallest size is always
+/// found, and nothing else; at every single step of a split group.
+#[test]
+fn nothing_is_lost_while_a_table_grows() {
+    let mut table = Table::beginning_with(32, 20_000, KEY).unwrap();
+    let mut there = std::collections::BTreeSet::new();
+    let mut random = 1u32;
+    let mut next = 0;
+    let mut sizes = std::collections::BTreeSet::new();
+    while table.homes.count() < table.growth.most || table.is_doubling() {
+        for _ in 0..3 {
+            insert(&mut table, next, Tick(0), Tick(100)).unwrap();
+            there.insert(next);
+            next += 1;
+        }
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let gone = random % next;
+        assert_eq!(find(&table, gone).is_some(), there.remove(&gone));
+        if let Some(slot) = table.find(table.hash(&key(gone)), &key(gone)) {
+            table.remove(slot);
+        }
+        if table.is_doubling() && random >> 28 == 0 {
+            grow(&mut table);
+        }
+        sizes.insert(table.homes.count());
+        assert!((next - 3..next).all(|i| i == gone || find(&table, i) == Some(i)));
+        if next % 601 == 0 {
+            assert!((0..next).all(|i| find(&table, i).is_some() == there.contains(&i)));
+            check_invariants(&table);
+        }
+    }
+    assert_eq!(table.len(), there.len());
+    assert!(sizes.len() > 500, "it grew in small steps");
     check_invariants(&table);
+}
+
+/// A table on its way from one size to the next, with this many groups split.
+fn doubling(split: usize) -> Table<Entry4> {
+    let mut table = Table::beginning_with(32, 5_000, KEY).unwrap();
+    for i in 0.. {
+        insert(&mut table, i, Tick(0), Tick::from_secs(500)).unwrap();
+        if table.is_doubling() && table.homes.count() > 100 {
+            break;
+        }
+    }
+    while table.homes.done() < split {
+        assert!(grow(&mut table));
+    }
+    table
+}
+
+#[test]
+fn the_sweep_asks_about_every_connection_once_while_the_table_grows() {
+    for swept_before in [0, 40, 150] {
+        for sweeps_a_split in [1, 2, 7] {
+            let mut table = doubling(3);
+            for _ in 0..swept_before {
+                assert_eq!(table.sweep(Tick::from_secs(1)).count(), 0, "none is due");
+            }
+            table.deadlines_are_outdated();
+            let mut asked = std::collections::HashSet::new();
+            let mut sweeps = 0;
+            while table.outdated > 0 {
+                for slot in table.sweep(Tick::from_secs(1)) {
+                    asked.insert(table.entry(slot).body().server);
+                    table.set_expiry(slot, Tick::from_secs(1), Tick::from_secs(500));
+                }
+                sweeps += 1;
+                if sweeps % sweeps_a_split == 0 && table.is_doubling() {
+                    grow(&mut table);
+                }
+            }
+            // Those that had moved behind the cursor have a deadline that has
+            // passed: they are asked about in the next round.
+            for _ in 0..table.group_count() {
+                let due = table.sweep(Tick::from_secs(1));
+                asked.extend(due.map(|slot| table.entry(slot).body().server));
+            }
+            assert_eq!(asked.len(), table.len(), "{swept_before} {sweeps_a_split}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_moves_keeps_its_deadline() {
+    let mut table = doubling(0);
+    while table.is_doubling() {
+        grow(&mut table);
+    }
+    let before = sweep_all(&mut table, Tick::from_secs(490), Tick::from_secs(500).0);
+    assert_eq!(before, 0);
+    let live = table.len();
+    assert_eq!(sweep_all(&mut table, Tick::from_secs(500), Tick::from_secs(500).0), live);
+    assert!(table.is_empty());
+}
+
+#[test]
+fn a_listing_misses_no_connection_while_the_table_grows() {
+    for groups_a_split in [1, 3, 20] {
+        let mut table = doubling(1);
+        let mut seen = std::collections::HashSet::new();
+        let mut group = 0;
+        while group < table.group_count() {
+            table.scan(group, |entry| {
+                seen.insert(entry.body().server);
+            });
+            group += 1;
+            if group % groups_a_split == 0 && table.is_doubling() {
+                grow(&mut table);
+            }
+        }
+        assert_eq!(seen.len(), table.len(), "{groups_a_split}");
+    }
+}
+
+/// Connections that are not in their home group, and groups that look-ups of
+/// all go through.
+fn spread(keys: impl Iterator<Item = Key4>) -> (usize, usize) {
+    let mut table = Table::new(60_000, HashKey::random()).unwrap();
+    let mut slots = Vec::new();
+    for key in keys.take(60_000) {
+        while table.is_growth_due() && grow(&mut table) {}
+        let hash = table.hash(&key);
+        assert!(table.find(hash, &key).is_none(), "tuples differ");
+        let body = Body::new(0, State::Udp, Tick(0));
+        table.insert(hash, Tick(0), Tick(9), || Entry4::new(key, body)).expect("room");
+        slots.push(key);
+    }
+    let probes = slots.iter().map(|key| {
+        let hash = table.hash(key);
+        table.find(hash, key).expect("it is there").group() - table.home(hash)
+    });
+    let probes: Vec<_> = probes.collect();
+    (probes.iter().filter(|&&probes| probes > 0).count(), probes.iter().sum())
+}
+
+fn crc(key: &Key4) -> u32 {
+    let Tuple4 { src, dst, src_port, dst_port } = key.tuple;
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&src.to_be_bytes());
+    bytes[4..8].copy_from_slice(&dst.to_be_bytes());
+    bytes[8..10].copy_from_slice(&src_port.to_be_bytes());
+    bytes[10..].copy_from_slice(&dst_port.to_be_bytes());
+    crc32c::crc32c(&bytes)
+}
+
+/// Client addresses by which tuples with any ports have the same CRC32C: the
+/// bits of the address have independent effects on it, so that one can be found
+/// for any difference.
+fn crc_collisions() -> impl Iterator<Item = Key4> {
+    let at = |src, src_port| {
+        Key4::new(Protocol::Tcp, Tuple4 { src, dst: 0xc0a8_0164, src_port, dst_port: 80 })
+    };
+    let zero = crc(&at(0, 0));
+    // Gauss: address bits whose effect has a highest bit that no other has.
+    let mut basis = [(0u32, 0u32); 32];
+    let reduce = |basis: &[(u32, u32); 32], mut effect: u32, mut src: u32| {
+        while effect != 0 {
+            let (known, by) = basis[effect.ilog2() as usize];
+            if known == 0 {
+                break;
+            }
+            (effect, src) = (effect ^ known, src ^ by);
+        }
+        (effect, src)
+    };
+    for bit in 0..32 {
+        let (effect, src) = reduce(&basis, crc(&at(1 << bit, 0)) ^ zero, 1 << bit);
+        basis[effect.ilog2() as usize] = (effect, src);
+    }
+    (0..=u16::MAX).map(move |src_port| {
+        let (rest, src) = reduce(&basis, crc(&at(0, src_port)) ^ zero, 0);
+        assert_eq!(rest, 0);
+        at(src, src_port)
+    })
+}
+
+/// Tuples that are one to CRC32C, or to the ownership hash, lie in the table as
+/// any others.
+#[test]
+fn tuples_made_to_collide_spread_as_others_do() {
+    let random = (0..60_000u64).map(|i| {
+        let word = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (src, src_port) = ((word >> 32) as u32, i as u16);
+        Key4::new(Protocol::Tcp, Tuple4 { src, dst: 0xc0a8_0164, src_port, dst_port: 80 })
+    });
+    let toeplitz = || {
+        (0..60_000u32).map(|i| {
+            let (high, src_port) = ((i >> 8) as u16, (i * 40_503) as u16);
+            let src = (u32::from(high) << 16) | u32::from(high ^ src_port);
+            Key4::new(Protocol::Tcp, Tuple4 { src, dst: 0xc0a8_0164, src_port, dst_port: 80 })
+        })
+    };
+    let shard = crate::shard::Shard::new(0x6d5a, 4, 128);
+    let owner = |key: &Key4| {
+        let Tuple4 { src, dst, src_port, dst_port } = key.tuple;
+        shard.hash(&crate::packet::headers::Addresses::V4 { src, dst }, src_port, dst_port)
+    };
+    let first = toeplitz().next().unwrap();
+    assert!(toeplitz().all(|key| owner(&key) == owner(&first)), "they do collide");
+    let first = crc_collisions().next().unwrap();
+    assert!(crc_collisions().all(|key| crc(&key) == crc(&first)), "they do collide");
+
+    let (random, crc) = (spread(random), spread(crc_collisions()));
+    let toeplitz = spread(toeplitz());
+    for (kind, (away, probes)) in [("crc", crc), ("toeplitz", toeplitz)] {
+        assert!(away < random.0 * 5 / 4 + 300, "{kind}: {away} away from home, {}", random.0);
+        assert!(probes < random.1 * 5 / 4 + 300, "{kind}: {probes} probes, {}", random.1);
+    }
 }
 
 #[test]

@@ -501,3 +501,96 @@ fn a_chunk_ends_with_its_packet() {
     let parsed = parse(&Frame::new(&mut bytes, 0, len, len, 0), [4; 6], &mut headers);
     assert_eq!((parsed, headers.tcp_flags), (Ok(Parsed::Flow), 0));
 }
+
+/// What the short parser makes of a frame; `None` where it leaves it.
+fn plain(frame: &Frame<'_>) -> Option<Headers> {
+    match plain_family(frame.bytes(), MAC.into())? {
+        Family::V4 => plain4(frame).map(Headers::from),
+        Family::V6 => plain6(frame).map(Headers::from),
+    }
+}
+
+/// TCP and UDP over both, without options: all that is to be plain.
+fn plain_frames() -> [Vec<u8>; 4] {
+    let mut tcp6 = Vec::new();
+    let builder = PacketBuilder::ethernet2(CLIENT_MAC, MAC).ipv6([0xfd; 16], [0xfe; 16], 64);
+    builder.tcp(51_000, 80, 1, 1000).ack(7).write(&mut tcp6, b"payload").unwrap();
+    let mut udp4 = Vec::new();
+    let builder = PacketBuilder::ethernet2(CLIENT_MAC, MAC).ipv4(CIP, VIP, 64);
+    builder.udp(5353, 53).write(&mut udp4, b"").unwrap();
+    [tcp4(), udp4, tcp6, udp6()]
+}
+
+#[test]
+fn plain_packets_are_found_plain() {
+    for mut bytes in plain_frames() {
+        let expected = flow(&bytes);
+        for padding in [0, 1, 20] {
+            bytes.extend(vec![0; padding]);
+            let len = bytes.len();
+            assert_eq!(plain(&Frame::new(&mut bytes, 0, len, len, 0)), Some(expected));
+        }
+    }
+}
+
+/// Whatever byte of a plain frame changes and wherever it is cut: what is still
+/// plain is what the parser of all frames reads.
+#[test]
+fn what_is_plain_is_what_it_is_for_the_parser() {
+    let mut taken = 0;
+    for good in plain_frames() {
+        for at in 0..good.len().min(80) {
+            for change in [1, 2, 4, 8, 16, 32, 64, 128, 255] {
+                for (cut, checked) in [(0, true), (0, false), (1, true), (at, true)] {
+                    let mut bytes = good.clone();
+                    bytes[at] ^= change;
+                    let total = good.len() - cut.min(1);
+                    bytes.truncate(good.len() - cut);
+                    let len = bytes.len();
+                    let mut frame = Frame::new(&mut bytes, 0, len, total, 0);
+                    frame.ip_checksum_good = checked;
+                    let Some(found) = plain(&frame) else { continue };
+                    let mut headers = Headers::NONE;
+                    assert_eq!(parse(&frame, MAC, &mut headers), Ok(Parsed::Flow));
+                    assert_eq!(found, headers, "byte {at} ^ {change:#x}, {cut} cut off");
+                    taken += 1;
+                }
+            }
+        }
+    }
+    assert!(taken > 1000, "{taken} were plain");
+}
+
+#[test]
+fn what_is_not_plain_is_left() {
+    let [tcp4, udp4, tcp6, udp6] = plain_frames();
+    let with = |frame: &[u8], at: usize, bytes: &[u8]| {
+        let mut frame = frame.to_vec();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        frame
+    };
+    for (mut bytes, what) in [
+        (with(&tcp4, 0, &[0xff; 6]), "to a group"),
+        (with(&tcp4, 5, &[9]), "to another"),
+        (with(&tcp4, 12, &[0x81, 0]), "tagged"),
+        (with(&tcp4, 14, &[0x46]), "with options"),
+        (with(&tcp4, 20, &[0x20]), "a fragment"),
+        (with(&tcp4, 23, &[132]), "SCTP"),
+        (with(&tcp4, 23, &[1]), "ICMP"),
+        (with(&tcp4, 26, &[127]), "from loopback"),
+        (with(&tcp4, 16, &[0xff]), "longer than its frame"),
+        (with(&udp4, 16, &[0, 27]), "too short for UDP"),
+        (with(&tcp6, 14, &[0x40]), "no IPv6"),
+        (with(&tcp6, 20, &[44]), "an IPv6 fragment"),
+        (with(&tcp6, 22, &[0xff]), "from a group"),
+        (with(&tcp6, 22, &[0; 15]), "from loopback, IPv6"),
+        (with(&udp6, 18, &[0xff]), "longer than its frame, IPv6"),
+        (with(&tcp6, 18, &[0, 19]), "too short for TCP, IPv6"),
+        (udp6[..61].to_vec(), "cut"),
+    ] {
+        let len = bytes.len();
+        let mut frame = Frame::new(&mut bytes, 0, len, len, 0);
+        frame.ip_checksum_good = true;
+        assert_eq!(plain(&frame), None, "{what}");
+    }
+}

@@ -1,0 +1,132 @@
+//! Health checks as clients and workers see them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use control::api::{ErrorCode, HealthCheck, Request, Response, ServerSpec};
+use control::client::Client;
+use control::health::plan::{Check, Kind, OnFailure, Plan};
+use control::health::state::State;
+
+use crate::Test;
+use crate::bench::{
+    Bench, SYN, VIP, client_address, connections, eventually, id, refusal, server, service, tcp,
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("a failing server gets no connection until it is good again", failing),
+    ("checks begin and end with servers", with_servers),
+];
+
+fn checked_every(millis: u64) -> Check {
+    Check {
+        kind: Kind::Tcp,
+        port: None,
+        interval: Duration::from_millis(millis),
+        timeout: Duration::from_secs(10),
+        rise: 2,
+        fall: 2,
+        jitter: 10,
+        initial: State::Up,
+        on_failure: OnFailure::Weight0,
+    }
+}
+
+/// A bench whose daemon checks the servers of VIP.
+fn bench(check: Check, sorry_server: Option<ServerSpec>) -> Bench {
+    let plan = Plan { check: Some(check), sorry_server, ..Plan::default() };
+    let bench = Bench::with_health(1, HashMap::from([(id(VIP), plan)]));
+    let service = service(VIP, "rr");
+    bench.client().change(&Request::AddService { service }).unwrap();
+    bench
+}
+
+fn add(client: &mut Client, address: SocketAddr) {
+    let server = server(&address.to_string(), 1);
+    client.change(&Request::AddServer { service: id(VIP), server }).unwrap();
+}
+
+/// Servers of new connections, by the ports that VIP's port stands for.
+fn chosen(bench: &Bench, client: &mut Client, round: u16) -> BTreeSet<SocketAddr> {
+    let clients = (round * 10..round * 10 + 4).map(client_address);
+    bench.receive(clients.clone().map(|client| tcp(client, VIP, SYN)));
+    let clients: Vec<SocketAddr> = clients.map(Into::into).collect();
+    let (listed, _) = connections(client);
+    listed.iter().filter(|c| clients.contains(&c.client)).map(|c| c.server).collect()
+}
+
+fn health(client: &mut Client) -> Vec<HealthCheck> {
+    client.health().unwrap()
+}
+
+fn failing() {
+    // Direct routing has servers on the service's port; they are probed on
+    // another, where nobody needs to be root.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let sorry: SocketAddr = "192.168.1.39:80".parse().unwrap();
+    let check = Check { port: Some(port), ..checked_every(20) };
+    let bench = bench(check, Some(server("192.168.1.39:80", 1)));
+    let mut client = bench.client();
+    let [good, bad]: [SocketAddr; 2] = ["127.0.0.1:80", "127.0.0.2:80"].map(|a| a.parse().unwrap());
+    add(&mut client, good);
+    add(&mut client, bad);
+    eventually("the server where nothing listens is down", || {
+        health(&mut client).iter().any(|check| check.server == bad && !check.up)
+    });
+    let listed = |bench: &Bench| bench.adm_ok("-Ln");
+    eventually("its weight is 0", || {
+        listed(&bench).contains("127.0.0.2:80                 Route   0")
+    });
+    assert_eq!(chosen(&bench, &mut client, 1), [good].into());
+    assert!(bench.adm_ok("-Sn").contains("-r 127.0.0.2:80 -g -w 1"), "{}", bench.adm_ok("-Sn"));
+
+    drop(listener);
+    eventually("the sorry server is in", || listed(&bench).contains("192.168.1.39:80"));
+    assert_eq!(chosen(&bench, &mut client, 2), [sorry].into());
+    let delete = Request::DeleteServer { service: id(VIP), server: sorry };
+    assert_eq!(refusal(&mut client, &delete), ErrorCode::InvalidArgument);
+
+    let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    eventually("the sorry server is out", || !listed(&bench).contains("192.168.1.39:80"));
+    assert_eq!(chosen(&bench, &mut client, 3), [good].into());
+    let Response::HealthChanges { changes, withdrawn } =
+        client.call(&Request::HealthChanges {}).unwrap()
+    else {
+        panic!("another response");
+    };
+    let shown: Vec<_> = changes.iter().map(|change| (change.server, change.up)).collect();
+    assert_eq!(shown, [(good, true), (good, false), (bad, false)]);
+    assert!(withdrawn.is_empty());
+}
+
+fn with_servers() {
+    let bench = bench(checked_every(3_600_000), None);
+    let mut client = bench.client();
+    let other = service("192.168.1.101:80", "rr");
+    client.change(&Request::AddService { service: other.clone() }).unwrap();
+    let server_of_other = server("10.0.0.1:80", 1);
+    client.change(&Request::AddServer { service: other.id, server: server_of_other }).unwrap();
+    assert_eq!(health(&mut client), []);
+    for n in 1..=1_500u16 {
+        let address = format!("127.1.{}.{}:80", n / 250, 1 + n % 250);
+        add(&mut client, address.parse().unwrap());
+    }
+    let checks = health(&mut client);
+    assert_eq!(checks.len(), 1_500, "in two pages");
+    assert!(checks.iter().all(|check| check.up && check.service == id(VIP)));
+    let deleted = checks[700].server;
+    client.change(&Request::DeleteServer { service: id(VIP), server: deleted }).unwrap();
+    let left: Vec<_> = health(&mut client).iter().map(|check| check.server).collect();
+    assert_eq!(left.len(), 1_499);
+    assert!(!left.contains(&deleted));
+    client.change(&Request::DeleteService { service: id(VIP) }).unwrap();
+    assert_eq!(health(&mut client), []);
+    let service = service(VIP, "rr");
+    client.change(&Request::AddService { service }).unwrap();
+    add(&mut client, deleted);
+    assert_eq!(health(&mut client).len(), 1);
+    client.change(&Request::Flush {}).unwrap();
+    assert_eq!(health(&mut client), []);
+}
