@@ -305,6 +305,12 @@ impl RxBurst {
         empty(&mut self.mbufs, 0);
     }
 
+    /// The array itself, for who sends all of it.
+    #[inline]
+    pub(super) fn mbufs_mut(&mut self) -> &mut ArrayVec<Mbuf, BURST> {
+        &mut self.mbufs
+    }
+
     /// Lets `fill` write frames into the free room, and counts what it wrote.
     /// `fill` gets the room's address and size, and returns the number of frames
     /// that it filled from the start, each with an mbuf that nobody else owns.

@@ -28,6 +28,10 @@ const EMPTY_ROUNDS: u32 = 256;
 /// Its shortest and longest sleep.
 const SLEEP: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(500));
 
+/// Packets of a burst that are sent at once if they all leave by one port.
+/// Fewer wait, since the driver is called once for all that come in a round.
+const WORTH_A_SEND: usize = 16;
+
 const _: () = assert!(BURST <= director::BURST, "the director takes a whole burst");
 
 /// Whence a burst came.
@@ -155,18 +159,38 @@ impl Worker {
             ranges.push(Range { start, len, port: frame.port });
         }
         drop(frames);
-        for (index, mut mbuf) in burst.drain().enumerate() {
-            let Range { start, len, port } = ranges[index];
-            if (start, len) != (mbuf.start(), mbuf.len()) {
-                mbuf.set_range(start, len);
+        for (mbuf, range) in burst.iter_mut().zip(&ranges) {
+            if (range.start, range.len) != (mbuf.start(), mbuf.len()) {
+                mbuf.set_range(range.start, range.len);
             }
-            match verdicts[index] {
+        }
+        let verdicts = &verdicts[..burst.len()];
+        match only_port(verdicts) {
+            Some(port) if burst.len() >= WORTH_A_SEND => {
+                let device = self.devices[usize::from(port)];
+                self.ports[usize::from(device)].tx.send_all(burst);
+            }
+            _ => self.carry_out(burst, verdicts, &ranges, from),
+        }
+        self.send_own();
+    }
+
+    /// Does with each packet of a burst what was decided.
+    fn carry_out(
+        &mut self,
+        burst: &mut RxBurst,
+        verdicts: &[Verdict],
+        ranges: &[Range],
+        from: From<'_>,
+    ) {
+        for ((index, mbuf), verdict) in burst.drain().enumerate().zip(verdicts) {
+            match *verdict {
                 Verdict::Send { port } => {
                     let device = self.devices[usize::from(port)];
                     self.ports[usize::from(device)].tx.push(mbuf);
                 }
                 Verdict::Punt => {
-                    let sent = self.rings.punt.push(Parcel::new(mbuf, port));
+                    let sent = self.rings.punt.push(Parcel::new(mbuf, ranges[index].port));
                     let counters = self.director.counters_mut();
                     count(counters, sent.is_ok(), |c| &mut c.punted, DropReason::PuntFull);
                 }
@@ -180,7 +204,6 @@ impl Worker {
                 Verdict::Absorbed | Verdict::Drop(_) => {}
             }
         }
-        self.send_own();
     }
 
     /// Gives a packet to another worker. It is counted by the flush.
@@ -279,6 +302,12 @@ impl Worker {
             counters.drop_many(DropReason::HandoffFull, result.refused);
         }
     }
+}
+
+/// The port that all packets of a burst leave by, if there is one.
+fn only_port(verdicts: &[Verdict]) -> Option<u8> {
+    let &Verdict::Send { port } = verdicts.first()? else { return None };
+    verdicts.iter().all(|v| matches!(*v, Verdict::Send { port: p } if p == port)).then_some(port)
 }
 
 #[inline(always)]
