@@ -274,27 +274,6 @@ uint16_t rvs_rx_burst(uint16_t port, uint16_t queue, struct rvs_frame *frames, u
 	return received;
 }
 
-/* Asks for a line to be written: one move between caches, not two. */
-static inline void prefetch_to_write(const void *address)
-{
-#ifdef RTE_ARCH_X86_64
-	/* Else the compiler uses it only where all CPUs that it builds for have it. */
-	asm volatile("prefetchw %0" : : "m"(*(const char *)address));
-#else
-	rte_prefetch0_write(address);
-#endif
-}
-
-void rvs_prefetch(const struct rvs_frame *frames, uint16_t n)
-{
-	uint16_t i;
-
-	for (i = 0; i < n; i++) {
-		prefetch_to_write(frames[i].buf + frames[i].data_off);
-		prefetch_to_write(frames[i].mbuf);
-	}
-}
-
 uint16_t rvs_tx_burst(uint16_t port, uint16_t queue, const struct rvs_frame *frames, uint16_t n)
 {
 	struct rte_mbuf *mbufs[RVS_BURST];

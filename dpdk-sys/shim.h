@@ -110,8 +110,6 @@ struct rvs_mbuf *rvs_next_segment(const struct rvs_mbuf *mbuf, struct rvs_segmen
 /* Bursts */
 uint16_t rvs_rx_burst(uint16_t port, uint16_t queue, struct rvs_frame *frames, uint16_t n,
 		      uint16_t flags_mask);
-/* Asks for headers and mbufs that were last used by another core. */
-void rvs_prefetch(const struct rvs_frame *frames, uint16_t n);
 uint16_t rvs_tx_burst(uint16_t port, uint16_t queue, const struct rvs_frame *frames, uint16_t n);
 
 /* Ports */

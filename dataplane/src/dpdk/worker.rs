@@ -113,6 +113,11 @@ impl Worker {
     /// One round over everything that may have packets. How many there were.
     fn round(&mut self, burst: &mut RxBurst) -> usize {
         let now = self.clock.now();
+        // The sender's writes are in its core's cache. They come here while
+        // this worker is busy with its own ports.
+        for ring in &mut self.rings.taken_over {
+            ring.look(BURST, |parcel| parcel.mbuf.prefetch());
+        }
         let mut packets = 0;
         for port in 0..self.ports.len() {
             let received = self.ports[port].rx.rx(burst);
@@ -226,7 +231,6 @@ impl Worker {
                 }
             });
             if taken > 0 {
-                burst.prefetch();
                 packets += taken;
                 self.director.counters_mut().taken_over += taken as u64;
                 self.forward(now, burst, From::Worker(&origins));
