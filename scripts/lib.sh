@@ -10,7 +10,7 @@ RUST_MINIMUM=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 
 BUILD_PACKAGES=(build-essential pkg-config clang libclang-dev libdpdk-dev dpdk)
 LAB_PACKAGES=(iproute2 procps iputils-ping iputils-arping iputils-tracepath nginx-light
-    curl python3 jq tcpdump tshark apache2-utils socat iperf3)
+    curl python3 jq tcpdump tshark apache2-utils socat iperf3 ipvsadm keepalived)
 
 say() { printf '== %s\n' "$*"; }
 
@@ -69,9 +69,10 @@ need_packages() { # PACKAGE...
 }
 
 # Installed for the lab, nginx must not begin to serve this machine's port 80,
-# neither now (policy-rc.d) nor after a reboot.
+# and keepalived and ipvsadm nothing at all, neither now (policy-rc.d) nor after
+# a reboot.
 install_packages() { # PACKAGE...
-    local policy=/usr/sbin/policy-rc.d own_policy='' status=0
+    local policy=/usr/sbin/policy-rc.d own_policy='' status=0 service
     if [[ ! -e $policy ]]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod +x "$policy"
@@ -81,7 +82,9 @@ install_packages() { # PACKAGE...
     apt-get update || true # a stale list may do; if not, the next line says so
     apt-get install -y --no-install-recommends "$@" || status=$?
     if [[ -n $own_policy ]]; then rm -f "$policy"; fi
-    if [[ " $* " == *" nginx"* && -d /run/systemd/system ]]; then systemctl disable nginx || true; fi
+    for service in nginx keepalived ipvsadm; do
+        if [[ " $* " == *" $service"* && -d /run/systemd/system ]]; then systemctl disable "$service" || true; fi
+    done
     return "$status"
 }
 

@@ -4,7 +4,7 @@
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), and `machine` (ports, workers;
 //! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output) and
-//! [`show`] over [`client`]. Both speak [`api`] in [`frame`]s; these are in a
+//! [`show`] over [`client`], and [`preload`] for others' programs. Both speak [`api`] in [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ pub mod ipvsadm;
 pub mod kernel;
 #[cfg(feature = "dpdk")]
 pub mod machine;
+pub mod preload;
 pub mod registry;
 pub mod server;
 pub mod show;

@@ -132,6 +132,15 @@ impl Client {
         }
     }
 
+    /// Most connections that the tables of all workers hold together, without
+    /// listing all services for it.
+    pub fn table_size(&mut self) -> Result<u64, ClientError> {
+        match self.call(&Request::ListServices { service: None, cursor: Some(0) })? {
+            Response::Services { table_size, .. } => Ok(table_size),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Reads the settings.
     pub fn settings(&mut self) -> Result<api::Settings, ClientError> {
         match self.call(&Request::Settings {})? {
@@ -440,6 +449,16 @@ mod tests {
                 Request::ListServices { service: None, cursor: Some(3) },
             ]
         );
+    }
+
+    #[test]
+    fn the_table_size_needs_no_listing() {
+        let reply = Ok(Response::Services { services: Vec::new(), next: None, table_size: 7 });
+        let server = TestServer::start(vec![hello(), reply]);
+        let mut client = Client::connect(server.path()).unwrap();
+        assert_eq!(client.table_size().unwrap(), 7);
+        let request = Request::ListServices { service: None, cursor: Some(0) };
+        assert_eq!(server.requests()[1], request);
     }
 
     #[test]

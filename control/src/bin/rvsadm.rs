@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use control::api::Request;
 use control::client::{self, Client};
 use control::ipvsadm::{self, Streams};
+use control::preload;
 use control::settings;
 use control::show::{self, Topic};
 
@@ -36,6 +37,18 @@ enum NativeCommand {
         name: String,
         /// Its value
         value: u8,
+    },
+    /// Run a program that drives the kernel's IPVS, such as Debian's ipvsadm
+    /// and keepalived, and let it drive rvsd instead
+    Run {
+        /// The program and its arguments
+        #[arg(
+            required = true,
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "COMMAND"
+        )]
+        command: Vec<OsString>,
     },
     /// Show RVS's own counters and state
     Show {
@@ -82,14 +95,22 @@ fn is_ipvsadm(first: Option<&OsString>) -> bool {
 }
 
 fn native(native: Native) -> ExitCode {
-    let done = Client::connect(&native.socket).and_then(|mut client| match native.command {
-        NativeCommand::Show { topic, json, all } => show::show(&mut client, topic, json, all),
-        NativeCommand::Set { name, value } => {
-            let name = settings::plain_name(&name).to_owned();
-            client.change(&Request::SetSetting { name, value })?;
-            Ok(String::new())
+    let done = match native.command {
+        NativeCommand::Run { command } => {
+            let error = preload::run(&native.socket, &command);
+            eprintln!("{error}");
+            return ExitCode::from(error.code());
         }
-    });
+        NativeCommand::Show { topic, json, all } => Client::connect(&native.socket)
+            .and_then(|mut client| show::show(&mut client, topic, json, all)),
+        NativeCommand::Set { name, value } => {
+            Client::connect(&native.socket).and_then(|mut client| {
+                let name = settings::plain_name(&name).to_owned();
+                client.change(&Request::SetSetting { name, value })?;
+                Ok(String::new())
+            })
+        }
+    };
     let text = match done {
         Ok(text) => text,
         Err(error) => {

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("zero starts the counters again", zero),
     ("a deleted service comes back with its connections", trash),
     ("the rvsadm program, also as ipvsadm", program),
+    ("rvsadm run becomes the program", becomes),
     ("IPv6 services", ipv6),
 ];
 
@@ -365,6 +366,32 @@ fn ipv6() {
     );
     let mixed = bench.adm("-a -t [fd00:1::100]:80 -r 192.168.1.31");
     assert_eq!((mixed.code, mixed.stdout.as_str()), (2, ""), "{mixed:?}");
+}
+
+/// The program sees the library and the socket, and its exit code is rvsadm's.
+fn becomes() {
+    let bench = Bench::start(1);
+    let library = bench.directory.0.join("library.so");
+    std::fs::write(&library, "").unwrap();
+    let run = |library: &Path, line: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rvsadm"));
+        command.args(["run", "--socket", "dir/../rvsd.sock", "--"]).args(line);
+        command.env("RVS_PRELOAD", library).env("LD_PRELOAD", "").current_dir("/");
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    // ld.so tells that the library is none, and goes on.
+    let script = "echo $LD_PRELOAD $RVS_SOCKET $1; exit 7";
+    let (code, stdout, _) = run(&library, &["sh", "-c", script, "sh", "-Ln"]);
+    let expected = format!("{} /dir/../rvsd.sock -Ln\n", library.display());
+    assert_eq!((code, stdout), (Some(7), expected));
+    let (code, _, stderr) = run(&library, &["/nonexistent/program"]);
+    assert_eq!(code, Some(127), "{stderr}");
+    assert!(stderr.contains("Can't run /nonexistent/program: No such file"), "{stderr}");
+    let (code, stdout, stderr) = run(&bench.directory.0.join("none.so"), &["echo", "ran"]);
+    assert_eq!((code, stdout.as_str()), (Some(125), ""), "nothing runs without the library");
+    assert!(stderr.starts_with("Can't find librvs_ipvs.so. It is not at "), "{stderr}");
 }
 
 fn program() {
