@@ -95,20 +95,6 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Shows what is there, up to `most` packets, in order, and leaves it there:
-    /// to ask for the memory of packets that are taken out later.
-    #[inline]
-    pub fn look(&mut self, most: usize, to: impl FnMut(&T)) {
-        let count = self.ring.slots().min(most);
-        if count == 0 {
-            return;
-        }
-        if let Ok(chunk) = self.ring.read_chunk(count) {
-            let (first, rest) = chunk.as_slices();
-            first.iter().chain(rest).for_each(to);
-        }
-    }
-
     /// Takes out what is there, up to `most` packets, gives each to `to`, in
     /// order, and returns how many there were.
     #[inline]
@@ -141,9 +127,6 @@ mod tests {
         (0..5).for_each(|n| sender.push(n));
         assert_eq!(taken(&mut receiver, 64), []);
         assert_eq!(sender.flush(), Sent { sent: 5, refused: 0 });
-        let mut seen = Vec::new();
-        receiver.look(3, |&n| seen.push(n));
-        assert_eq!(seen, [0, 1, 2]);
         assert_eq!(taken(&mut receiver, 2), [0, 1]);
         assert_eq!(taken(&mut receiver, 64), [2, 3, 4]);
         assert_eq!(sender.flush(), Sent::default());

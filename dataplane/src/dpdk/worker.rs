@@ -113,11 +113,6 @@ impl Worker {
     /// One round over everything that may have packets. How many there were.
     fn round(&mut self, burst: &mut RxBurst) -> usize {
         let now = self.clock.now();
-        // The sender's writes are in its core's cache. They come here while
-        // this worker is busy with its own ports.
-        for ring in &mut self.rings.taken_over {
-            ring.look(BURST, |parcel| parcel.mbuf.prefetch());
-        }
         let mut packets = 0;
         for port in 0..self.ports.len() {
             let received = self.ports[port].rx.rx(burst);
@@ -225,6 +220,8 @@ impl Worker {
             let mut origins = ArrayVec::<Origin, BURST>::new();
             let taken = self.rings.taken_over[ring].take(BURST, |parcel| {
                 let Parcel { mbuf, port: device, handed } = parcel;
+                // The sender's core has it in its cache.
+                mbuf.prefetch();
                 // The burst is empty before, and holds as many as are taken.
                 if burst.push(mbuf).is_ok() {
                     origins.push(Origin { device, handed });

@@ -201,9 +201,6 @@ impl Worker {
         let (mut left, mut forwarded, mut idle) = (packets, 0, Idle::default());
         loop {
             let mut busy = 0;
-            if let Some((_, from)) = &mut self.ring {
-                from.look(BURST, |parcel| prefetch_l1(&parcel.buffer.0[HEADROOM]));
-            }
             if left > 0 && self.has_room() {
                 let count = self.generate(left.min(BURST), process);
                 left -= count;
@@ -256,6 +253,7 @@ impl Worker {
         let mut buffers = ArrayVec::new();
         let mut handed = ArrayVec::<Handed, BURST>::new();
         let count = from.take(BURST, |parcel| {
+            prefetch_l1(&parcel.buffer.0[HEADROOM]);
             buffers.push(parcel.buffer);
             handed.push(parcel.handed);
         });
