@@ -47,7 +47,7 @@ use crate::outbox::Outbox;
 use crate::packet::headers::{
     Addresses, Mac48, Parsed, Plain, parse, plain_family, plain4, plain6, sctp, tcp, vlan_id,
 };
-use crate::packet::{Family, Frame, Headers, Protocol, Tuple4, Tuple6};
+use crate::packet::{Family, Frame, Headers, Protocol, Tuple, Tuple4, Tuple6};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Method, Server, ShortMethod};
@@ -441,25 +441,35 @@ impl Core {
             match plain_family(frame.bytes(), known.1) {
                 Some(Family::V4) => {
                     if let Some(plain) = plain4(frame) {
+                        if hands_over {
+                            let tuple = Tuple::V4(plain.tuple);
+                            let to = self.plain_elsewhere(cx.snapshot, frame, &plain, &tuple);
+                            if let Some(handoff) = to {
+                                (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
+                                continue;
+                            }
+                        }
                         let key = Key4::new(plain.protocol, plain.tuple);
                         let hash = tables.v4.hash(&key);
                         tables.v4.prefetch_group(hash);
                         stage.keep4(hash, key, &plain);
-                        if hands_over {
-                            self.hand_over(cx, frame, &plain.into(), stage, &mut verdicts[i]);
-                        }
                         continue;
                     }
                 }
                 Some(Family::V6) => {
                     if let Some(plain) = plain6(frame) {
+                        if hands_over {
+                            let tuple = Tuple::V6(plain.tuple);
+                            let to = self.plain_elsewhere(cx.snapshot, frame, &plain, &tuple);
+                            if let Some(handoff) = to {
+                                (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
+                                continue;
+                            }
+                        }
                         let key = Key6::new(plain.protocol, plain.tuple);
                         let hash = tables.v6.hash(&key);
                         tables.v6.prefetch_group(hash);
                         stage.keep6(hash, key, &plain);
-                        if hands_over {
-                            self.hand_over(cx, frame, &plain.into(), stage, &mut verdicts[i]);
-                        }
                         continue;
                     }
                 }
@@ -472,7 +482,8 @@ impl Core {
         }
     }
 
-    /// Decides that another worker gets a packet, where that one owns it.
+    /// Decides that another worker gets a packet that is not plain, where that
+    /// one owns it.
     #[inline(never)]
     fn hand_over(
         &self,
@@ -485,11 +496,8 @@ impl Core {
         // NICs differ in whether they find ports behind options and extension
         // headers, and the connection's other packets have none.
         let nic = frame.rss_hash.filter(|_| headers.is_plain());
-        let worker = self.owner(cx.snapshot, headers, nic);
-        if worker != self.worker {
-            let handed = Handed::default();
-            *verdict = Verdict::Handoff { worker: worker as u8, handed };
-            stage.kind = Kind::Decided;
+        if let Some(handoff) = self.unless_own(self.owner(cx.snapshot, headers, nic)) {
+            (stage.kind, *verdict) = (Kind::Decided, handoff);
         }
     }
 
