@@ -57,10 +57,11 @@ use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-const HEALTH: Token = Token(2);
-const METRICS: Token = Token(3);
+/// The threads of health checks and of metrics, which share the one waker that a
+/// `Poll` can have.
+const THREADS: Token = Token(2);
 /// The last: clients have the tokens after it.
-const SOCKET: Token = Token(4);
+const SOCKET: Token = Token(3);
 
 /// Time for requests in one turn, so that the kernel's news, the workers and
 /// other clients are not kept waiting by busy ones. The last may exceed it.
@@ -102,6 +103,8 @@ pub struct Instruments {
 /// The control thread's state.
 pub struct Daemon {
     poll: Poll,
+    /// Wakes it from other threads.
+    waker: Arc<Waker>,
     signals: SignalFd,
     api: ApiServer,
     registry: Registry,
@@ -186,13 +189,17 @@ impl Daemon {
         poll.registry()
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
-        let waker = Waker::new(poll.registry(), HEALTH).map_err(failed)?;
-        // Fails when it has been woken often enough already.
-        let health = Health::new(Arc::new(move || drop(waker.wake())));
+        let waker = Arc::new(Waker::new(poll.registry(), THREADS).map_err(failed)?);
+        let health = Health::new({
+            let waker = Arc::clone(&waker);
+            // Fails when it has been woken often enough already.
+            Arc::new(move || drop(waker.wake()))
+        });
         let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
         let now = Instant::now();
         let mut daemon = Self {
             poll,
+            waker,
             signals,
             api,
             registry,
@@ -278,9 +285,8 @@ impl Daemon {
                     None => {}
                 },
                 KERNEL => self.kernel_has_news = true,
-                HEALTH => self.take_health_changes(),
-                // Answered below.
-                METRICS => {}
+                // Questions of metrics are answered below.
+                THREADS => self.take_health_changes(),
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }

@@ -1,12 +1,12 @@
 //! What the metrics thread gets from the control thread.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use dataplane::conn::persistence::Templates;
 use dataplane::service::Hop;
-use mio::Waker;
 
-use super::{Daemon, METRICS};
+use super::Daemon;
 use crate::metrics::{
     Asked, Exporter, General, MetricsConfig, PIECE_ROWS, Piece, Question, Services, Updates,
 };
@@ -25,8 +25,7 @@ impl Daemon {
     /// # Errors
     /// One line for the operator.
     pub fn serve_metrics(&mut self, config: MetricsConfig) -> Result<SocketAddr, String> {
-        let waker = Waker::new(self.poll.registry(), METRICS)
-            .map_err(|error| format!("event loop: {error}"))?;
+        let waker = Arc::clone(&self.waker);
         // Fails when it has been woken often enough already.
         let (exporter, address) = Exporter::start(config, move || drop(waker.wake()))?;
         self.metrics.exporter = Some(exporter);
