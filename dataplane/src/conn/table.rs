@@ -379,6 +379,7 @@ impl<E: Entry> Table<E> {
         Ok(slot)
     }
 
+    #[inline(always)]
     fn take_slot(&mut self, hash: u64, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
         if self.live >= self.limit {
             return Err(TableFull);
@@ -427,6 +428,7 @@ impl<E: Entry> Table<E> {
     }
 
     /// Removes a connection.
+    #[inline]
     pub fn remove(&mut self, slot: Slot) {
         let hash = self.hash(&self.entries[slot.0 as usize].key());
         self.vacate(self.home(hash), slot);

@@ -15,13 +15,14 @@ use super::ageing::count_template;
 use super::short::Short;
 use super::{BURST, Burst, Context, Core, Staged, Verdict, punt_kind};
 use crate::conn::entry::Body;
+use crate::conn::memory::prefetch_l1;
 use crate::conn::persistence::{Refused, TemplateKey, TemplateSlot};
 use crate::conn::{Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::fragment::Fragment;
 use crate::icmp;
 use crate::packet::headers::{Addresses, sctp, tcp};
-use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
+use crate::packet::{Family, Frame, Headers, Protocol, Tuple, Tuple4};
 use crate::punt::PuntKind;
 use crate::scheduler::{Request, Scheduler};
 use crate::service::{ClientAddress, Local, Method, Persistence, Server, Service, endpoints};
@@ -143,22 +144,19 @@ impl Core {
                     return;
                 };
                 match headers.family() {
-                    Family::V4 => {
-                        let sent = self
-                            .complete::<Entry4>(cx, tables, opened, made, stage, headers, frame);
-                        *verdict = sent;
-                    }
-                    Family::V6 => {
-                        let sent = self
-                            .complete::<Entry6>(cx, tables, opened, made, stage, headers, frame);
-                        *verdict = sent;
-                    }
+                    Family::V4 => self.complete::<Entry4>(
+                        cx, tables, opened, made, stage, headers, frame, verdict,
+                    ),
+                    Family::V6 => self.complete::<Entry6>(
+                        cx, tables, opened, made, stage, headers, frame, verdict,
+                    ),
                 }
             }
         }
     }
 
     /// Forwards a packet by its connection, or a new one.
+    #[inline(never)]
     fn forward_staged<E: Short>(
         &mut self,
         cx: Context<'_>,
@@ -171,7 +169,8 @@ impl Core {
     }
 
     /// Makes a prepared connection and forwards its first packet. `opened` says
-    /// that the packet's may have come about since it was looked for.
+    /// that the packet's may have come about since it was looked for. The
+    /// verdict is written where it stays, for most packets by two bytes.
     #[expect(clippy::too_many_arguments)]
     #[inline(always)]
     fn complete<E: Short>(
@@ -183,22 +182,42 @@ impl Core {
         stage: &Staged,
         headers: &mut Headers,
         frame: &mut Frame<'_>,
-    ) -> Verdict {
-        let (key, hash) = (<E as Short>::key(stage), stage.hash);
+        verdict: &mut Verdict,
+    ) {
+        let (key, hash) = (E::key_in(stage), stage.hash);
         // A packet of the same burst may have been the server's.
-        if opened && E::table(tables).find(hash, &key).is_some() {
+        if opened && E::table(tables).find(hash, key).is_some() {
             self.withdraw(opening);
-            return self.forward::<E>(cx, tables, &key, hash, headers, frame);
+            *verdict = self.forward_staged::<E>(cx, tables, stage, headers, frame);
+            return;
         }
-        match self.enter::<E>(cx, tables, &key, hash, (opening, pair), headers, frame) {
+        match self.enter::<E>(cx, tables, key, hash, (opening, pair), headers, frame) {
             Ok(slot) => match self.pass_first::<E>(cx, tables, slot, opening, stage, frame) {
-                Some(port) => Verdict::Send { port },
+                Some(port) => *verdict = Verdict::Send { port },
                 None => {
-                    self.forward_first::<E>(cx, tables, slot, opening.server, hash, headers, frame)
+                    let server = opening.server;
+                    *verdict =
+                        self.first_staged::<E>(cx, tables, slot, server, stage, headers, frame);
                 }
             },
-            Err(verdict) => verdict,
+            Err(decided) => *verdict = decided,
         }
+    }
+
+    /// Forwards the packet that opened a connection.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(never)]
+    fn first_staged<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+        server: &Server,
+        stage: &Staged,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        self.forward_first::<E>(cx, tables, slot, server, stage.hash, headers, frame)
     }
 
     /// Forwards the packet that opened a connection the short way. The port's
@@ -310,6 +329,7 @@ impl Core {
         let Some(service) = service else {
             return Err(self.unserved(cx, headers, frame));
         };
+        ask_for_next(cx, self.worker, service);
         let opens = self.may_open(cx, service, headers)? && !headers.later_fragment;
         let one_packet = service.one_packet && headers.protocol == Protocol::Udp;
         if headers.later_fragment && !one_packet && !self.may_be_stateless(cx, service) {
@@ -483,6 +503,7 @@ impl Core {
 
     /// Chooses a server, by the client's template where the service has those;
     /// otherwise by `number`, if there is one.
+    #[inline(always)]
     fn choose(
         &mut self,
         cx: Context<'_>,
@@ -490,11 +511,28 @@ impl Core {
         headers: &Headers,
         number: Option<u64>,
     ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
-        let (client, destination) = endpoints(&headers.addresses);
+        let Service { scheduler, state, candidates, .. } = service;
+        if number.is_none() && service.persistence.is_none() && !scheduler.goes_by_request() {
+            let chosen = scheduler.choose_for_any(state, candidates, self.worker);
+            return chosen.map(|number| (number, None)).ok_or(DropReason::NoServer);
+        }
+        self.choose_by_request(cx, service, headers, number)
+    }
+
+    /// The same where it matters who asks.
+    #[inline(never)]
+    fn choose_by_request(
+        &mut self,
+        cx: Context<'_>,
+        service: &Service,
+        headers: &Headers,
+        number: Option<u64>,
+    ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
         let Self { worker, .. } = *self;
+        let Service { scheduler, state, candidates, .. } = service;
+        let (client, destination) = endpoints(&headers.addresses);
         let client_port = headers.src_port;
         let request = Request { client, client_port, destination, now: cx.now, worker };
-        let Service { scheduler, state, candidates, .. } = service;
         let choose = || match number {
             Some(number) => scheduler.choose_by_number(state, candidates, &request, number),
             None => scheduler.choose(state, candidates, &request),
@@ -571,12 +609,13 @@ impl Core {
                 self.insert_client::<E>(cx, tables, hash, state, entry)?
             }
             Some(pair) => {
-                let pair = self.settle(cx, tables, opening, *pair, headers)?;
+                let settled = self.settle(cx, tables, opening, pair, headers)?;
+                let pair = settled.as_ref().unwrap_or(pair);
                 let mut body = body(pair.local);
                 body.set_client_address(server.client_address);
                 let entry = || E::new(*key, body).rewritten(&pair.to);
                 let place = self.insert_client::<E>(cx, tables, hash, state, entry)?;
-                let twin = self.insert_twin(cx, tables, place, body, &pair, headers.protocol)?;
+                let twin = self.insert_twin(cx, tables, place, body, pair, headers.protocol)?;
                 if server.method == Method::Nat {
                     self.give_hint(cx.snapshot, headers.protocol, &pair.to.reversed());
                 }
@@ -596,22 +635,22 @@ impl Core {
     }
 
     /// Makes sure that no other connection has the server's entry: FULLNAT
-    /// goes on to another port; NAT cannot.
+    /// goes on to another port, and that pair is given; NAT cannot.
     fn settle(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         opening: &Opening<'_>,
-        pair: Pair,
+        pair: &Pair,
         headers: &Headers,
-    ) -> Result<Pair, DropReason> {
+    ) -> Result<Option<Pair>, DropReason> {
         let protocol = headers.protocol;
         let Some(old) = tables.find_hashed(protocol, &pair.to.reversed(), pair.hash) else {
-            return Ok(pair);
+            return Ok(None);
         };
         if tables.body(old).state().is_reusable() {
             self.close(cx, tables, old);
-            return Ok(pair);
+            return Ok(None);
         }
         if pair.local.is_none() {
             // Under NAT two services on one server cannot have one client's
@@ -625,7 +664,7 @@ impl Core {
         if let Some(old) = tables.find_hashed(protocol, &pair.to.reversed(), pair.hash) {
             self.close(cx, tables, old);
         }
-        Ok(pair)
+        Ok(Some(pair))
     }
 
     /// Adds the client's entry.
@@ -789,6 +828,22 @@ impl Core {
     }
 }
 
+/// Asks for what connections need of the servers that have their turn soon: a
+/// record first, then what it leads to.
+#[inline(always)]
+fn ask_for_next(cx: Context<'_>, worker: usize, service: &Service) {
+    let Service { scheduler, state, candidates, .. } = service;
+    if let Some(number) = scheduler.soon(state, candidates, 8) {
+        cx.snapshot.servers.prefetch(number);
+    }
+    let soon = scheduler.soon(state, candidates, 4);
+    if let Some(record) = soon.and_then(|number| cx.snapshot.servers.record(number)) {
+        prefetch_l1(&record.server().method);
+        prefetch_l1(&record.server().counts);
+        prefetch_l1(record.traffic(worker));
+    }
+}
+
 /// How many ports a search for a free one may look at.
 struct PortBudget(u32);
 
@@ -858,6 +913,10 @@ pub(super) fn to_server(
     server: SocketAddr,
     vport: u16,
 ) -> Option<Tuple> {
+    if let (&Tuple::V4(from), None, SocketAddr::V4(server)) = (from, local, server) {
+        let dst_port = if server.port() == 0 { vport } else { server.port() };
+        return Some(Tuple::V4(Tuple4 { dst: server.ip().to_bits(), dst_port, ..from }));
+    }
     let (client, client_port) = from.source();
     let (src, src_port) = local.unwrap_or((client, client_port));
     let server = with_port(server, vport);
