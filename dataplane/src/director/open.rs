@@ -691,7 +691,6 @@ impl Core {
 
     /// Adds the server's entry to the client's at `client`, whose body is given,
     /// and which goes where there is no room for both.
-    #[expect(clippy::too_many_arguments)]
     fn insert_twin(
         &mut self,
         cx: Context<'_>,
