@@ -208,6 +208,10 @@ enum Kind {
     Short4,
     /// The same of IPv6.
     Short6,
+    /// Plain IPv4 that has no connection, as stage 2 finds.
+    New4,
+    /// The same of IPv6.
+    New6,
     /// IPv4 that may belong to a connection of this worker.
     Flow4,
     /// The same of IPv6.
@@ -216,6 +220,14 @@ enum Kind {
     IcmpError,
     /// It is decided.
     Decided,
+}
+
+impl Kind {
+    /// Whether the packet's headers are in [`Staged`] alone.
+    #[inline(always)]
+    const fn is_plain(self) -> bool {
+        matches!(self, Self::Short4 | Self::Short6 | Self::New4 | Self::New6)
+    }
 }
 
 impl Staged {
@@ -261,7 +273,7 @@ impl Staged {
     fn headers(&self) -> Headers {
         let Self { tcp_flags, ip_len, .. } = *self;
         let protocol = |number| Protocol::from_number(number).unwrap_or(Protocol::Tcp);
-        if self.kind == Kind::Short4 {
+        if let Kind::Short4 | Kind::New4 = self.kind {
             let key = self.key4();
             let protocol = protocol(key.protocol());
             Plain { tuple: key.tuple, protocol, tcp_flags, ip_len }.into()
@@ -568,6 +580,7 @@ impl Core {
     fn forward_all(&mut self, cx: Context<'_>, tables: &mut Tables, burst: &mut Burst<'_, '_>) {
         let Burst { source, frames, verdicts, staged, headers } = burst;
         let mut missed = 0u64;
+        let mut opened = false;
         let all = staged.iter_mut().zip(frames.iter_mut()).zip(verdicts.iter_mut());
         for (index, ((stage, frame), verdict)) in all.enumerate() {
             let sent = if stage.kind == Kind::Short4 {
@@ -576,14 +589,20 @@ impl Core {
                 self.short::<Entry6>(cx, tables, stage, frame)
             } else if stage.kind == Kind::Decided {
                 continue;
+            } else if !opened && matches!(stage.kind, Kind::New4 | Kind::New6) {
+                headers[index] = stage.headers();
+                missed |= 1 << index;
+                continue;
             } else {
+                // An error about a packet may open a connection.
+                opened |= stage.kind == Kind::IcmpError;
                 None
             };
             if let Some(port) = sent {
                 *verdict = Verdict::Send { port };
                 continue;
             }
-            if let Kind::Short4 | Kind::Short6 = stage.kind {
+            if stage.kind.is_plain() {
                 headers[index] = stage.headers();
             }
             match self.long(cx, *source, tables, stage, &mut headers[index], frame) {
@@ -592,7 +611,7 @@ impl Core {
             }
         }
         if missed != 0 {
-            self.open_missed(cx, tables, missed, burst);
+            self.open_missed(cx, tables, missed, opened, burst);
         }
     }
 
@@ -662,11 +681,11 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Option<Verdict> {
         match stage.kind {
-            Kind::Short4 | Kind::Flow4 => {
+            Kind::Short4 | Kind::New4 | Kind::Flow4 => {
                 let key = stage.key4();
                 self.forward_known::<Entry4>(cx, tables, &key, stage.hash, headers, frame)
             }
-            Kind::Short6 | Kind::Flow6 => {
+            Kind::Short6 | Kind::New6 | Kind::Flow6 => {
                 let key = stage.key6();
                 self.forward_known::<Entry6>(cx, tables, &key, stage.hash, headers, frame)
             }
@@ -847,11 +866,17 @@ impl Core {
 #[inline(never)]
 fn find_entries(tables: &Tables, staged: &mut [Staged]) {
     for stage in staged {
-        stage.slot = match stage.kind {
-            Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_entry(stage.hash),
-            Kind::Short6 | Kind::Flow6 => tables.v6.prefetch_entry(stage.hash),
-            Kind::IcmpError | Kind::Decided => continue,
+        let (found, new) = match stage.kind {
+            Kind::Short4 => (tables.v4.prefetch_entry(stage.hash), Kind::New4),
+            Kind::Short6 => (tables.v6.prefetch_entry(stage.hash), Kind::New6),
+            Kind::Flow4 => (tables.v4.prefetch_entry(stage.hash), Kind::Flow4),
+            Kind::Flow6 => (tables.v6.prefetch_entry(stage.hash), Kind::Flow6),
+            Kind::New4 | Kind::New6 | Kind::IcmpError | Kind::Decided => continue,
         };
+        match found {
+            Some(slot) => stage.slot = slot,
+            None => stage.kind = new,
+        }
     }
 }
 

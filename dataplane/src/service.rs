@@ -5,6 +5,7 @@ mod counts;
 mod matching;
 mod servers;
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::scheduler::{Candidates, Scheduler, State};
 
 /// What a service is known by, and what a new connection's first packet is
 /// matched with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceKey {
     /// Protocol, vip and vport.
     Address {
@@ -38,6 +39,28 @@ pub enum ServiceKey {
         /// The family of the packets.
         family: Family,
     },
+}
+
+impl Hash for ServiceKey {
+    /// By one or two numbers: field by field each would be a step.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match *self {
+            Self::Address { protocol, vip, vport } => {
+                let rest = u64::from(vport) << 8 | protocol as u64;
+                match vip {
+                    IpAddr::V4(vip) => state.write_u64(u64::from(vip.to_bits()) << 32 | rest),
+                    IpAddr::V6(vip) => {
+                        state.write_u128(vip.to_bits());
+                        state.write_u64(rest);
+                    }
+                }
+            }
+            Self::Fwmark { mark, family } => {
+                state.write_u64(u64::from(mark) << 32 | 1 << 24 | family as u64);
+            }
+        }
+    }
 }
 
 impl ServiceKey {

@@ -12,6 +12,7 @@ use super::hash::HashKey;
 use super::state::State;
 use super::table::Slot;
 use super::tables::Place;
+use crate::forward::nat::{self, Deltas};
 use crate::packet::{Family, Protocol, Tuple, Tuple4, Tuple6};
 use crate::service::ClientAddress;
 use crate::time::Tick;
@@ -41,6 +42,10 @@ pub trait Entry: Zeroable + Copy {
 
     /// A new entry.
     fn new(key: Self::Key, body: Body) -> Self;
+
+    /// The same, of a connection whose packets become this. Translation to the
+    /// other family computes its own.
+    fn rewritten(self, to: &Tuple) -> Self;
 
     /// Where an entry of this kind is.
     fn place(slot: Slot) -> Place;
@@ -340,6 +345,13 @@ impl Entry for Entry4 {
     }
 
     #[inline]
+    fn rewritten(self, to: &Tuple) -> Self {
+        let Tuple::V4(to) = *to else { return self };
+        let Deltas { ip: ip_delta, l4: l4_delta } = nat::delta4(&self.key.tuple, &to);
+        Self { to, ip_delta, body: Body { l4_delta, ..self.body }, ..self }
+    }
+
+    #[inline]
     fn place(slot: Slot) -> Place {
         Place::V4(slot)
     }
@@ -421,6 +433,13 @@ impl Entry for Entry6 {
 
     fn new(key: Key6, body: Body) -> Self {
         Self { key, body }
+    }
+
+    #[inline]
+    fn rewritten(self, to: &Tuple) -> Self {
+        let Tuple::V6(to) = to else { return self };
+        let l4_delta = nat::delta6(&self.key.tuple, to);
+        Self { body: Body { l4_delta, ..self.body }, ..self }
     }
 
     #[inline]

@@ -274,25 +274,32 @@ impl<E: Entry> Table<E> {
     }
 
     /// Second stage: asks for the line of the first entry whose tag matches, and
-    /// gives its slot: most likely the one, which [`Table::is_at`] tells. Where
-    /// none matches, the same for the slot that an insertion would take.
+    /// gives its slot: most likely the one, which [`Table::is_at`] tells. `None`
+    /// when the key is not in the table: then asks for the line of the slot that
+    /// an insertion takes.
     #[must_use]
     #[inline(always)]
-    pub fn prefetch_entry(&self, hash: u64) -> Slot {
+    pub fn prefetch_entry(&self, hash: u64) -> Option<Slot> {
         let group = self.home(hash);
-        let matches = self.groups[group].matches(Self::tag(hash));
-        let slots = if matches != 0 { matches } else { self.groups[group].free() };
-        let slot = Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize);
-        if slots != 0 {
+        let control = &self.groups[group];
+        let matches = control.matches(Self::tag(hash));
+        if matches != 0 {
+            let slot = Slot::of(group, matches.trailing_zeros() as usize);
             self.prefetch(&self.entries[slot.0 as usize]);
+            return Some(slot);
+        }
+        let free = control.free();
+        if free != 0 {
+            self.prefetch(&self.entries[group * SLOTS + free.trailing_zeros() as usize]);
         } else {
             self.prefetch(&self.groups[group + 1]);
         }
-        slot
+        (control.overflow() != 0).then(|| Slot::of(group, SLOTS - 1))
     }
 
-    /// Asks for the line of the slot that an insertion would take; in a full
-    /// table for those of the entries that [`Table::victim`] looks at first.
+    /// Asks for what an insertion needs besides what [`Table::prefetch_entry`]
+    /// asked for: the line of a slot further on; in a full table those of the
+    /// entries that [`Table::victim`] looks at first.
     #[inline]
     pub fn prefetch_insertion(&self, hash: u64, now: Tick, latest: Tick) {
         let group = self.home(hash);
@@ -300,8 +307,10 @@ impl<E: Entry> Table<E> {
             for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
                 prefetch_l2(self.entry(slot));
             }
-        } else if let Some((group, slot)) = self.free_slot(group) {
-            prefetch_l2(&self.entries[group * SLOTS + slot]);
+        } else if self.groups[group].free() == 0 {
+            if let Some((group, slot)) = self.free_slot(group + 1) {
+                prefetch_l2(&self.entries[group * SLOTS + slot]);
+            }
         }
     }
 
@@ -370,6 +379,7 @@ impl<E: Entry> Table<E> {
         Ok(slot)
     }
 
+    #[inline(always)]
     fn take_slot(&mut self, hash: u64, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
         if self.live >= self.limit {
             return Err(TableFull);
@@ -418,6 +428,7 @@ impl<E: Entry> Table<E> {
     }
 
     /// Removes a connection.
+    #[inline]
     pub fn remove(&mut self, slot: Slot) {
         let hash = self.hash(&self.entries[slot.0 as usize].key());
         self.vacate(self.home(hash), slot);

@@ -223,8 +223,8 @@ impl Tables {
     /// insertion would take.
     pub fn prefetch_entry(&self, family: Family, hash: u64) {
         match family {
-            Family::V4 => self.v4.prefetch_entry(hash),
-            Family::V6 => self.v6.prefetch_entry(hash),
+            Family::V4 => self.v4.prefetch_entry(hash).is_some(),
+            Family::V6 => self.v6.prefetch_entry(hash).is_some(),
         };
     }
 
@@ -261,7 +261,7 @@ impl Tables {
     }
 
     /// Adds an entry, to be looked at by the sweep once `expiry` has passed.
-    /// `hash` is [`Tables::hash`] of the tuple.
+    /// `hash` is [`Tables::hash`] of the tuple, `to` what the packets become.
     ///
     /// A client's entry may first move others as the tables grow: no [`Place`]
     /// or [`Slot`] from before is valid any more. A server's entry
@@ -270,12 +270,14 @@ impl Tables {
     ///
     /// # Errors
     /// [`TableFull`].
+    #[expect(clippy::too_many_arguments)]
     pub fn insert(
         &mut self,
         protocol: Protocol,
         tuple: &Tuple,
         hash: u64,
         body: Body,
+        to: Option<&Tuple>,
         now: Tick,
         expiry: Tick,
     ) -> Result<Place, TableFull> {
@@ -285,11 +287,11 @@ impl Tables {
         let place = match tuple {
             Tuple::V4(tuple) => {
                 let key = Key4::new(protocol, *tuple);
-                Place::V4(self.v4.insert(hash, now, expiry, || Entry4::new(key, body))?)
+                Place::V4(self.v4.insert(hash, now, expiry, || made(Entry4::new(key, body), to))?)
             }
             Tuple::V6(tuple) => {
                 let key = Key6::new(protocol, *tuple);
-                Place::V6(self.v6.insert(hash, now, expiry, || Entry6::new(key, body))?)
+                Place::V6(self.v6.insert(hash, now, expiry, || made(Entry6::new(key, body), to))?)
             }
         };
         self.replies += usize::from(body.is_reply());
@@ -342,6 +344,14 @@ impl Tables {
     }
 }
 
+#[inline]
+fn made<E: Entry>(entry: E, to: Option<&Tuple>) -> E {
+    match to {
+        Some(to) => entry.rewritten(to),
+        None => entry,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -366,7 +376,7 @@ mod tests {
         let body = Body::new(7, State::SynRecv, NOW);
         let insert = |tables: &mut Tables, tuple, body| {
             let hash = tables.hash(Protocol::Tcp, tuple);
-            tables.insert(Protocol::Tcp, tuple, hash, body, NOW, NOW.plus(8)).unwrap()
+            tables.insert(Protocol::Tcp, tuple, hash, body, None, NOW, NOW.plus(8)).unwrap()
         };
         let one = insert(tables, client, body);
         let other = insert(tables, server, body.for_replies());
@@ -455,7 +465,8 @@ mod tests {
                             let (client, server) = connection(next);
                             let expiry = NOW.plus(80 * (next % 8 + 1));
                             let mut insert = |tuple: &Tuple, body| {
-                                { let hash = tables.hash(Protocol::Tcp, tuple); tables.insert(Protocol::Tcp, tuple, hash, body, NOW, expiry) }
+                                let hash = tables.hash(Protocol::Tcp, tuple);
+                                tables.insert(Protocol::Tcp, tuple, hash, body, None, NOW, expiry)
                             };
                             let Ok(one) = insert(&client, body) else {
                                 prop_assert!(tables.v4.len() == limit || tables.v6.len() == limit);

@@ -3,6 +3,7 @@
 
 use super::{Context, Core, Director};
 use crate::conn::entry::Body;
+use crate::conn::memory::prefetch_l1;
 use crate::conn::persistence::{Change, TemplateSlot};
 use crate::conn::{Entry4, Entry6, Place, Slot, State, Tabled, Tables};
 use crate::counters::DropReason;
@@ -64,16 +65,38 @@ impl Core {
 
     fn judge_all<E: Tabled>(&mut self, cx: Context<'_>, tables: &mut Tables, due: &[Option<Slot>]) {
         for &slot in due.iter().flatten() {
-            if let Some(twin) = tables.twin(E::place(slot)) {
+            let body = E::table(tables).entry(slot).body();
+            if let Some(twin) = body.twin(E::FAMILY) {
                 tables.prefetch(twin);
+            }
+            if let Some(server) = cx.snapshot.server(body.server) {
+                prefetch_l1(&server.counts.connections);
             }
         }
         for &slot in due.iter().flatten() {
             // The one before may have been the other entry of its connection.
             if E::table(tables).is_used(slot) {
-                self.judge(cx, tables, E::place(slot));
+                if E::table(tables).entry(slot).body().has_twin() {
+                    self.judge(cx, tables, E::place(slot));
+                } else {
+                    self.judge_alone::<E>(cx, tables, slot);
+                }
             }
         }
+    }
+
+    /// [`Core::judge`] of a connection with one entry.
+    #[inline(always)]
+    fn judge_alone<E: Tabled>(&mut self, cx: Context<'_>, tables: &mut Tables, slot: Slot) {
+        let body = E::table(tables).entry(slot).body();
+        let expiry = cx.snapshot.timeouts.expiry(body.state(), body.last());
+        if expiry > cx.now && !self.has_lost_server(cx, body) {
+            E::table_mut(tables).set_expiry(slot, cx.now, expiry);
+            return;
+        }
+        self.uncount(cx, body);
+        E::table_mut(tables).remove(slot);
+        self.counters.expired += 1;
     }
 
     /// Removes a connection whose time has come, or notes when it will.
@@ -121,14 +144,20 @@ impl Core {
     /// Ends a connection, by either of its entries.
     pub(super) fn close(&mut self, cx: Context<'_>, tables: &mut Tables, place: Place) {
         let client = tables.client(place);
-        let body = *tables.body(client);
+        self.uncount(cx, tables.body(client));
+        tables.remove(client);
+    }
+
+    /// Takes a connection that ends, by its client's entry, off its server's
+    /// and its template's count.
+    #[inline]
+    fn uncount(&self, cx: Context<'_>, body: &Body) {
         if let Some(server) = cx.snapshot.server(body.server) {
             server.counts.connections.close(body.state().is_active());
         }
         if let Some(slot) = TemplateSlot::from_number(body.template()) {
             self.templates.close(slot);
         }
-        tables.remove(client);
     }
 
     /// Makes room in a full table for an entry with this hash: the oldest

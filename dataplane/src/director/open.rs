@@ -12,16 +12,17 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::ageing::count_template;
-use super::{BURST, Burst, Context, Core, Key, Staged, Verdict, key, punt_kind};
+use super::short::Short;
+use super::{BURST, Burst, Context, Core, Staged, Verdict, punt_kind};
 use crate::conn::entry::Body;
+use crate::conn::memory::prefetch_l1;
 use crate::conn::persistence::{Refused, TemplateKey, TemplateSlot};
-use crate::conn::{Entry, Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables};
+use crate::conn::{Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables};
 use crate::counters::DropReason;
-use crate::forward::nat;
 use crate::fragment::Fragment;
 use crate::icmp;
 use crate::packet::headers::{Addresses, sctp, tcp};
-use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
+use crate::packet::{Family, Frame, Headers, Protocol, Tuple, Tuple4};
 use crate::punt::PuntKind;
 use crate::scheduler::{Request, Scheduler};
 use crate::service::{ClientAddress, Local, Method, Persistence, Server, Service, endpoints};
@@ -59,17 +60,19 @@ struct Pair {
 
 impl Core {
     /// Stage 4: opens connections for the packets of a burst that have none, a
-    /// bit each.
-    #[cold]
+    /// bit each. `opened` says that others were opened since stage 2.
+    #[inline(never)]
     pub(super) fn open_missed(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         mut missed: u64,
+        mut opened: bool,
         burst: &mut Burst<'_, '_>,
     ) {
         let Burst { frames, verdicts, staged, headers, .. } = burst;
         let mut seen = Seen::default();
+        let mut last = None;
         let half_open = cx.snapshot.timeouts.last_half_open(cx.now);
         while missed != 0 {
             let mut openings = [const { None }; AT_ONCE];
@@ -86,33 +89,35 @@ impl Core {
                 else {
                     return;
                 };
-                let Staged { hash, .. } = stage;
-                if seen.before(*hash) {
+                if seen.before(stage.hash) {
                     // Perhaps the same connection: those before go first, then
                     // it may be there.
                     if begun > 0 {
                         break;
                     }
                     missed &= missed - 1;
-                    *verdict = match key(headers) {
-                        Key::V4(key) => {
-                            self.forward::<Entry4>(cx, tables, &key, *hash, headers, frame)
+                    opened = true;
+                    *verdict = match headers.family() {
+                        Family::V4 => {
+                            self.forward_staged::<Entry4>(cx, tables, stage, headers, frame)
                         }
-                        Key::V6(key) => {
-                            self.forward::<Entry6>(cx, tables, &key, *hash, headers, frame)
+                        Family::V6 => {
+                            self.forward_staged::<Entry6>(cx, tables, stage, headers, frame)
                         }
                     };
                     continue;
                 }
                 missed &= missed - 1;
-                seen.add(*hash);
+                seen.add(stage.hash);
                 let (Some(opening), Some(pair)) = (openings.get_mut(begun), pairs.get_mut(begun))
                 else {
                     return;
                 };
-                match self.prepare(cx, tables, *hash, headers, frame, (opening, pair)) {
+                let service = cx.snapshot.services.find_after(&mut last, headers, frame.port);
+                match self.prepare(cx, tables, service, stage.hash, headers, frame, (opening, pair))
+                {
                     Ok(()) => {
-                        tables.prefetch_insertion(headers.family(), *hash, cx.now, half_open);
+                        tables.prefetch_insertion(headers.family(), stage.hash, cx.now, half_open);
                         if let Some(place) = indices.get_mut(begun) {
                             *place = index;
                         }
@@ -123,10 +128,12 @@ impl Core {
             }
             let openings = openings.get(..begun).unwrap_or_default();
             for pair in pairs.iter().take(begun).flatten() {
+                // What one of them makes may be the other's.
+                opened = true;
                 tables.prefetch_entry(pair.to.family(), pair.hash);
             }
             for ((opening, pair), index) in openings.iter().flatten().zip(&pairs).zip(&indices) {
-                let pair = pair.as_ref();
+                let made = (opening, pair.as_ref());
                 let (Some(stage), Some(headers)) = (staged.get(*index), headers.get_mut(*index))
                 else {
                     return;
@@ -136,55 +143,118 @@ impl Core {
                 else {
                     return;
                 };
-                let Staged { hash, .. } = stage;
-                *verdict = match key(headers) {
-                    Key::V4(key) => self.complete::<Entry4>(
-                        cx,
-                        tables,
-                        &key,
-                        *hash,
-                        (opening, pair),
-                        headers,
-                        frame,
+                match headers.family() {
+                    Family::V4 => self.complete::<Entry4>(
+                        cx, tables, opened, made, stage, headers, frame, verdict,
                     ),
-                    Key::V6(key) => self.complete::<Entry6>(
-                        cx,
-                        tables,
-                        &key,
-                        *hash,
-                        (opening, pair),
-                        headers,
-                        frame,
+                    Family::V6 => self.complete::<Entry6>(
+                        cx, tables, opened, made, stage, headers, frame, verdict,
                     ),
-                };
+                }
             }
         }
     }
 
-    /// Makes a prepared connection and forwards its first packet.
-    #[expect(clippy::too_many_arguments)]
-    #[inline(always)]
-    fn complete<E: Tabled>(
+    /// Forwards a packet by its connection, or a new one.
+    #[inline(never)]
+    fn forward_staged<E: Short>(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
-        key: &E::Key,
-        hash: u64,
-        (opening, pair): (&Opening<'_>, Option<&Pair>),
+        stage: &Staged,
         headers: &mut Headers,
         frame: &mut Frame<'_>,
     ) -> Verdict {
+        self.forward::<E>(cx, tables, &<E as Short>::key(stage), stage.hash, headers, frame)
+    }
+
+    /// Makes a prepared connection and forwards its first packet. `opened` says
+    /// that the packet's may have come about since it was looked for. The
+    /// verdict is written where it stays, for most packets by two bytes.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
+    fn complete<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        opened: bool,
+        (opening, pair): (&Opening<'_>, Option<&Pair>),
+        stage: &Staged,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+        verdict: &mut Verdict,
+    ) {
+        let (key, hash) = (E::key_in(stage), stage.hash);
         // A packet of the same burst may have been the server's.
-        if E::table(tables).find(hash, key).is_some() {
+        if opened && E::table(tables).find(hash, key).is_some() {
             self.withdraw(opening);
-            return self.forward::<E>(cx, tables, key, hash, headers, frame);
+            *verdict = self.forward_staged::<E>(cx, tables, stage, headers, frame);
+            return;
         }
         match self.enter::<E>(cx, tables, key, hash, (opening, pair), headers, frame) {
-            Ok(slot) => {
-                self.forward_first::<E>(cx, tables, slot, opening.server, hash, headers, frame)
-            }
-            Err(verdict) => verdict,
+            Ok(slot) => match self.pass_first::<E>(cx, tables, slot, opening, stage, frame) {
+                Some(port) => *verdict = Verdict::Send { port },
+                None => {
+                    let server = opening.server;
+                    *verdict =
+                        self.first_staged::<E>(cx, tables, slot, server, stage, headers, frame);
+                }
+            },
+            Err(decided) => *verdict = decided,
         }
+    }
+
+    /// Forwards the packet that opened a connection.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(never)]
+    fn first_staged<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+        server: &Server,
+        stage: &Staged,
+        headers: &mut Headers,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        self.forward_first::<E>(cx, tables, slot, server, stage.hash, headers, frame)
+    }
+
+    /// Forwards the packet that opened a connection the short way. The port's
+    /// index; `None`, and nothing is done, for one that needs more.
+    #[inline(always)]
+    fn pass_first<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &Tables,
+        slot: Slot,
+        opening: &Opening<'_>,
+        stage: &Staged,
+        frame: &mut Frame<'_>,
+    ) -> Option<u8> {
+        let record = cx.snapshot.servers.record(opening.number)?;
+        if !stage.kind.is_plain() || stage.ip_len > record.short_mtu {
+            return None;
+        }
+        // MSS options are in first packets only.
+        if opening.server.mss.is_some() {
+            return None;
+        }
+        let passed = match opening.server.method {
+            Method::Dr => E::pass(stage, &record.macs, frame),
+            Method::Nat | Method::Fullnat => {
+                let entry = E::table(tables).entry(slot);
+                entry.body().is_short()
+                    && E::pass_to_server(cx.snapshot, entry, record, stage, frame)
+            }
+            Method::Tun(_) => false,
+        };
+        if !passed {
+            return None;
+        }
+        self.assert_own(tables, E::place(slot));
+        record.traffic(self.worker).packet(stage.ip_len.into());
+        Some(record.port)
     }
 
     /// Opens a connection for a packet that has none. `Err` is the verdict
@@ -200,7 +270,9 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Result<(Slot, &'a Server), Verdict> {
         let (mut opening, mut pair) = (None, None);
-        self.prepare(cx, tables, hash, headers, frame, (&mut opening, &mut pair))?;
+        let service = cx.snapshot.services.find(headers, frame.port);
+        let made = (&mut opening, &mut pair);
+        self.prepare(cx, tables, service, hash, headers, frame, made)?;
         let Some(opening) = opening else { return Err(self.drop(DropReason::NoServer)) };
         let made = (&opening, pair.as_ref());
         let slot = self.enter::<E>(cx, tables, key, hash, made, headers, frame)?;
@@ -233,14 +305,17 @@ impl Core {
         }
     }
 
-    /// Finds out what is to be done for a packet without a connection. `Err` is
-    /// the verdict where there is nothing to open, or the packet leaves no
+    /// Finds out what is to be done for a packet of a service, or of none, that
+    /// has no connection. `Err` is the verdict where there is nothing to open, or the packet leaves no
     /// connection. What is found out is written where it stays, the pair for a
     /// connection in both directions.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(always)]
     fn prepare<'a>(
         &mut self,
         cx: Context<'a>,
         tables: &Tables,
+        service: Option<&'a Service>,
         hash: u64,
         headers: &mut Headers,
         frame: &mut Frame<'_>,
@@ -251,9 +326,10 @@ impl Core {
                 return Err(verdict);
             }
         }
-        let Some(service) = cx.snapshot.services.find(headers, frame.port) else {
+        let Some(service) = service else {
             return Err(self.unserved(cx, headers, frame));
         };
+        ask_for_next(cx, self.worker, service);
         let opens = self.may_open(cx, service, headers)? && !headers.later_fragment;
         let one_packet = service.one_packet && headers.protocol == Protocol::Udp;
         if headers.later_fragment && !one_packet && !self.may_be_stateless(cx, service) {
@@ -427,6 +503,7 @@ impl Core {
 
     /// Chooses a server, by the client's template where the service has those;
     /// otherwise by `number`, if there is one.
+    #[inline(always)]
     fn choose(
         &mut self,
         cx: Context<'_>,
@@ -434,11 +511,28 @@ impl Core {
         headers: &Headers,
         number: Option<u64>,
     ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
-        let (client, destination) = endpoints(&headers.addresses);
+        let Service { scheduler, state, candidates, .. } = service;
+        if number.is_none() && service.persistence.is_none() && !scheduler.goes_by_request() {
+            let chosen = scheduler.choose_for_any(state, candidates, self.worker);
+            return chosen.map(|number| (number, None)).ok_or(DropReason::NoServer);
+        }
+        self.choose_by_request(cx, service, headers, number)
+    }
+
+    /// The same where it matters who asks.
+    #[inline(never)]
+    fn choose_by_request(
+        &mut self,
+        cx: Context<'_>,
+        service: &Service,
+        headers: &Headers,
+        number: Option<u64>,
+    ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
         let Self { worker, .. } = *self;
+        let Service { scheduler, state, candidates, .. } = service;
+        let (client, destination) = endpoints(&headers.addresses);
         let client_port = headers.src_port;
         let request = Request { client, client_port, destination, now: cx.now, worker };
-        let Service { scheduler, state, candidates, .. } = service;
         let choose = || match number {
             Some(number) => scheduler.choose_by_number(state, candidates, &request, number),
             None => scheduler.choose(state, candidates, &request),
@@ -515,14 +609,13 @@ impl Core {
                 self.insert_client::<E>(cx, tables, hash, state, entry)?
             }
             Some(pair) => {
-                let pair = self.settle(cx, tables, opening, *pair, headers)?;
-                let entry = || {
-                    let mut body = body(pair.local);
-                    body.set_client_address(server.client_address);
-                    E::new(*key, body)
-                };
+                let settled = self.settle(cx, tables, opening, pair, headers)?;
+                let pair = settled.as_ref().unwrap_or(pair);
+                let mut body = body(pair.local);
+                body.set_client_address(server.client_address);
+                let entry = || E::new(*key, body).rewritten(&pair.to);
                 let place = self.insert_client::<E>(cx, tables, hash, state, entry)?;
-                let twin = self.insert_twin(cx, tables, place, &pair, headers.protocol)?;
+                let twin = self.insert_twin(cx, tables, place, body, pair, headers.protocol)?;
                 if server.method == Method::Nat {
                     self.give_hint(cx.snapshot, headers.protocol, &pair.to.reversed());
                 }
@@ -542,22 +635,22 @@ impl Core {
     }
 
     /// Makes sure that no other connection has the server's entry: FULLNAT
-    /// goes on to another port; NAT cannot.
+    /// goes on to another port, and that pair is given; NAT cannot.
     fn settle(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         opening: &Opening<'_>,
-        pair: Pair,
+        pair: &Pair,
         headers: &Headers,
-    ) -> Result<Pair, DropReason> {
+    ) -> Result<Option<Pair>, DropReason> {
         let protocol = headers.protocol;
         let Some(old) = tables.find_hashed(protocol, &pair.to.reversed(), pair.hash) else {
-            return Ok(pair);
+            return Ok(None);
         };
         if tables.body(old).state().is_reusable() {
             self.close(cx, tables, old);
-            return Ok(pair);
+            return Ok(None);
         }
         if pair.local.is_none() {
             // Under NAT two services on one server cannot have one client's
@@ -571,7 +664,7 @@ impl Core {
         if let Some(old) = tables.find_hashed(protocol, &pair.to.reversed(), pair.hash) {
             self.close(cx, tables, old);
         }
-        Ok(pair)
+        Ok(Some(pair))
     }
 
     /// Adds the client's entry.
@@ -596,26 +689,28 @@ impl Core {
         inserted.map(E::place).map_err(|TableFull| DropReason::TableFull)
     }
 
-    /// Adds the server's entry to the client's at `client`, which goes where
-    /// there is no room for both.
+    /// Adds the server's entry to the client's at `client`, whose body is given,
+    /// and which goes where there is no room for both.
     fn insert_twin(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         client: Place,
+        body: Body,
         pair: &Pair,
         protocol: Protocol,
     ) -> Result<Place, DropReason> {
         let Pair { to, hash, .. } = pair;
         let reply = to.reversed();
-        let body = *tables.body(client);
+        let back = tables.tuple(client).reversed();
         let expiry = cx.snapshot.timeouts.expiry(body.state(), cx.now);
         let mut other = body.for_replies();
         if protocol == Protocol::Udp {
             other.set_template(body.template());
         }
-        let insert =
-            |tables: &mut Tables| tables.insert(protocol, &reply, *hash, other, cx.now, expiry);
+        let insert = |tables: &mut Tables| {
+            tables.insert(protocol, &reply, *hash, other, Some(&back), cx.now, expiry)
+        };
         let mut twin = insert(tables);
         if twin.is_err() {
             // The second entry must not take the first one's place.
@@ -633,9 +728,6 @@ impl Core {
             return Err(DropReason::TableFull);
         };
         tables.join(client, twin);
-        let from = tables.tuple(client);
-        set_rewrite(tables, client, &from, to);
-        set_rewrite(tables, twin, &reply, &from.reversed());
         Ok(twin)
     }
 
@@ -735,6 +827,22 @@ impl Core {
     }
 }
 
+/// Asks for what connections need of the servers that have their turn soon: a
+/// record first, then what it leads to.
+#[inline(always)]
+fn ask_for_next(cx: Context<'_>, worker: usize, service: &Service) {
+    let Service { scheduler, state, candidates, .. } = service;
+    if let Some(number) = scheduler.soon(state, candidates, 8) {
+        cx.snapshot.servers.prefetch(number);
+    }
+    let soon = scheduler.soon(state, candidates, 4);
+    if let Some(record) = soon.and_then(|number| cx.snapshot.servers.record(number)) {
+        prefetch_l1(&record.server().method);
+        prefetch_l1(&record.server().counts);
+        prefetch_l1(record.traffic(worker));
+    }
+}
+
 /// How many ports a search for a free one may look at.
 struct PortBudget(u32);
 
@@ -804,6 +912,10 @@ pub(super) fn to_server(
     server: SocketAddr,
     vport: u16,
 ) -> Option<Tuple> {
+    if let (&Tuple::V4(from), None, SocketAddr::V4(server)) = (from, local, server) {
+        let dst_port = if server.port() == 0 { vport } else { server.port() };
+        return Some(Tuple::V4(Tuple4 { dst: server.ip().to_bits(), dst_port, ..from }));
+    }
     let (client, client_port) = from.source();
     let (src, src_port) = local.unwrap_or((client, client_port));
     let server = with_port(server, vport);
@@ -827,22 +939,4 @@ pub(super) fn sequence_of(headers: &Headers, frame: &Frame<'_>) -> u32 {
 /// The tuple of a server's packets to a local address.
 fn reply_tuple(server: SocketAddr, local: IpAddr, port: u16) -> Option<Tuple> {
     Tuple::new(server.ip(), server.port(), local, port)
-}
-
-/// Notes in an entry what its packets become.
-fn set_rewrite(tables: &mut Tables, place: Place, from: &Tuple, to: &Tuple) {
-    match (place, from, to) {
-        (Place::V4(slot), Tuple::V4(from), Tuple::V4(to)) => {
-            let deltas = nat::delta4(from, to);
-            let entry = tables.v4.entry_mut(slot);
-            entry.to = *to;
-            entry.ip_delta = deltas.ip;
-            entry.body_mut().l4_delta = deltas.l4;
-        }
-        (Place::V6(slot), Tuple::V6(from), Tuple::V6(to)) => {
-            tables.v6.entry_mut(slot).body_mut().l4_delta = nat::delta6(from, to);
-        }
-        // Translation computes its own.
-        _ => {}
-    }
 }

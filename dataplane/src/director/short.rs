@@ -20,6 +20,9 @@ pub(super) trait Short: Tabled {
     /// The key in a staged packet.
     fn key(staged: &Staged) -> Self::Key;
 
+    /// The same where it lies.
+    fn key_in(staged: &Staged) -> &Self::Key;
+
     /// Passes a packet on: MAC addresses, TTL, and nothing behind its end.
     /// False, and nothing done, where that would use up the TTL.
     fn pass(staged: &Staged, macs: &[u8; 12], frame: &mut Frame<'_>) -> bool;
@@ -55,6 +58,12 @@ impl Short for Entry4 {
     #[inline(always)]
     fn key(staged: &Staged) -> Key4 {
         staged.key4()
+    }
+
+    #[inline(always)]
+    fn key_in(staged: &Staged) -> &Key4 {
+        let words = staged.key.first_chunk::<2>();
+        bytemuck::must_cast_ref(words.expect("five words begin with two"))
     }
 
     #[inline(always)]
@@ -108,6 +117,11 @@ impl Short for Entry6 {
     #[inline(always)]
     fn key(staged: &Staged) -> Key6 {
         staged.key6()
+    }
+
+    #[inline(always)]
+    fn key_in(staged: &Staged) -> &Key6 {
+        bytemuck::must_cast_ref(&staged.key)
     }
 
     #[inline(always)]

@@ -49,6 +49,8 @@ impl Candidate {
 pub struct Candidates {
     pub(super) list: Vec<Candidate>,
     pub(super) greatest_weight: u32,
+    /// Only one worker chooses.
+    pub(super) single: bool,
     /// Greatest common divisor of the weights.
     pub(super) divisor: u32,
     /// dh and sh: 256 buckets; mh: its table. Indices into the list. Empty
@@ -104,7 +106,8 @@ impl Candidates {
     fn with_table(list: Vec<Candidate>, table: Arc<[u32]>) -> Self {
         let greatest_weight = list.iter().map(|c| c.weight).max().unwrap_or(0);
         let divisor = list.iter().fold(0, |divisor, c| gcd(divisor, c.weight));
-        Self { list, greatest_weight, divisor, table, index: None }
+        let single = list.iter().all(|c| c.counts.workers() == 1);
+        Self { list, greatest_weight, single, divisor, table, index: None }
     }
 
     /// The server that a number falls to, each by its share: the same one for

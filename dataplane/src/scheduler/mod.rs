@@ -152,20 +152,59 @@ impl Scheduler {
     pub fn choose(self, state: &State, candidates: &Candidates, request: &Request) -> Option<u32> {
         let list = &candidates.list[..];
         let chosen = match self {
-            Self::Rr => rr::choose(&state.position, list),
-            Self::Wrr => wrr::choose(&state.position, candidates),
-            Self::Lc => least::lc(candidates, request.worker),
-            Self::Wlc => least::wlc(candidates, request.worker),
-            Self::Sed => least::sed(candidates, request.worker),
-            Self::Nq => least::nq(candidates, request.worker),
             Self::Dh => hash::dh(candidates, request),
             Self::Sh(flags) => hash::sh(flags, candidates, request),
             Self::Mh(flags) => mh::choose(flags, candidates, request),
-            Self::Fo => failover::fo(list),
-            Self::Ovf => failover::ovf(list),
             Self::Lblc => locality::lblc(state.cache.as_ref()?, list, request),
             Self::Lblcr => locality::lblcr(state.cache.as_ref()?, list, request),
+            _ => return self.choose_for_any(state, candidates, request.worker),
+        };
+        chosen.map(|candidate| candidate.server)
+    }
+
+    /// The server that will have its turn so many choices ahead, as far as that
+    /// can be told without looking at any: a guess.
+    #[must_use]
+    #[inline]
+    pub fn soon(self, state: &State, candidates: &Candidates, ahead: usize) -> Option<u32> {
+        match self {
+            Self::Rr | Self::Wrr => {
+                let candidate = candidates.list.get(state.position.next() + ahead)?;
+                Some(candidate.server)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the choice goes by who asks for what.
+    #[must_use]
+    #[inline]
+    pub const fn goes_by_request(self) -> bool {
+        matches!(self, Self::Dh | Self::Sh(_) | Self::Mh(_) | Self::Lblc | Self::Lblcr)
+    }
+
+    /// [`Scheduler::choose`] where it does not, without a request. `None` where
+    /// it does.
+    #[must_use]
+    #[inline]
+    pub fn choose_for_any(
+        self,
+        state: &State,
+        candidates: &Candidates,
+        worker: usize,
+    ) -> Option<u32> {
+        let list = &candidates.list[..];
+        let chosen = match self {
+            Self::Rr => rr::choose(&state.position, candidates),
+            Self::Wrr => wrr::choose(&state.position, candidates),
+            Self::Lc => least::lc(candidates, worker),
+            Self::Wlc => least::wlc(candidates, worker),
+            Self::Sed => least::sed(candidates, worker),
+            Self::Nq => least::nq(candidates, worker),
+            Self::Fo => failover::fo(list),
+            Self::Ovf => failover::ovf(list),
             Self::Twos => twos::choose(&state.draws, list),
+            Self::Dh | Self::Sh(_) | Self::Mh(_) | Self::Lblc | Self::Lblcr => None,
         };
         chosen.map(|candidate| candidate.server)
     }

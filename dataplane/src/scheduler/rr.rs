@@ -1,22 +1,41 @@
 //! Round robin: each server in turn, whatever its weight; one that takes no
 //! connections is passed over.
 
-use super::Candidate;
 use super::position::{Place, Position};
+use super::{Candidate, Candidates};
+use crate::conn::memory::prefetch_l1;
 
-pub(super) fn choose<'a>(position: &Position, list: &'a [Candidate]) -> Option<&'a Candidate> {
-    position.step(|place| {
-        let (behind, ahead) = list.split_at((place.next as usize).min(list.len()));
-        let index = match ahead.iter().position(Candidate::is_available) {
-            Some(offset) => behind.len() + offset,
-            None => behind.iter().position(Candidate::is_available)?,
+/// How far ahead the counts of a server are asked for that has its turn soon.
+const AHEAD: usize = 4;
+
+#[inline]
+pub(super) fn choose<'a>(position: &Position, candidates: &'a Candidates) -> Option<&'a Candidate> {
+    let list = &candidates.list[..];
+    if let Some(soon) = list.get(position.next() + AHEAD) {
+        prefetch_l1(&soon.counts.connections);
+    }
+    position.step(candidates.single, |place| {
+        let index = match list.get(place.next as usize) {
+            Some(next) if next.is_available() => place.next as usize,
+            _ => walk(list, place.next as usize)?,
         };
         Some((Place { next: index as u32 + 1, ..place }, &list[index]))
     })
 }
 
+/// The first server that takes connections, from one on, and then from the
+/// beginning.
+fn walk(list: &[Candidate], from: usize) -> Option<usize> {
+    let (behind, ahead) = list.split_at(from.min(list.len()));
+    match ahead.iter().position(Candidate::is_available) {
+        Some(offset) => Some(behind.len() + offset),
+        None => behind.iter().position(Candidate::is_available),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::Scheduler;
     use super::super::tests::{counted, open_to};
     use super::*;
 
@@ -24,8 +43,13 @@ mod tests {
         counted(&weights.iter().map(|&weight| (weight, 0, 0)).collect::<Vec<_>>())
     }
 
+    fn of(list: &[Candidate]) -> Candidates {
+        Candidates::new(Scheduler::Rr, list.to_vec())
+    }
+
     fn take(position: &Position, list: &[Candidate], n: usize) -> Vec<u32> {
-        (0..n).filter_map(|_| choose(position, list)).map(|c| c.server).collect()
+        let candidates = of(list);
+        (0..n).filter_map(|_| choose(position, &candidates)).map(|c| c.server).collect()
     }
 
     #[test]
@@ -49,8 +73,8 @@ mod tests {
     #[test]
     fn no_weight_no_server() {
         let position = Position::default();
-        assert!(choose(&position, &[]).is_none());
-        assert!(choose(&position, &candidates(&[0, 0])).is_none());
+        assert!(choose(&position, &of(&[])).is_none());
+        assert!(choose(&position, &of(&candidates(&[0, 0]))).is_none());
         // The round is where it was.
         assert_eq!(take(&position, &candidates(&[1, 1]), 1), [0]);
     }

@@ -7,7 +7,7 @@ use super::{Candidate, Candidates};
 
 pub(super) fn choose<'a>(position: &Position, candidates: &'a Candidates) -> Option<&'a Candidate> {
     let Candidates { list, greatest_weight: greatest, divisor, .. } = candidates;
-    position.step(|place| {
+    position.step(candidates.single, |place| {
         let mut threshold = place.weight.min(*greatest);
         if threshold == 0 {
             threshold = *greatest;

@@ -185,6 +185,7 @@ fn add(counter: &AtomicU64, amount: u64) {
 impl ConnectionCounts {
     /// A connection begins, active or not. Whether the server is overloaded
     /// since.
+    #[inline]
     pub fn open(&self, active: bool) -> bool {
         let overloads = self.judge(self.add(one(active)));
         self.changed();
@@ -201,6 +202,7 @@ impl ConnectionCounts {
     }
 
     /// A connection ends.
+    #[inline]
     pub fn close(&self, active: bool) {
         self.judge(self.add(one(active).wrapping_neg()));
         self.changed();
@@ -293,6 +295,7 @@ impl ConnectionCounts {
 
     /// Keeps what the counts say, for when they will be between the thresholds.
     /// Whether the server became overloaded by that.
+    #[inline]
     fn judge(&self, counts: u64) -> bool {
         match self.verdict(counts) {
             Some(overloaded) if self.overloaded.load(Ordering::Relaxed) != overloaded => {
@@ -304,8 +307,10 @@ impl ConnectionCounts {
     }
 
     /// Whether so many connections are too many. `None` between the thresholds.
+    #[inline]
     fn verdict(&self, counts: u64) -> Option<bool> {
         let (upper, lower) = halves(self.thresholds.load(Ordering::Relaxed));
+        // Most servers have none.
         if upper == 0 {
             return Some(false);
         }

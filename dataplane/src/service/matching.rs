@@ -113,17 +113,45 @@ impl Services {
     /// The service of a packet that came in by a port: by its mark, then by
     /// address and port, then by address for every port (the kernel's order).
     #[must_use]
-    pub fn find(&self, headers: &Headers, ingress: u8) -> Option<&Arc<Service>> {
+    pub fn find(&self, headers: &Headers, ingress: u8) -> Option<&Service> {
         if let Some(rule) = self.rules.iter().find(|rule| rule.matches(headers, ingress)) {
             let key = ServiceKey::Fwmark { mark: rule.mark, family: headers.family() };
             if let Some(service) = self.by_key.get(&key) {
-                return Some(service);
+                return Some(&**service);
             }
         }
         let (_, vip) = endpoints(&headers.addresses);
         let Headers { protocol, dst_port, .. } = *headers;
         let of_port = |vport| self.by_key.get(&ServiceKey::Address { protocol, vip, vport });
-        of_port(dst_port).or_else(|| of_port(0))
+        of_port(dst_port).or_else(|| of_port(0)).map(Arc::as_ref)
+    }
+
+    /// The same for one packet after another, most of them for one service: it
+    /// is remembered in `last`.
+    #[must_use]
+    #[inline(always)]
+    pub fn find_after<'a>(
+        &'a self,
+        last: &mut Option<Last<'a>>,
+        headers: &Headers,
+        ingress: u8,
+    ) -> Option<&'a Service> {
+        if !self.rules.is_empty() {
+            return self.find(headers, ingress);
+        }
+        let (vip, family) = match headers.addresses {
+            Addresses::V4 { dst, .. } => (dst.into(), 4),
+            Addresses::V6 { dst, .. } => (u128::from_ne_bytes(dst), 6),
+        };
+        let rest = u32::from(headers.dst_port) << 16 | (headers.protocol as u32) << 8 | family;
+        match *last {
+            Some(last) if last.destination == (vip, rest) => Some(last.service),
+            _ => {
+                let service = self.find(headers, ingress)?;
+                *last = Some(Last { destination: (vip, rest), service });
+                Some(service)
+            }
+        }
     }
 
     /// Whether packets to an address may be a service's, by the address alone.
@@ -131,6 +159,14 @@ impl Services {
     pub fn may_have(&self, destination: IpAddr) -> bool {
         !self.rules.is_empty() || self.addresses.get(&destination).is_some()
     }
+}
+
+/// The service that was found last, for [`Services::find_after`].
+#[derive(Debug, Clone, Copy)]
+pub struct Last<'a> {
+    /// Address, and in one number port, protocol and family.
+    destination: (u128, u32),
+    service: &'a Service,
 }
 
 /// Source and destination as addresses of the standard library.

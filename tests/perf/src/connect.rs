@@ -22,13 +22,14 @@ pub(crate) fn run(scale: &Scale, report: &mut Report) -> Result<(), String> {
         for (method, scheduler, servers) in [
             (Method::Dr, "rr", 1000),
             (Method::Dr, "wlc", 10),
+            (Method::Dr, "wlc", 1000),
             (Method::Dr, "mh", 10),
             (Method::Dr, "mh", 1000),
             (Method::Nat, "rr", 1000),
             (Method::Fullnat, "rr", 1000),
         ] {
             let matters = match family {
-                Family::V4 => method != Method::Nat && (scheduler, servers) != ("mh", 10),
+                Family::V4 => servers == 1000,
                 Family::V6 => method == Method::Dr && scheduler == "rr",
             };
             if scale.quick && !matters {
@@ -43,7 +44,55 @@ pub(crate) fn run(scale: &Scale, report: &mut Report) -> Result<(), String> {
             }
         }
     }
+    for method in [Method::Dr, Method::Nat] {
+        if scale.quick && method == Method::Nat {
+            continue;
+        }
+        let setup =
+            Setup { servers: scale.servers, ..Setup::new(method, Family::V4, Protocol::Tcp) };
+        if let Err(error) = flood(scale, report, setup) {
+            report.failure(PART, &flood_name(method), &error)?;
+        }
+    }
     Ok(())
+}
+
+fn flood_name(method: Method) -> String {
+    format!("{}, flood into a full table", method.name())
+}
+
+/// SYNs that come faster than their connections end: each takes the place of
+/// another half-open one.
+fn flood(scale: &Scale, report: &mut Report, setup: Setup) -> Result<(), String> {
+    let title = flood_name(setup.method);
+    report.doing(&format!("connect: {title}: filling the table"));
+    let bed = Bed::with_room(setup, scale.live)?;
+    // Ten times what would end in time.
+    let mut opener = Opener::of(bed, scale.live / LIFE * 10);
+    opener.run(scale.live / 10 * 15, true)?;
+    report.doing(&format!("connect: {title}"));
+    let before = opener.bed.director.counters_mut().recycled;
+    let packets = scale.packets.min(scale.live);
+    let mut samples = Vec::new();
+    for _ in 0..scale.rounds {
+        let harness = opener.run(packets, false)?;
+        samples.push((opener.run(packets, true)?, harness));
+    }
+    let all: u64 = samples.iter().map(|(all, _)| all.packets).sum();
+    let recycled = opener.bed.director.counters_mut().recycled - before;
+    let row = Row {
+        family: Some(family_name(setup.family).into()),
+        protocol: Some("TCP".into()),
+        scheduler: Some(setup.scheduler.into()),
+        servers: Some(setup.servers),
+        flows: Some(scale.live as u64),
+        burst: Some(BURST as u64),
+        workers: Some(1),
+        harness: Some("recirculate".into()),
+        ..Row::new(PART, title)
+    };
+    let share = 100.0 * recycled as f64 / all as f64;
+    report.row(&row.measured(&samples).with_note(format!("{share:.0}% took another's place")))
 }
 
 fn one(scale: &Scale, report: &mut Report, setup: Setup) -> Result<(), String> {
@@ -93,17 +142,21 @@ impl Opener {
     /// With so many connections at a time.
     fn new(setup: Setup, live: usize) -> Result<Self, String> {
         // Room for those that the sweep has not found yet.
-        let bed = Bed::with_room(setup, live + live / 4)?;
+        Ok(Self::of(Bed::with_room(setup, live + live / 4)?, live / LIFE))
+    }
+
+    /// With so many in a tick.
+    fn of(bed: Bed, per_tick: usize) -> Self {
         let frames = bed.frames(Side::ToServer, SYN);
-        Ok(Self {
+        Self {
             bed,
             frames,
             ring: Ring::new(),
             next: 0,
-            per_tick: (live / LIFE).max(1),
+            per_tick: per_tick.max(1),
             this_tick: 0,
             now: SimulatedClock::new(),
-        })
+        }
     }
 
     fn run(&mut self, packets: usize, process: bool) -> Result<Sample, String> {

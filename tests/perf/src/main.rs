@@ -14,6 +14,7 @@ mod process;
 mod report;
 mod scale;
 mod stats;
+mod table;
 mod update;
 mod workers;
 
@@ -68,6 +69,8 @@ enum Part {
     Latency,
     /// Bytes of a connection, time to start.
     Memory,
+    /// Growth from one to ten million connections; tuples that collide.
+    Table,
 }
 
 fn main() -> ExitCode {
@@ -134,6 +137,9 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
     }
     if wanted(Part::Memory) {
         memory::run(&scale, &mut report)?;
+    }
+    if wanted(Part::Table) {
+        table::run(&scale, &cores, &mut report)?;
     }
     Ok(report.failed)
 }

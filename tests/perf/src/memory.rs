@@ -67,7 +67,7 @@ fn start(scale: &Scale, report: &mut Report) -> Result<(), String> {
 }
 
 /// Memory of this process, bytes: ordinary pages that it touched, and huge ones.
-fn resident() -> Result<usize, String> {
+pub(crate) fn resident() -> Result<usize, String> {
     let path = "/proc/self/status";
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     Ok(kib(&text, "VmRSS:") * 1024 + kib(&text, "HugetlbPages:") * 1024)

@@ -230,7 +230,7 @@ fn a_removed_connection_is_not_found_by_its_slot() {
             dst_port: 80,
         },
     );
-    let slot = tables.v4.prefetch_entry(tables.v4.hash(&key));
+    let slot = tables.v4.prefetch_entry(tables.v4.hash(&key)).unwrap();
     assert!(tables.v4.is_at(slot, &key));
     tables.remove(Place::V4(slot));
     assert!(!tables.v4.is_at(slot, &key));
