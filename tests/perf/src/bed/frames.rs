@@ -103,7 +103,7 @@ impl Frames {
         self.len
     }
 
-    /// Writes a flow's packet. `bytes` has room for [`Self::ROOM`].
+    /// Writes a flow's packet. `bytes` has room for `ROOM`.
     #[inline]
     pub(crate) fn write(&self, bytes: &mut [u8], flow: &Flow) {
         let (src, dst, src_port, dst_port) = match self.side {
