@@ -24,7 +24,7 @@ use bytemuck::Zeroable;
 
 use super::entry::Entry;
 use super::hash::HashKey;
-use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l1, prefetch_l2};
+use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l2};
 use crate::time::Tick;
 
 mod growth;
@@ -249,7 +249,7 @@ impl<E: Entry> Table<E> {
     #[inline]
     pub fn hash(&self, key: &E::Key) -> u64 {
         let hash = E::hash(key, &self.hash_key);
-        if hash >> TAG_SHIFT == 0 { hash | 1 << TAG_SHIFT } else { hash }
+        if hash >> TAG_SHIFT == 0 { with_a_tag(hash) } else { hash }
     }
 
     #[inline]
@@ -262,33 +262,72 @@ impl<E: Entry> Table<E> {
         (hash >> TAG_SHIFT) as u8
     }
 
-    #[inline]
-    fn prefetch<T>(&self, line: &T) {
-        if self.near { prefetch_l1(line) } else { prefetch_l2(line) }
+    /// First stage of a look-up: asks for the home group's line, and gives the
+    /// group's number.
+    #[inline(always)]
+    pub fn prefetch_group(&self, hash: u64) -> u32 {
+        let home = self.home(hash);
+        self.groups.prefetch(home, self.near);
+        home as u32
     }
 
-    /// First stage of a look-up: asks for the home group's line.
-    #[inline]
-    pub fn prefetch_group(&self, hash: u64) {
-        self.prefetch(&self.groups[self.home(hash)]);
-    }
-
-    /// Second stage: asks for the line of the first entry whose tag matches, and
-    /// gives its slot: most likely the one, which [`Table::is_at`] tells. Where
-    /// none matches, the same for the slot that an insertion would take.
+    /// Second stage: asks for the line of the entry whose tag matches in the home
+    /// group, and gives its slot: most likely the one, which [`Table::at`]
+    /// tells. `None` where the tags leave it open, for [`Table::prefetch_rest`].
     #[must_use]
     #[inline(always)]
-    pub fn prefetch_entry(&self, hash: u64) -> Slot {
-        let group = self.home(hash);
-        let matches = self.groups[group].matches(Self::tag(hash));
-        let slots = if matches != 0 { matches } else { self.groups[group].free() };
-        let slot = Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize);
-        if slots != 0 {
-            self.prefetch(&self.entries[slot.0 as usize]);
-        } else {
-            self.prefetch(&self.groups[group + 1]);
+    pub fn prefetch_entry(&self, home: u32, hash: u64) -> Option<Slot> {
+        let group = home as usize;
+        let matches = u32::from(self.groups[group].matches(Self::tag(hash)));
+        // One bit, no more.
+        if matches & matches.wrapping_sub(1) != 0 || matches == 0 {
+            return None;
         }
-        slot
+        let slot = Slot::of(group, matches.trailing_zeros() as usize);
+        self.entries.prefetch(slot.0 as usize, self.near);
+        Some(slot)
+    }
+
+    /// The second stage of the others: asks for the lines of all entries whose
+    /// tag matches, and gives the first one's slot; where there is none, for
+    /// that of the slot that an insertion would take, or for the group in which
+    /// the search goes on.
+    #[must_use]
+    #[inline(never)]
+    pub fn prefetch_rest(&self, home: u32, hash: u64) -> Slot {
+        let group = home as usize;
+        let control = &self.groups[group];
+        let slots = match control.matches(Self::tag(hash)) {
+            0 => control.free() & control.free().wrapping_neg(),
+            matches => matches,
+        };
+        for slot in (Due { group, slots }) {
+            self.entries.prefetch(slot.0 as usize, self.near);
+        }
+        if control.overflow() != 0 {
+            self.groups.prefetch(group + 1, self.near);
+        }
+        Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize)
+    }
+
+    /// The third stage of those: asks for the line of the entry whose tag
+    /// matches in the group behind the home group, if any does.
+    #[inline(never)]
+    pub fn prefetch_beyond(&self, home: u32, hash: u64) {
+        let (group, tag) = (home as usize, Self::tag(hash));
+        if self.groups[group].overflow() != 0 && self.groups[group].matches(tag) == 0 {
+            let slots = self.groups[group + 1].matches(tag);
+            for slot in (Due { group: group + 1, slots }) {
+                self.entries.prefetch(slot.0 as usize, self.near);
+            }
+        }
+    }
+
+    /// The first two stages at once, for what is a stage ahead anyway.
+    #[inline]
+    pub fn prefetch_found(&self, hash: u64) -> Slot {
+        let home = self.home(hash) as u32;
+        self.prefetch_entry(home, hash).unwrap_or_else(|| self.prefetch_rest(home, hash))
     }
 
     /// Asks for the line of the slot that an insertion would take; in a full
@@ -305,12 +344,12 @@ impl<E: Entry> Table<E> {
         }
     }
 
-    /// Whether a connection is in this slot. Free slots have a key that no
-    /// packet has, so that it is true of none that was removed or moved.
+    /// The entry in this slot, if it is this connection's. Free slots have a key
+    /// that no packet has, so that none that was removed or moved is found.
     #[must_use]
     #[inline(always)]
-    pub fn is_at(&self, slot: Slot, key: &E::Key) -> bool {
-        self.entries[slot.0 as usize].key() == *key
+    pub fn at(&self, slot: Slot, key: &E::Key) -> Option<&E> {
+        Some(&self.entries[slot.0 as usize]).filter(|entry| entry.key() == *key)
     }
 
     /// Asks for the lines of an entry and of its group.
@@ -398,7 +437,7 @@ impl<E: Entry> Table<E> {
             passed.tags[SLOTS] -= 1;
         }
         self.groups[group].tags[slot.index()] = 0;
-        // What `is_at` relies on.
+        // What `at` relies on.
         self.entries[slot.0 as usize] = E::zeroed();
     }
 
@@ -519,6 +558,12 @@ impl<E: Entry> Table<E> {
 
     /// Slots in a group: the most that [`Table::scan`] shows.
     pub const GROUP_SLOTS: usize = SLOTS;
+}
+
+/// A hash whose tag would say that there is no connection: one in 256.
+#[cold]
+fn with_a_tag(hash: u64) -> u64 {
+    hash | 1 << TAG_SHIFT
 }
 
 /// The deadline byte for an expiry: never later than the expiry itself, and
