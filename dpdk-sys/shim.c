@@ -9,12 +9,14 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mbuf_pool_ops.h>
 #include <rte_mempool.h>
 #include <rte_memzone.h>
+#include <rte_pdump.h>
 #include <rte_prefetch.h>
 #include <rte_version.h>
 
@@ -92,14 +94,24 @@ const char *rvs_strerror(int error)
 	return rte_strerror(error);
 }
 
-int rvs_thread_register(void)
+int rvs_lcore_launch(unsigned int lcore, int (*body)(void *), void *argument)
 {
-	return result(rte_thread_register());
+	/* DPDK does not check, and would write to a descriptor of 0. */
+	if (lcore >= RTE_MAX_LCORE || !rte_lcore_is_enabled(lcore) ||
+	    lcore == rte_get_main_lcore())
+		return -EINVAL;
+	/* A negative errno; rte_errno is left alone. */
+	return rte_eal_remote_launch(body, argument, lcore);
 }
 
-void rvs_thread_unregister(void)
+int rvs_lcore_wait(unsigned int lcore)
 {
-	rte_thread_unregister();
+	return rte_eal_wait_lcore(lcore);
+}
+
+int rvs_pdump_init(void)
+{
+	return result(rte_pdump_init());
 }
 
 uint64_t rvs_tsc(void)

@@ -91,8 +91,12 @@ int rvs_eal_init(int argc, char **argv);
 int rvs_eal_cleanup(void);
 const char *rvs_version(void);
 const char *rvs_strerror(int error);
-int rvs_thread_register(void);
-void rvs_thread_unregister(void);
+/* Runs a function on the EAL thread of an lcore, which must be idle. */
+int rvs_lcore_launch(unsigned int lcore, int (*body)(void *), void *argument);
+/* Waits until it has returned, and says what. */
+int rvs_lcore_wait(unsigned int lcore);
+/* Lets dpdk-dumpcap and dpdk-pdump capture; secondary processes must be possible. */
+int rvs_pdump_init(void);
 uint64_t rvs_tsc(void);
 uint64_t rvs_tsc_hz(void);
 

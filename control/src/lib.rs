@@ -2,20 +2,25 @@
 //!
 //! `rvsd` is [`config`] (the file), [`daemon`] (the event loop) over
 //! [`registry`] (services and servers), [`server`] (the control socket) and
-//! [`kernel`] (routes, neighbours, addresses), and `machine` (ports, workers;
-//! feature `dpdk`). `rvsadm` is [`ipvsadm`] (its grammar and output) and
-//! [`show`] over [`client`], and [`preload`] for others' programs. Both speak [`api`] in [`frame`]s; these are in a
+//! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP,
+//! [`logging`], and `machine` (ports, workers; feature `dpdk`). `rvsadm` is
+//! [`ipvsadm`] (its grammar and output), [`commands`] and [`show`] over
+//! [`client`], and [`preload`] for others' programs. Both speak [`api`] in
+//! [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
 #![forbid(unsafe_code)]
 
+pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod health;
 pub mod ipvsadm;
 pub mod kernel;
+pub mod logging;
 #[cfg(feature = "dpdk")]
 pub mod machine;
+pub mod metrics;
 pub mod preload;
 pub mod registry;
 pub mod server;

@@ -10,9 +10,16 @@ use crate::api::{
 };
 use crate::client::{Client, ClientError};
 
+mod configuration;
+
 /// What to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Topic {
+    /// Services and servers, and whether they are as the configuration file says.
+    Services,
+    /// What was changed beside the configuration file, and what of it needs a
+    /// restart.
+    Config,
     /// Packets and connections of each worker.
     Workers,
     /// Counters of each port, and of the path to the kernel.
@@ -21,7 +28,7 @@ pub enum Topic {
     Drops,
     /// The way to each real server.
     Nexthops,
-    /// The settings that the kernel has as `net.ipv4.vs.*`.
+    /// The settings that the kernel has as `net.ipv4.vs.*`, and what is logged.
     Settings,
     /// Health checks and what they found last.
     Health,
@@ -38,6 +45,8 @@ pub fn show(
     all: bool,
 ) -> Result<String, ClientError> {
     let response = match topic {
+        Topic::Services => return configuration::services(client, json),
+        Topic::Config => client.call(&Request::Config {})?,
         Topic::Nexthops => Response::NextHops { next_hops: client.next_hops()?, next: None },
         Topic::Settings => client.call(&Request::Settings {})?,
         Topic::Health => Response::Health { checks: client.health()?, next: None },
@@ -56,7 +65,12 @@ pub fn show(
         }
         (Topic::Drops, Response::Counters { workers, .. }) => Ok(show_drops(workers, all)),
         (Topic::Nexthops, Response::NextHops { next_hops, .. }) => Ok(show_next_hops(next_hops)),
-        (Topic::Settings, Response::Settings { settings }) => Ok(show_settings(*settings)),
+        (Topic::Config, Response::Config { file, changes, restart }) => {
+            Ok(configuration::configuration(file.as_deref(), changes, restart))
+        }
+        (Topic::Settings, Response::Settings { settings, log }) => {
+            Ok(show_settings(*settings, log))
+        }
         (Topic::Health, Response::Health { checks, .. }) => Ok(health::checks(checks)),
         (Topic::HealthChanges, Response::HealthChanges { changes, withdrawn }) => {
             Ok(health::changes(changes, withdrawn))
@@ -200,11 +214,12 @@ fn show_next_hops(next_hops: &[NextHop]) -> String {
 }
 
 /// A line for each, with the name that `rvsadm set` takes.
-fn show_settings(settings: Settings) -> String {
+fn show_settings(settings: Settings, log: &str) -> String {
     let mut text = String::new();
     for (name, value) in settings.rows() {
         row(&mut text, format_args!("{name} = {value}\n"));
     }
+    row(&mut text, format_args!("log = {log}\n"));
     text
 }
 
@@ -385,7 +400,8 @@ TCP 192.168.1.100:80
     #[test]
     fn settings_have_a_line_each() {
         let settings = Settings { sloppy_tcp: 1, ..Settings::default() };
-        let text = shown(Response::Settings { settings }, Topic::Settings, false, false);
+        let response = Response::Settings { settings, log: "dataplane=debug,info".to_owned() };
+        let text = shown(response, Topic::Settings, false, false);
         let expected = "\
 expire_nodest_conn = 0
 expire_quiescent_template = 0
@@ -395,6 +411,7 @@ sloppy_sctp = 0
 nat_icmp_send = 0
 schedule_icmp = 0
 pmtu_disc = 1
+log = dataplane=debug,info
 ";
         assert_eq!(text, expected);
     }

@@ -52,6 +52,9 @@ fn contains(whole: &Value, part: &Value) -> bool {
         (Value::Object(whole), Value::Object(part)) => part
             .iter()
             .all(|(name, value)| whole.get(name).is_some_and(|other| contains(other, value))),
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(w, p)| contains(w, p))
+        }
         _ => whole == part,
     }
 }

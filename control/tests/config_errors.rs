@@ -236,8 +236,7 @@ fn syntax() {
 
 #[test]
 fn sections_and_keys() {
-    let sections =
-        "director, control, eal, punt, timeouts, settings, port, vip, fullnat, fwmark, service";
+    let sections = "director, control, metrics, eal, punt, timeouts, settings, port, vip, fullnat, fwmark, service";
     check(
         BASE,
         sections,
@@ -250,7 +249,7 @@ fn sections_and_keys() {
             ("[\"a\\nb\"]", "6: \"a\\nb\": unknown section; allowed are $"),
             (
                 "[[director.x]]",
-                "6: director.x: unknown key; allowed are cores, poll, connections, templates, run_dir",
+                "6: director.x: unknown key; allowed are cores, poll, connections, templates, run_dir, state_dir",
             ),
             (
                 "[eal]\nmembory_mb = 3",
@@ -336,6 +335,10 @@ fn director() {
                 "3: director.run_dir: \"run\" is not an absolute path; give an absolute path such as \"/run/rvs\"",
             ),
             (
+                "cores = [1]\nstate_dir = \"lib\"",
+                "3: director.state_dir: \"lib\" is not an absolute path; give an absolute path such as \"/var/lib/rvs\"",
+            ),
+            (
                 "cores = [1]\nrun_dir = \"/a\\nb\"",
                 "3: director.run_dir: \"/a\\nb\" has control characters; give an absolute path such as \"/run/rvs\"",
             ),
@@ -365,6 +368,22 @@ fn control_and_eal() {
             (
                 "[control]\nanyone_may_look = \"yes\"",
                 "7: control.anyone_may_look: is a string; give true or false",
+            ),
+            (
+                "[metrics]\nlisten = \"9105\"",
+                "7: metrics.listen: \"9105\" is not an address with a port; give an address and a port such as \"127.0.0.1:9105\"",
+            ),
+            (
+                "[metrics]\nlisten = \"[::1]:0\"",
+                "7: metrics.listen: \"[::1]:0\" has port 0; give an address and a port such as \"127.0.0.1:9105\"",
+            ),
+            (
+                "[metrics]\nmax_rows = 10",
+                "6: metrics.listen: missing; give an address and a port such as \"127.0.0.1:9105\"",
+            ),
+            (
+                "[metrics]\nlisten = \"127.0.0.1:9105\"\nmax_rows = 1000001",
+                "8: metrics.max_rows: 1000001 is out of range; give an integer from 0 to 1000000",
             ),
             (
                 "[eal]\nhuge_pages = \"always\"",

@@ -155,6 +155,11 @@ pub struct Counters {
     pub recycled: u64,
     /// Packets forwarded without a connection because the table was full (mh).
     pub stateless: u64,
+    /// Places taken in the IPv4 and in the IPv6 connection table: a connection
+    /// under NAT or FULLNAT has two.
+    pub entries: [u64; 2],
+    /// Ticks of the time stamp counter spent on rounds that had packets.
+    pub busy_cycles: u64,
 }
 
 impl Default for Counters {
@@ -203,13 +208,17 @@ impl Counters {
             self.expired,
             self.recycled,
             self.stateless,
+            self.entries[0],
+            self.entries[1],
+            self.busy_cycles,
         ]
     }
 
     fn from_words(words: [u64; WORDS]) -> Self {
         let [rx, taken_over, injected, generated, rest @ ..] = words;
         let [tx, punted, handed_off, held, rest @ ..] = rest;
-        let [connections, expired, recycled, stateless, drops @ ..] = rest;
+        let [connections, expired, recycled, stateless, rest @ ..] = rest;
+        let [entries4, entries6, busy_cycles, drops @ ..] = rest;
         Self {
             rx,
             taken_over,
@@ -224,11 +233,13 @@ impl Counters {
             expired,
             recycled,
             stateless,
+            entries: [entries4, entries6],
+            busy_cycles,
         }
     }
 }
 
-const FIXED: usize = 12;
+const FIXED: usize = 15;
 const WORDS: usize = FIXED + DropReason::ALL.len();
 
 /// A worker's counters as other threads read them: a sequence lock with one
@@ -292,7 +303,14 @@ mod tests {
     #[test]
     fn what_is_published_is_read() {
         let published = Published::default();
-        let mut counters = Counters { rx: 5, tx: 3, connections: 7, ..Default::default() };
+        let mut counters = Counters {
+            rx: 5,
+            tx: 3,
+            connections: 7,
+            entries: [8, 6],
+            busy_cycles: 1000,
+            ..Default::default()
+        };
         counters.drop_many(DropReason::PuntFull, 2);
         published.publish(&counters);
         assert_eq!(published.read(), counters);

@@ -47,7 +47,7 @@ use crate::outbox::Outbox;
 use crate::packet::headers::{
     Addresses, Mac48, Parsed, Plain, parse, plain_family, plain4, plain6, sctp, tcp, vlan_id,
 };
-use crate::packet::{Family, Frame, Headers, Key4, Key6, Protocol, Tuple4, Tuple6};
+use crate::packet::{Family, Frame, Headers, Key4, Key6, Protocol, Tuple, Tuple4, Tuple6};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Method, Server, ShortMethod};
@@ -351,6 +351,7 @@ impl Director {
             self.go_on_with(dump, rounds + 1);
         }
         self.core.counters.connections = self.tables.connections() as u64;
+        self.core.counters.entries = [self.tables.v4.len() as u64, self.tables.v6.len() as u64];
         self.core.link.shared().counters.publish(&self.core.counters);
         // Last: what this puts into the outbox leaves in the next loop, and is
         // not to be published as generated before.
@@ -435,7 +436,16 @@ impl Core {
             }
             match plain_family(frame.bytes(), known.1) {
                 Some(Family::V4) => {
-                    if let Some(Plain { key, tcp_flags, ip_len }) = plain4(frame) {
+                    if let Some(plain) = plain4(frame) {
+                        let Plain { key, tcp_flags, ip_len } = plain;
+                        if hands_over {
+                            let tuple = Tuple::V4(key.tuple());
+                            let to = self.plain_elsewhere(cx.snapshot, frame, &plain, &tuple);
+                            if let Some(handoff) = to {
+                                (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
+                                continue;
+                            }
+                        }
                         stage.hash = tables.v4.hash(&key);
                         stage.home = tables.v4.prefetch_group(stage.hash);
                         stage.set_key4(key);
@@ -444,14 +454,20 @@ impl Core {
                         if !is_short(key.protocol(), tcp_flags) {
                             stage.take_the_long_way(&mut headers[i]);
                         }
-                        if hands_over {
-                            self.hand_over_plain(cx, frame, Family::V4, stage, &mut verdicts[i]);
-                        }
                         continue;
                     }
                 }
                 Some(Family::V6) => {
-                    if let Some(Plain { key, tcp_flags, ip_len }) = plain6(frame) {
+                    if let Some(plain) = plain6(frame) {
+                        let Plain { key, tcp_flags, ip_len } = plain;
+                        if hands_over {
+                            let tuple = Tuple::V6(key.tuple());
+                            let to = self.plain_elsewhere(cx.snapshot, frame, &plain, &tuple);
+                            if let Some(handoff) = to {
+                                (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
+                                continue;
+                            }
+                        }
                         stage.hash = tables.v6.hash(&key);
                         stage.home = tables.v6.prefetch_group(stage.hash);
                         stage.key = key.words();
@@ -459,9 +475,6 @@ impl Core {
                         stage.kind = Kind::Short6;
                         if !is_short(key.protocol(), tcp_flags) {
                             stage.take_the_long_way(&mut headers[i]);
-                        }
-                        if hands_over {
-                            self.hand_over_plain(cx, frame, Family::V6, stage, &mut verdicts[i]);
                         }
                         continue;
                     }
@@ -475,7 +488,9 @@ impl Core {
         }
     }
 
-    /// Decides that another worker gets a packet, where that one owns it.
+    /// Decides that another worker gets a packet that is not plain, where that
+    /// one owns it.
+    #[inline(never)]
     fn hand_over(
         &self,
         cx: Context<'_>,
@@ -487,25 +502,9 @@ impl Core {
         // NICs differ in whether they find ports behind options and extension
         // headers, and the connection's other packets have none.
         let nic = frame.rss_hash.filter(|_| headers.is_plain());
-        let worker = self.owner(cx.snapshot, headers, nic);
-        if worker != self.worker {
-            let handed = Handed::default();
-            *verdict = Verdict::Handoff { worker: worker as u8, handed };
-            stage.kind = Kind::Decided;
+        if let Some(handoff) = self.unless_own(self.owner(cx.snapshot, headers, nic)) {
+            (stage.kind, *verdict) = (Kind::Decided, handoff);
         }
-    }
-
-    /// The same of a plain packet.
-    #[inline(never)]
-    fn hand_over_plain(
-        &self,
-        cx: Context<'_>,
-        frame: &Frame<'_>,
-        family: Family,
-        stage: &mut Staged,
-        verdict: &mut Verdict,
-    ) {
-        self.hand_over(cx, frame, &stage.headers(family), stage, verdict);
     }
 
     /// Stage 1 of a frame that is not plain.

@@ -11,6 +11,7 @@
 //!   among them
 //! - [`forward`]: the rewrites, one file per forwarding method
 //! - [`fragment`]: which ports a fragment belongs to
+//! - [`handoff`]: the rings between workers
 //! - [`outbox`]: packets that the director makes itself
 //! - [`fib`]: the way to any address; [`pending`]: packets that wait for its
 //!   last piece
@@ -39,6 +40,7 @@ pub mod dpdk;
 pub mod fib;
 pub mod forward;
 pub mod fragment;
+pub mod handoff;
 pub mod icmp;
 pub mod outbox;
 pub mod packet;

@@ -24,6 +24,7 @@ fn a_removed_tap_is_survived_at_rest() {
         huge: HugePages::Auto,
         file_prefix: "rvstestkernel",
         devices: &[],
+        workers: &[],
         extra_args: &[],
     };
     let eal = Eal::init(&config).unwrap();

@@ -3,6 +3,8 @@
 //! is one test.
 #![cfg(feature = "dpdk")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use dataplane::dpdk::{
@@ -23,6 +25,7 @@ fn mbufs_go_round_and_come_back() {
         huge: HugePages::Never,
         file_prefix: &prefix,
         devices: &devices,
+        workers: &[0, 0],
         extra_args: &[],
     };
     let eal = Eal::init(&config).unwrap();
@@ -173,8 +176,51 @@ fn ring_port(eal: &Eal, pool: &Pool) {
 
     drop(burst.drain().next());
     assert_eq!(pool.in_use(), 0, "an unfinished drain frees the rest");
+    whole_burst(pool, &mut rx, &mut tx);
     full_ring(eal, pool, &mut rx, &mut tx);
     queues_are_owned(&mut port, rx, tx);
+}
+
+/// A burst that is sent as it lies follows what waits, and is counted with it;
+/// what the ring has no room for is freed.
+fn whole_burst(pool: &Pool, rx: &mut RxQueue, tx: &mut TxBuffer) {
+    let mbuf = |number: u8| {
+        let mut mbuf = pool.alloc().unwrap();
+        assert!(mbuf.append(&[number; 60]));
+        mbuf
+    };
+    let mut burst = RxBurst::new();
+    tx.push(mbuf(0));
+    tx.push(mbuf(1));
+    (2..5).for_each(|number| burst.push(mbuf(number)).unwrap());
+    let mut first = burst.drain();
+    let mut shorter = first.next().unwrap();
+    drop(first);
+    assert_eq!(pool.in_use(), 3);
+    shorter.set_range(HEADROOM, 50);
+    burst.push(shorter).unwrap();
+    burst.push(mbuf(5)).unwrap();
+    tx.send_all(&mut burst);
+    assert!(burst.is_empty() && tx.is_empty());
+    assert_eq!(tx.flush(), TxResult { sent: 4, dropped: 0 });
+    assert_eq!(rx.rx(&mut burst), 4);
+    let seen: Vec<_> = burst.as_slice().iter().map(|m| (m.data()[0], m.len())).collect();
+    assert_eq!(seen, [(0, 60), (1, 60), (2, 50), (5, 60)]);
+    burst.clear();
+
+    let mut dropped = 0;
+    for _ in 0..20 {
+        assert!(pool.alloc_bulk(&mut burst, BURST));
+        burst.iter_mut().for_each(|mbuf| assert!(mbuf.append(&[9; 60])));
+        tx.send_all(&mut burst);
+        dropped += tx.flush().dropped;
+    }
+    assert_eq!(pool.in_use() + dropped, 20 * BURST as u32);
+    assert!(dropped > 0);
+    while rx.rx(&mut burst) > 0 {
+        burst.clear();
+    }
+    assert_eq!(pool.in_use(), 0);
 }
 
 /// The ring behind the port holds 1023; what is beyond comes back as dropped.
@@ -284,16 +330,15 @@ fn threads(eal: &Eal, pool: &Pool) {
     let (to_other, other) = std::sync::mpsc::sync_channel::<Mbuf>(256);
     let workers: Vec<_> = (0..2)
         .map(|number| {
-            (
-                port.rx_queue(number).unwrap(),
-                port.tx_queue(number).unwrap(),
-                to_other.clone(),
-                eal.clone(),
-            )
+            (port.rx_queue(number).unwrap(), port.tx_queue(number).unwrap(), to_other.clone())
         })
-        .map(|(mut rx, mut tx, to_other, eal)| {
-            thread::spawn(move || {
-                let _registered = eal.register_thread().unwrap();
+        .enumerate()
+        .map(|(number, (mut rx, mut tx, to_other))| {
+            let result = Arc::new(AtomicUsize::new(0));
+            let sum = Arc::clone(&result);
+            let launched = eal.launch(number, &format!("test-{number}"), move || {
+                let name = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+                assert_eq!(name, format!("test-{number}\n"));
                 let mut burst = RxBurst::new();
                 let mut sent = 0;
                 for _ in 0..1000 {
@@ -307,15 +352,19 @@ fn threads(eal: &Eal, pool: &Pool) {
                     }
                     sent += tx.flush().sent;
                 }
-                sent
-            })
+                sum.store(sent as usize, Ordering::Relaxed);
+            });
+            (launched.unwrap(), result)
         })
         .collect();
     drop(to_other);
     assert_eq!(other.into_iter().count(), 2 * 1000 * BURST / 8);
-    for worker in workers {
-        assert_eq!(worker.join().unwrap() as usize, 1000 * BURST * 6 / 8);
+    for (worker, sent) in workers {
+        assert!(worker.join());
+        assert_eq!(sent.load(Ordering::Relaxed), 1000 * BURST * 6 / 8);
     }
+    assert!(!eal.launch(0, "panics", || panic!("of the test")).unwrap().join());
+    assert_eq!(eal.launch(2, "none", || ()).err(), Some(EalError::Thread { errno: 22 }), "EINVAL");
     assert_eq!(pool.in_use(), 0);
     port.stop().unwrap();
 }

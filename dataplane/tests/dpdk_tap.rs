@@ -32,6 +32,7 @@ fn neighbour_is_answered_over_a_tap_port() {
         huge: HugePages::Auto,
         file_prefix: "rvstesttap",
         devices: &devices,
+        workers: &[],
         extra_args: &[],
     };
     let eal = Eal::init(&config).unwrap();

@@ -16,7 +16,7 @@ use dataplane::director::{Director, DirectorConfig};
 use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings::connect;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
-use dataplane::dpdk::{Eal, EalConfig, HugePages, Pool, Port, PortConfig, Tap};
+use dataplane::dpdk::{Eal, EalConfig, EalError, HugePages, Pool, Port, PortConfig, Tap};
 use dataplane::icmp::IcmpLimits;
 use dataplane::packet::Protocol;
 use dataplane::punt::PuntLimits;
@@ -48,6 +48,7 @@ fn a_vlan_has_a_tap_of_its_own() {
         huge: HugePages::Auto,
         file_prefix: "rvstestvlan",
         devices: &devices,
+        workers: &[0],
         extra_args: &[],
     };
     let eal = Eal::init(&config).unwrap();
@@ -78,7 +79,6 @@ fn a_vlan_has_a_tap_of_its_own() {
         rings: workers.remove(0),
         idle: Idle::Adaptive,
         clock: Clock::start(),
-        core: 0,
     };
     let taps = TAPS.map(|(name, vlan)| {
         ignore_ipv6();
@@ -89,16 +89,16 @@ fn a_vlan_has_a_tap_of_its_own() {
         KernelPath { taps: taps.into(), rings: kernel_rings, counters: Arc::clone(&counters) };
     assert!(control.send(Update::Snapshot(Arc::new(snapshot()))).is_ok());
     let stop = Arc::new(AtomicBool::new(false));
-    let threads = [
-        std::thread::spawn({
-            let stop = Arc::clone(&stop);
-            move || path.run(&stop)
-        }),
-        std::thread::spawn({
-            let (stop, eal) = (Arc::clone(&stop), eal.clone());
-            move || worker.run(&eal, &stop).unwrap()
-        }),
-    ];
+    let kernel_path = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || path.run(&stop)
+    });
+    let launched = eal.launch(0, "worker", {
+        let stop = Arc::clone(&stop);
+        move || worker.run(&stop)
+    });
+    let launched = launched.unwrap();
+    assert_eq!(eal.launch(0, "second", || ()).err(), Some(EalError::Thread { errno: 16 }), "EBUSY");
     wait_for(|| control.shared().epoch() == 1, "the snapshot");
 
     ip("addr add 10.96.0.1/24 dev hv-lan.10");
@@ -107,9 +107,8 @@ fn a_vlan_has_a_tap_of_its_own() {
     assert_eq!(received("hv-lan"), 0, "the port's own tap got the VLAN's packets");
 
     stop.store(true, Ordering::Relaxed);
-    for thread in threads {
-        thread.join().unwrap();
-    }
+    kernel_path.join().unwrap();
+    assert!(launched.join());
     let seen = control.shared().counters.read();
     assert!(seen.balanced(), "{seen:?}");
     assert_eq!(counters.to_kernel.load(Ordering::Relaxed), seen.punted);

@@ -134,7 +134,7 @@ check_upload() { # VIP [FILE]
 }
 
 echo_answer() { # VIP SOURCE_PORT
-    echo hello | in_ns client socat -t 0.3 - "UDP:$(host_port "$1" 5000),sourceport=$2"
+    in_ns client python3 "$LAB_DIR/udp-ask.py" "$1" 5000 "$2"
 }
 
 # New ports alternate, one port stays with its server.

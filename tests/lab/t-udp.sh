@@ -12,11 +12,11 @@ rvsadm -A -u "[$VIP6]:5000" -s rr
 rvsadm -a -u "[$VIP6]:5000" -r "[$RS1_6]:5000" -g
 rvsadm -a -u "[$VIP6]:5000" -r "[$RS2_6]:5000" -g
 
-ask() { # HOST SOURCE_PORT
-    echo hello | in_ns client socat -t 0.5 - "UDP:$1:5000,sourceport=$2"
+ask() { # ADDRESS SOURCE_PORT
+    in_ns client python3 "$LAB_DIR/udp-ask.py" "$1" 5000 "$2"
 }
 
-for host in "$VIP" "[$VIP6]"; do
+for host in "$VIP" "$VIP6"; do
     say "$host"
     answers=$(for port in 4001 4002 4003 4004; do ask "$host" "$port"; done)
     assert_equal "answers to four ports" "$(sort <<<"$answers" | xargs)" "rs1: hello rs1: hello rs2: hello rs2: hello"

@@ -14,6 +14,7 @@ mod counters;
 mod error;
 mod health;
 mod listings;
+mod origins;
 mod specs;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,7 @@ pub use health::{HealthChange, HealthCheck, HealthProbe};
 pub use listings::{
     Connection, ConnectionCursor, NextHop, ServerHealth, ServerStatus, ServiceStatus, Stats,
 };
+pub use origins::{Origin, ServerOrigin, ServiceOrigin};
 use serde::{Deserialize, Serialize};
 pub use specs::{
     ClientAddress, Method, Persistence, Protocol, ServerSpec, ServiceId, ServiceSpec, Settings,
@@ -35,6 +37,10 @@ pub const VERSION: u32 = 1;
 
 /// The longest request that the daemon reads, in bytes without the length.
 pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// The longest request of a client that may change things: a
+/// [`Request::Restore`] of a hundred thousand servers.
+pub const MAX_RESTORE: usize = 64 * 1024 * 1024;
 
 /// The longest reply that a client should accept, in bytes without the length.
 pub const MAX_REPLY: usize = 64 * 1024 * 1024;
@@ -122,6 +128,11 @@ pub enum Request {
         /// Its value.
         value: u8,
     },
+    /// Changes what the daemon logs, until it ends.
+    SetLog {
+        /// Levels, of all or by module: `info`, `dataplane=debug,info`.
+        filter: String,
+    },
     /// Lists connections, at most `limit` a reply, in no particular order.
     /// Connections that come or go between two replies may be missed.
     ListConnections {
@@ -138,6 +149,63 @@ pub enum Request {
     NextHops {
         /// Where to go on, from [`Response::NextHops::next`].
         cursor: Option<u64>,
+    },
+    /// Reads the configuration file again and carries out what is different in
+    /// it. Answered by [`Response::Difference`].
+    Reload {
+        /// Only says what would be done.
+        #[serde(default)]
+        dry_run: bool,
+        /// Makes all as the file says, also what was changed at run time.
+        #[serde(default)]
+        exact: bool,
+    },
+    /// Makes services, timeouts and settings what these requests make of none:
+    /// all of them are carried out, or none. Timeouts and settings that they
+    /// leave out stay as they are. Answered by [`Response::Difference`].
+    Restore {
+        /// What may be changed one by one, from `add_service` to `undrain`.
+        requests: Vec<Request>,
+        /// Only says what would be done.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Lists the requests that [`Request::Restore`] takes to make all as it is.
+    Save {
+        /// Where to go on, from [`Response::Saved::next`].
+        cursor: Option<u64>,
+    },
+    /// Reads what of the configuration is in force.
+    Config {},
+    /// Lists where services come from, in the order of
+    /// [`Request::ListServices`].
+    Origins {
+        /// Where to go on, from [`Response::Origins::next`].
+        cursor: Option<u64>,
+    },
+    /// Gives a real server weight 0 in every service that has it, and remembers
+    /// the weights; [`ErrorCode::NoSuchServer`] when none has it.
+    Drain {
+        /// The server.
+        server: IpAddr,
+        /// Only on this port.
+        #[serde(default)]
+        port: Option<u16>,
+        /// Only in this service.
+        #[serde(default)]
+        service: Option<ServiceId>,
+    },
+    /// Gives a drained server its weights again; [`ErrorCode::NoSuchServer`]
+    /// when none is remembered.
+    Undrain {
+        /// The server.
+        server: IpAddr,
+        /// Only on this port.
+        #[serde(default)]
+        port: Option<u16>,
+        /// Only in this service.
+        #[serde(default)]
+        service: Option<ServiceId>,
     },
     /// Lists the health checks, in the order in which they began.
     Health {
@@ -160,6 +228,9 @@ impl Request {
             | Self::ListConnections { .. }
             | Self::Counters {}
             | Self::NextHops { .. }
+            | Self::Save { .. }
+            | Self::Config {}
+            | Self::Origins { .. }
             | Self::Health { .. }
             | Self::HealthChanges {} => false,
             Self::AddService { .. }
@@ -171,7 +242,12 @@ impl Request {
             | Self::DeleteServer { .. }
             | Self::Zero { .. }
             | Self::SetTimeouts { .. }
-            | Self::SetSetting { .. } => true,
+            | Self::SetSetting { .. }
+            | Self::SetLog { .. }
+            | Self::Reload { .. }
+            | Self::Restore { .. }
+            | Self::Drain { .. }
+            | Self::Undrain { .. } => true,
         }
     }
 }
@@ -213,6 +289,9 @@ pub enum Response {
     Settings {
         /// The values in force.
         settings: Settings,
+        /// What the daemon logs; see [`Request::SetLog`].
+        #[serde(default)]
+        log: String,
     },
     /// To [`Request::ListConnections`].
     Connections {
@@ -234,6 +313,38 @@ pub enum Response {
     NextHops {
         /// One per server.
         next_hops: Vec<NextHop>,
+        /// Present when there are more.
+        next: Option<u64>,
+    },
+    /// To [`Request::Reload`] and [`Request::Restore`]: what was done, and every
+    /// worker runs it, or what would be.
+    Difference {
+        /// A line each in ipvsadm's words, in this order.
+        changes: Vec<String>,
+        /// Keys of the file that `rvsd` has to be started anew for.
+        restart: Vec<String>,
+    },
+    /// To [`Request::Save`].
+    Saved {
+        /// In the order in which they are to be carried out.
+        requests: Vec<Request>,
+        /// Present when there are more.
+        next: Option<u64>,
+    },
+    /// To [`Request::Config`].
+    Config {
+        /// The path of the file; absent when the daemon has none.
+        file: Option<String>,
+        /// What was changed since, and not through the file: a line each in
+        /// ipvsadm's words.
+        changes: Vec<String>,
+        /// Keys that the last reload found changed and could not carry out.
+        restart: Vec<String>,
+    },
+    /// To [`Request::Origins`].
+    Origins {
+        /// One per service.
+        services: Vec<ServiceOrigin>,
         /// Present when there are more.
         next: Option<u64>,
     },

@@ -13,7 +13,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 
 use crate::api::{
-    self, HealthCheck, NextHop, Reply, Request, Response, ServiceId, ServiceStatus, Timeouts,
+    self, HealthCheck, NextHop, Reply, Request, Response, ServiceId, ServiceOrigin, ServiceStatus,
+    Timeouts,
 };
 use crate::frame::{self, FrameError};
 
@@ -144,7 +145,7 @@ impl Client {
     /// Reads the settings.
     pub fn settings(&mut self) -> Result<api::Settings, ClientError> {
         match self.call(&Request::Settings {})? {
-            Response::Settings { settings } => Ok(settings),
+            Response::Settings { settings, .. } => Ok(settings),
             other => Err(unexpected(&other)),
         }
     }
@@ -157,6 +158,42 @@ impl Client {
             match self.call(&Request::NextHops { cursor })? {
                 Response::NextHops { next_hops, next } => {
                     all.extend(next_hops);
+                    cursor = next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Lists the requests that make all as it is.
+    pub fn save(&mut self) -> Result<Vec<Request>, ClientError> {
+        let mut all = Vec::new();
+        let mut cursor = None;
+        loop {
+            match self.call(&Request::Save { cursor })? {
+                Response::Saved { requests, next } => {
+                    all.extend(requests);
+                    cursor = next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Lists where services come from.
+    pub fn origins(&mut self) -> Result<Vec<ServiceOrigin>, ClientError> {
+        let mut all = Vec::new();
+        let mut cursor = None;
+        loop {
+            match self.call(&Request::Origins { cursor })? {
+                Response::Origins { services, next } => {
+                    all.extend(services);
                     cursor = next;
                 }
                 other => return Err(unexpected(&other)),
@@ -216,7 +253,8 @@ impl Client {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        frame::write(&mut Quiet(&self.stream), request, api::MAX_REQUEST)?;
+        let most = if self.may_change { api::MAX_RESTORE } else { api::MAX_REQUEST };
+        frame::write(&mut Quiet(&self.stream), request, most)?;
         let json = frame::read(&mut self.stream, api::MAX_REPLY)?.ok_or(ClientError::Closed)?;
         serde_json::from_slice(&json).map_err(|error| ClientError::BadReply(error.to_string()))
     }

@@ -289,7 +289,8 @@ fn errno_of(error: &ClientError) -> Errno {
             ErrorCode::NoSpace => Errno::ENOMEM,
             ErrorCode::Permission => Errno::EPERM,
             ErrorCode::Busy | ErrorCode::WorkerStalled => Errno::EBUSY,
-            ErrorCode::BadRequest
+            ErrorCode::BadConfiguration
+            | ErrorCode::BadRequest
             | ErrorCode::Version
             | ErrorCode::TooLong
             | ErrorCode::TimedOut => Errno::ENODEV,

@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use control::api::Request;
-use control::client::{self, Client};
+use control::client::{self, Client, ClientError};
+use control::commands::{self, Failure};
 use control::ipvsadm::{self, Streams};
 use control::preload;
 use control::settings;
@@ -30,14 +31,10 @@ struct Native {
 
 #[derive(Subcommand)]
 enum NativeCommand {
-    /// Change a setting, the kernel's net.ipv4.vs.NAME; `show settings` lists
-    /// them
-    Set {
-        /// Its name, with or without net.ipv4.vs.
-        name: String,
-        /// Its value
-        value: u8,
-    },
+    #[command(flatten)]
+    Change(commands::Command),
+    #[command(flatten)]
+    Ask(Ask),
     /// Run a program that drives the kernel's IPVS, such as Debian's ipvsadm
     /// and keepalived, and let it drive rvsd instead
     Run {
@@ -49,6 +46,19 @@ enum NativeCommand {
             value_name = "COMMAND"
         )]
         command: Vec<OsString>,
+    },
+}
+
+/// Commands with one request and one answer.
+#[derive(Subcommand)]
+enum Ask {
+    /// Change a setting, the kernel's net.ipv4.vs.NAME, or what is logged;
+    /// `show settings` lists them
+    Set {
+        /// Its name, with or without net.ipv4.vs., or "log"
+        name: String,
+        /// Its value; for "log" a filter such as dataplane=debug,info
+        value: String,
     },
     /// Show RVS's own counters and state
     Show {
@@ -94,35 +104,54 @@ fn is_ipvsadm(first: Option<&OsString>) -> bool {
     first.starts_with('-') && first != "--socket" && !first.starts_with("--socket=")
 }
 
+/// The request of `set`. Ends the program when the value is no number.
+fn setting(name: &str, value: String) -> Request {
+    if name == "log" {
+        return Request::SetLog { filter: value };
+    }
+    let name = settings::plain_name(name).to_owned();
+    match value.parse() {
+        Ok(value) => Request::SetSetting { name, value },
+        Err(_) => {
+            let what = format!("the value of {name} is a number from 0 to 255, not {value:?}\n");
+            Native::command().error(clap::error::ErrorKind::ValueValidation, what).exit()
+        }
+    }
+}
+
 fn native(native: Native) -> ExitCode {
     let done = match native.command {
+        NativeCommand::Change(command) => {
+            commands::run(&native.socket, &command, &mut io::stdout().lock())
+        }
         NativeCommand::Run { command } => {
             let error = preload::run(&native.socket, &command);
             eprintln!("{error}");
             return ExitCode::from(error.code());
         }
-        NativeCommand::Show { topic, json, all } => Client::connect(&native.socket)
-            .and_then(|mut client| show::show(&mut client, topic, json, all)),
-        NativeCommand::Set { name, value } => {
-            Client::connect(&native.socket).and_then(|mut client| {
-                let name = settings::plain_name(&name).to_owned();
-                client.change(&Request::SetSetting { name, value })?;
-                Ok(String::new())
-            })
-        }
+        NativeCommand::Ask(command) => asked(&native.socket, command)
+            .map_err(Failure::from)
+            .and_then(|text| Ok(io::stdout().lock().write_all(text.as_bytes())?)),
     };
-    let text = match done {
-        Ok(text) => text,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("Can't write the output: {error}");
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe has seen enough.
+        Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
             ExitCode::FAILURE
         }
-        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// What a command has to print.
+fn asked(socket: &Path, command: Ask) -> Result<String, ClientError> {
+    let mut client = Client::connect(socket)?;
+    match command {
+        Ask::Show { topic, json, all } => show::show(&mut client, topic, json, all),
+        Ask::Set { name, value } => {
+            client.change(&setting(&name, value))?;
+            Ok(String::new())
+        }
     }
 }

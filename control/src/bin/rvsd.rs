@@ -2,16 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use control::config::{self, Config};
 use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Lock, Network, NetworkPort, begin};
-use control::kernel::OwnedAddress;
+use control::logging;
 use control::machine::Machine;
 use control::server::Access;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -46,8 +44,8 @@ fn main() -> ExitCode {
         println!("{file}: ok: {cores} workers, {} ports, {} services", ports.len(), services.len());
         return ExitCode::SUCCESS;
     }
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    match run(&config) {
+    logging::init();
+    match run(&config, &arguments.config) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(message) => {
@@ -63,7 +61,7 @@ fn read_config(arguments: &Arguments) -> Result<Config, String> {
 }
 
 /// Runs until a signal. Whether everything came down as it should.
-fn run(config: &Config) -> Result<bool, String> {
+fn run(config: &Config, file: &Path) -> Result<bool, String> {
     let _lock = Lock::take(&config.director.run_dir)?;
     let access = Access::new(config.control.group.as_deref(), config.control.anyone_may_look)?;
     Daemon::block_signals();
@@ -72,9 +70,12 @@ fn run(config: &Config) -> Result<bool, String> {
     let machine = Machine::open(config)?;
     let ports = machine.network_ports();
     let run_dir = &config.director.run_dir;
-    let network = Network::start(ports.to_vec(), &addresses(config), run_dir)?;
+    let network = Network::start(ports.to_vec(), &begin::addresses(config), run_dir)?;
     let ports = ports.iter().map(NetworkPort::to_port).collect();
-    let saved = Saved::new(run_dir);
+    let saved = match &config.director.state_dir {
+        Some(state_dir) => Saved::lasting(state_dir)?,
+        None => Saved::new(run_dir),
+    };
     let registry = begin::registry(config, &saved, ports)?;
     if !registry.local_addresses().is_empty() {
         check_local_ports(config.local_ports);
@@ -83,7 +84,10 @@ fn run(config: &Config) -> Result<bool, String> {
     let socket = &config.control.socket;
     let ended = Daemon::new(socket, access, registry, links, saved, Some(network), instruments)
         .and_then(|mut daemon| {
+            let online = config::online_cores().map_err(|e| format!("online cores: {e}"))?;
+            daemon.follow_file(file, online, config.clone());
             daemon.check_health(config.health());
+            config.metrics.map(|metrics| daemon.serve_metrics(metrics)).transpose()?;
             daemon.run().map_err(|e| format!("event loop: {e}"))
         });
     if let Ok(signal) = &ended {
@@ -91,29 +95,6 @@ fn run(config: &Config) -> Result<bool, String> {
     }
     let fine = running.stop();
     ended.map(|_| fine)
-}
-
-/// The addresses that rvsd puts up: the ports' on their taps, IPv4 VIPs on `lo`
-/// as the LVS guides do. IPv6 VIPs go on every tap: Linux answers
-/// neighbour solicitations only for addresses of the link that they come by.
-fn addresses(config: &Config) -> BTreeSet<OwnedAddress> {
-    let mut addresses = BTreeSet::new();
-    let mut own = |link: &str, ip, prefix_len| {
-        addresses.insert(OwnedAddress { link: link.into(), ip, prefix_len });
-    };
-    let interfaces = config.interfaces();
-    for interface in &interfaces {
-        for cidr in interface.addresses {
-            own(interface.name, cidr.address, cidr.prefix);
-        }
-    }
-    for &vip in &config.vip.addresses {
-        match vip {
-            IpAddr::V4(_) => own("lo", vip, 32),
-            IpAddr::V6(_) => interfaces.iter().for_each(|tap| own(tap.name, vip, 128)),
-        }
-    }
-    addresses
 }
 
 /// Warns of ports that both FULLNAT and the kernel give to connections: replies

@@ -8,6 +8,7 @@
 //! `docs/configuration.md` describes the keys to operators.
 
 mod address;
+mod changes;
 mod cores;
 mod health;
 mod marks;
@@ -29,7 +30,9 @@ use dataplane::service::MarkRule;
 
 use crate::api::{ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts};
 use crate::health::plan::Plan;
+use crate::metrics::MetricsConfig;
 pub use address::{Bus, Cidr, Device};
+pub use changes::Changed;
 pub use cores::online_cores;
 pub use read::Error;
 
@@ -52,6 +55,8 @@ pub struct Config {
     pub director: Director,
     /// `[control]`.
     pub control: Control,
+    /// `[metrics]`; none are served when the section is not there.
+    pub metrics: Option<MetricsConfig>,
     /// `[eal]`.
     pub eal: Eal,
     /// `[punt]`.
@@ -89,6 +94,9 @@ pub struct Director {
     /// Absolute path of the directory of the lock, the record of owned
     /// addresses and, by default, the socket; `/run/rvs` by default.
     pub run_dir: PathBuf,
+    /// Absolute path of the directory of the record of services, which then
+    /// outlives a clean stop and a reboot.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// What a worker does when there is nothing to do.

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -17,14 +17,17 @@ use super::{
     MAX_PORTS, Poll, Port, Punt, Vip, Vlan, address, cores, interfaces, marks, services,
 };
 use crate::api::{Settings, Timeouts};
+use crate::metrics::MetricsConfig;
 use crate::settings;
 
-pub(super) const SECTIONS: [&str; 11] = [
-    "director", "control", "eal", "punt", "timeouts", "settings", "port", "vip", "fullnat",
-    "fwmark", "service",
+pub(super) const SECTIONS: [&str; 12] = [
+    "director", "control", "metrics", "eal", "punt", "timeouts", "settings", "port", "vip",
+    "fullnat", "fwmark", "service",
 ];
-pub(super) const DIRECTOR: [&str; 5] = ["cores", "poll", "connections", "templates", "run_dir"];
+pub(super) const DIRECTOR: [&str; 6] =
+    ["cores", "poll", "connections", "templates", "run_dir", "state_dir"];
 pub(super) const CONTROL: [&str; 3] = ["socket", "group", "anyone_may_look"];
+pub(super) const METRICS: [&str; 2] = ["listen", "max_rows"];
 pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
 pub(super) const PUNT: [&str; 4] = ["neighbour", "routing", "tcp", "other"];
 pub(super) const TIMEOUTS: [&str; 3] = ["tcp", "tcp_fin", "udp"];
@@ -46,6 +49,7 @@ pub(super) fn config(source: Source<'_>, online: &BTreeSet<u32>) -> Result<Confi
     let root = Table::root(source, &document, &SECTIONS)?;
     let director = director(&root.section("director", &DIRECTOR)?, online)?;
     let control = control(&root.section("control", &CONTROL)?, &director.run_dir)?;
+    let metrics = metrics(&root.section("metrics", &METRICS)?)?;
     let eal_section = root.section("eal", &EAL)?;
     let eal = eal(&eal_section)?;
     let punt = punt(&root.section("punt", &PUNT)?)?;
@@ -64,6 +68,7 @@ pub(super) fn config(source: Source<'_>, online: &BTreeSet<u32>) -> Result<Confi
     Ok(Config {
         director,
         control,
+        metrics,
         eal,
         punt,
         timeouts,
@@ -127,7 +132,11 @@ fn director(table: &Table<'_>, online: &BTreeSet<u32>) -> Result<Director> {
         Some(item) => item.parsed("an absolute path such as \"/run/rvs\"", absolute_path)?,
         None => PathBuf::from("/run/rvs"),
     };
-    Ok(Director { cores, poll, connections, templates, run_dir })
+    let state_dir = table.item("state_dir");
+    let state_dir = state_dir
+        .map(|item| item.parsed("an absolute path such as \"/var/lib/rvs\"", absolute_path))
+        .transpose()?;
+    Ok(Director { cores, poll, connections, templates, run_dir, state_dir })
 }
 
 fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>, poll: Poll) -> Result<Vec<u32>> {
@@ -162,6 +171,27 @@ fn worker_cores(table: &Table<'_>, online: &BTreeSet<u32>, poll: Poll) -> Result
         cores.push(core);
     }
     Ok(cores)
+}
+
+/// Nobody listens by default: whoever reaches the port sees all services.
+fn metrics(table: &Table<'_>) -> Result<Option<MetricsConfig>> {
+    let max_rows = table.integer("max_rows", 20_000, 0..=1_000_000)?;
+    let give = "an address and a port such as \"127.0.0.1:9105\"";
+    let listen = match table.item("listen") {
+        Some(item) => item.parsed(give, |text| {
+            let address = text.parse::<SocketAddr>();
+            let address = address.map_err(|_| "is not an address with a port".to_owned())?;
+            if address.port() == 0 {
+                return Err("has port 0".to_owned());
+            }
+            Ok(address)
+        })?,
+        None if table.item("max_rows").is_some() => {
+            return Err(table.error("listen", format!("missing; give {give}")));
+        }
+        None => return Ok(None),
+    };
+    Ok(Some(MetricsConfig { listen, max_rows }))
 }
 
 fn control(table: &Table<'_>, run_dir: &Path) -> Result<Control> {

@@ -33,9 +33,10 @@ const SECTIONS_IN_SECTIONS: [&str; 5] = [
 
 /// Dotted paths of all keys, without indices.
 fn keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 15] = [
+    let sections: [(&str, &[&str]); 16] = [
         ("director", &sections::DIRECTOR),
         ("control", &sections::CONTROL),
+        ("metrics", &sections::METRICS),
         ("eal", &sections::EAL),
         ("punt", &sections::PUNT),
         ("timeouts", &sections::TIMEOUTS),
@@ -141,6 +142,9 @@ fn file_with(key: &str, value: &str) -> String {
         }
         "fwmark.mark" => format!("{SHORTEST}[[fwmark]]\n{line}\n{tcp}\n"),
         "fwmark.protocol" => format!("{SHORTEST}[[fwmark]]\nmark = 7\n{line}\n"),
+        "metrics.max_rows" => {
+            format!("{SHORTEST}[metrics]\nlisten = \"127.0.0.1:9105\"\n{line}\n")
+        }
         _ if section == "fwmark" => format!("{SHORTEST}[[fwmark]]\nmark = 7\n{tcp}\n{line}\n"),
         _ if section == "service" => service(&[tcp, vip, &line]),
         _ if section == "port" => port(&line, name, device),

@@ -4,6 +4,7 @@ use dataplane::service::Hop;
 
 use super::{Daemon, Outcome};
 use crate::api::{Error, ErrorCode, NextHop, Request, Response, WorkerCounters};
+use crate::logging;
 use crate::server::ClientId;
 
 impl Daemon {
@@ -21,7 +22,11 @@ impl Daemon {
                 Ok(self.services(services, next))
             }
             Request::Timeouts {} => Ok(Response::Timeouts { timeouts: self.registry.timeouts() }),
-            Request::Settings {} => Ok(Response::Settings { settings: self.registry.settings() }),
+            Request::Settings {} => Ok(Response::Settings {
+                settings: self.registry.settings(),
+                log: logging::filter(),
+            }),
+            Request::SetLog { filter } => logging::set_filter(&filter).map(|()| Response::Done),
             Request::ListConnections { cursor, limit } => {
                 match self.listings.ask(client, cursor, limit) {
                     Ok(()) => return Outcome::Later,
@@ -30,6 +35,13 @@ impl Daemon {
             }
             Request::Counters {} => Ok(self.counters()),
             Request::NextHops { cursor } => Ok(self.next_hops(cursor)),
+            Request::Reload { dry_run, exact } => return self.reload(dry_run, exact).into(),
+            Request::Restore { requests, dry_run } => {
+                return self.restore(&requests, dry_run).into();
+            }
+            Request::Save { cursor } => Ok(self.saved_state(cursor)),
+            Request::Config {} => Ok(self.configuration()),
+            Request::Origins { cursor } => Ok(self.origins(cursor)),
             Request::Health { cursor } => {
                 let (checks, next) = self.health.checks(cursor, crate::api::MAX_ROWS);
                 Ok(Response::Health { checks, next })

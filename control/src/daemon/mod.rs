@@ -4,12 +4,16 @@
 
 mod answers;
 pub mod begin;
+mod difference;
 mod health;
 mod listing;
 mod lock;
+mod losses;
 mod network;
+mod reload;
 mod resolve;
 pub mod saved;
+mod scrape;
 mod templates;
 mod ways;
 mod workers;
@@ -43,16 +47,20 @@ pub use answers::mac_text;
 use health::Touched;
 use listing::Listings;
 pub use lock::Lock;
+use losses::Losses;
 pub use network::{Network, NetworkPort};
+use reload::Followed;
 use resolve::Resolving;
 use saved::Saved;
+use scrape::Metrics;
 use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
 const HEALTH: Token = Token(2);
+const METRICS: Token = Token(3);
 /// The last: clients have the tokens after it.
-const SOCKET: Token = Token(3);
+const SOCKET: Token = Token(4);
 
 /// Time for requests in one turn, so that the kernel's news, the workers and
 /// other clients are not kept waiting by busy ones. The last may exceed it.
@@ -87,6 +95,8 @@ pub struct Instruments {
     pub clock: Clock,
     /// Persistence templates, which the workers share.
     pub templates: Arc<Templates>,
+    /// Ticks a second of the counter that workers measure their work by.
+    pub tsc_hz: u64,
 }
 
 /// The control thread's state.
@@ -104,6 +114,8 @@ pub struct Daemon {
     /// The registry changed since the last snapshot.
     dirty: bool,
     saved: Saved,
+    /// The configuration file, which [`Daemon::follow_file`] names.
+    file: Option<Followed>,
     /// Requests carried out that are not in the record yet.
     unsaved: Vec<Request>,
     resolving: Resolving,
@@ -120,6 +132,8 @@ pub struct Daemon {
     waiting: Vec<Waiting>,
     listings: Listings,
     instruments: Instruments,
+    metrics: Metrics,
+    losses: Losses,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
     next_second: Instant,
@@ -130,20 +144,24 @@ struct Waiting {
     client: ClientId,
     epoch: u64,
     since: Instant,
+    /// All workers run it, which was counted.
+    in_force: bool,
     /// The server that was added: its neighbour should be known, too.
     settles: Option<(ServiceId, SocketAddr)>,
     /// Its local addresses are to be put up first: a server asks for them as
     /// soon as the first connection comes.
     locals: bool,
+    /// What to answer then.
+    response: Response,
 }
 
 impl Daemon {
-    /// Blocks the signals that end the daemon, in this thread and in all that
+    /// Blocks the signals that end the daemon or have it read its file, in this thread and in all that
     /// it starts; [`Daemon::run`] takes them. To be called before any thread is
     /// started.
     pub fn block_signals() {
         // Only fails for signal numbers that do not exist.
-        let _ = ending_signals().thread_block();
+        let _ = signals().thread_block();
     }
 
     /// A daemon with services in `registry`, whose workers hold the other ends
@@ -164,7 +182,7 @@ impl Daemon {
         let poll = Poll::new().map_err(failed)?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals =
-            SignalFd::with_flags(&ending_signals(), flags).map_err(|error| failed(error.into()))?;
+            SignalFd::with_flags(&signals(), flags).map_err(|error| failed(error.into()))?;
         poll.registry()
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
@@ -185,6 +203,7 @@ impl Daemon {
             watched: None,
             dirty: true,
             saved,
+            file: None,
             unsaved: Vec::new(),
             resolving: Resolving::new(now),
             next_missing: now,
@@ -195,6 +214,8 @@ impl Daemon {
             waiting: Vec::new(),
             listings: Listings::default(),
             instruments,
+            metrics: Metrics::default(),
+            losses: Losses::default(),
             kernel_has_news: true,
             next_second: now + SECOND,
             next_rates: now + Duration::from_secs(PERIOD_SECONDS),
@@ -215,7 +236,7 @@ impl Daemon {
         let mut ready = false;
         loop {
             if let Some(signal) = self.turn(&mut events)? {
-                self.saved.remove();
+                self.saved.end();
                 return Ok(signal);
             }
             if !ready && self.workers.running() >= self.epoch {
@@ -251,13 +272,15 @@ impl Daemon {
         }
         for event in events.iter() {
             match event.token() {
-                SIGNALS => {
-                    if let Some(signal) = self.signal() {
-                        return Ok(Some(signal));
-                    }
-                }
+                SIGNALS => match self.signal() {
+                    Some(Signal::SIGHUP) => self.reload_on_signal(),
+                    Some(signal) => return Ok(Some(signal)),
+                    None => {}
+                },
                 KERNEL => self.kernel_has_news = true,
                 HEALTH => self.take_health_changes(),
+                // Answered below.
+                METRICS => {}
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
             }
@@ -281,6 +304,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.answer_metrics();
         self.save(now);
         self.acknowledge(now);
         // Replies were queued: write them now rather than after the next event.
@@ -319,21 +343,28 @@ impl Daemon {
                 }
                 _ => false,
             };
-            match self.carry_out(client, request) {
-                Outcome::Answer(reply) => self.api.reply(client, &reply),
-                // The snapshot is made once for all requests of this turn.
-                Outcome::Changed => {
-                    self.dirty = true;
-                    self.waiting.push(Waiting {
-                        client,
-                        epoch: self.epoch + 1,
-                        since: now,
-                        settles,
-                        locals,
-                    });
+            let (locals, response) = match self.carry_out(client, request) {
+                Outcome::Answer(reply) => {
+                    self.api.reply(client, &reply);
+                    continue;
                 }
-                Outcome::Later => {}
-            }
+                Outcome::Later => continue,
+                Outcome::Changed => (locals, Response::Done),
+                Outcome::Reloaded(response) => (true, response),
+            };
+            // The snapshot is made once for all requests of this turn.
+            self.dirty = true;
+            let epoch = self.epoch + 1;
+            let in_force = false;
+            self.waiting.push(Waiting {
+                client,
+                epoch,
+                since: now,
+                in_force,
+                settles,
+                locals,
+                response,
+            });
         }
     }
 
@@ -343,8 +374,10 @@ impl Daemon {
         let outcome = self.try_to_carry_out(client, request);
         if let Some(command) = command {
             match &outcome {
-                Outcome::Answer(Err(error)) => log::info!("refused: {command}: {error}"),
-                _ => log::info!("done: {command}"),
+                Outcome::Answer(Err(error)) => {
+                    log::info!(result = "refused"; "refused: {command}: {error}");
+                }
+                _ => log::info!(result = "done"; "done: {command}"),
             }
         }
         outcome
@@ -358,15 +391,20 @@ impl Daemon {
             None => self.answer(client, request),
             Some(Err(error)) => Outcome::Answer(Err(error)),
             Some(Ok(())) => {
-                self.resolving.note(&request);
-                self.touched.note(&request, &self.registry);
-                if let Request::AddServer { server, .. } = &request {
-                    self.keep_resolved(server.address.ip());
-                }
-                self.unsaved.push(request);
+                self.note(request);
                 Outcome::Changed
             }
         }
+    }
+
+    /// Takes note of a change that was carried out.
+    fn note(&mut self, request: Request) {
+        self.resolving.note(&request);
+        self.touched.note(&request, &self.registry);
+        if let Request::AddServer { server, .. } = &request {
+            self.keep_resolved(server.address.ip());
+        }
+        self.unsaved.push(request);
     }
 
     /// Has the kernel ask for neighbours that workers miss.
@@ -397,6 +435,7 @@ impl Daemon {
         let state = |from| self.registry.saved(from, saved::ROWS);
         self.saved.keep_up(&self.unsaved, now, state);
         self.unsaved.clear();
+        self.keep_applied();
     }
 
     /// Answers clients whose change every worker runs.
@@ -404,16 +443,22 @@ impl Daemon {
         let running = self.workers.running();
         let latest = self.epoch;
         let unresolved = self.network.is_some() && self.resolving.locals_changed;
-        self.waiting.retain(|waiting| {
+        let updates = &mut self.metrics.updates;
+        self.waiting.retain_mut(|waiting| {
             let waited = now - waiting.since;
+            if waiting.epoch <= running && !waiting.in_force {
+                waiting.in_force = true;
+                updates.latency.observe(waiting.since.elapsed());
+            }
             // A server that has settled did so in the latest snapshot.
             let unsettled = waiting.settles.is_some_and(|(service, address)| {
                 waited < SETTLE_TIME
                     && (running < latest || self.registry.is_fresh(&service, address))
             }) || (waiting.locals && unresolved && waited < SETTLE_TIME);
             let reply: Reply = if waiting.epoch <= running && !unsettled {
-                Ok(Response::Done)
+                Ok(waiting.response.clone())
             } else if waited > PATIENCE {
+                updates.stalled += 1;
                 let message = "a worker does not answer; the change comes into force when it does";
                 Err(Error::new(ErrorCode::WorkerStalled, message))
             } else {
@@ -433,6 +478,7 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
+        self.losses.say(&self.workers.counters(), now);
         let Some(network) = &mut self.network else { return };
         network.refresh(now);
         if network.reopen_if_due(now) {
@@ -446,12 +492,13 @@ impl Daemon {
         if stalled && !self.stalled {
             let workers = self.workers.behind(self.epoch);
             log::error!(
+                stalled:? = workers;
                 "workers {workers:?} have not taken up changes for {} s; if they do not come back, restart rvsd",
                 PATIENCE.as_secs()
             );
         }
         if self.stalled && !stalled {
-            log::info!("all workers take up changes again");
+            log::info!(stalled = "[]"; "all workers take up changes again");
         }
         self.stalled = stalled;
     }
@@ -461,12 +508,20 @@ impl Daemon {
         let moved = std::mem::take(&mut self.moved);
         for (server, hop) in moved.iter().take(MOVED_LINES) {
             match hop {
-                Hop::Port(hop) => log::info!("server {server}: MAC {}", mac_text(hop.dst_mac)),
-                Hop::Local => log::info!("server {server}: the director itself"),
+                Hop::Port(hop) => log::info!(
+                    server:%, way = "resolved";
+                    "server {server}: MAC {}", mac_text(hop.dst_mac)
+                ),
+                Hop::Local => log::info!(
+                    server:%, way = "local";
+                    "server {server}: the director itself"
+                ),
                 Hop::Unresolved => log::warn!(
+                    server:%, way = "no_next_hop";
                     "server {server}: its next hop does not answer; its packets are dropped (no_next_hop)"
                 ),
                 Hop::NoRoute => log::warn!(
+                    server:%, way = "no_route";
                     "server {server}: no route through any port; its packets are dropped (no_route)"
                 ),
             }
@@ -516,6 +571,8 @@ enum Outcome {
     Answer(Reply),
     /// Answer it when the workers run the change.
     Changed,
+    /// The same, with this.
+    Reloaded(Response),
     /// It is answered elsewhere.
     Later,
 }
@@ -524,9 +581,10 @@ fn hop(network: Option<&Network>, server: IpAddr) -> Hop {
     network.map_or(Hop::NoRoute, |network| network.hop(server))
 }
 
-fn ending_signals() -> SigSet {
+fn signals() -> SigSet {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGHUP);
     signals
 }

@@ -243,6 +243,15 @@ impl Network {
         self.kept.sync(&wanted, &mut self.requests);
     }
 
+    /// Owns these addresses from now on, in the place of those that it was
+    /// started with.
+    pub fn own(&mut self, addresses: &BTreeSet<OwnedAddress>) {
+        if self.fixed != *addresses {
+            self.fixed.clone_from(addresses);
+            self.sync_owned();
+        }
+    }
+
     /// Puts up these local addresses of FULLNAT, so that the kernel answers ARP
     /// and neighbour solicitations for them, and removes those of earlier calls
     /// that are not among them.

@@ -115,7 +115,9 @@ impl Daemon {
             self.resolving.seen_for_fresh = Some(generation);
             let network = &*network;
             let resolve = |server: &ServerSpec| network.hop(server.address.ip());
-            self.dirty |= self.registry.resolve_fresh(&resolve);
+            let changed = self.registry.resolve_fresh(&resolve);
+            self.dirty |= !changed.is_empty();
+            self.moved.extend(changed);
         }
         if self.resolving.pass.is_none() && !self.begin_pass(now) {
             return;

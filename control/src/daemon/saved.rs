@@ -1,10 +1,12 @@
 //! Services on disk, so that a daemon that was killed comes back with them.
 //!
-//! The record is kept up with each change before the change is answered, and
-//! removed by a clean stop. A start that finds one follows an unclean end, and
-//! takes up the services as they were then, whether they came from the
-//! configuration file or from `ipvsadm`. A start that finds none takes those of
-//! the configuration file, as a kernel director begins empty after a reboot.
+//! The record is kept up with each change before the change is answered. A start
+//! that finds one takes up the services as they were then, whether they came
+//! from the configuration file or from `ipvsadm`, and then what is different in
+//! the file since it was last applied, as a reload does: that form of the file is
+//! kept beside the record. A start that finds none takes the file's services, as
+//! a kernel director begins empty after a reboot. A clean stop removes the record
+//! from the run directory, and leaves it in a state directory.
 //!
 //! It is a text file: the first line is the state at some time, each further
 //! line a request that has changed it since. So a change costs a line, however
@@ -15,12 +17,14 @@
 //! is left out.
 //!
 //! Lines are written before the requests are answered: a kill of the process
-//! loses nothing that was. They are not synced: the record is to outlive the
-//! process, not the machine, and the run directory is usually in memory.
+//! loses nothing that was. They are not synced, which would take milliseconds
+//! each: a machine that loses its power may lose the last ones. A record that was
+//! written anew is synced before it takes the place of the old one.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,6 +33,8 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Request, ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts};
 
 const FILE: &str = "services.json";
+/// The services of the configuration file as it was last applied.
+const APPLIED: &str = "applied.json";
 const VERSION: u32 = 1;
 /// Lines of requests that are left to grow in any case, bytes.
 const ROOM: usize = 64 * 1024;
@@ -59,6 +65,29 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// Oldest first.
     pub servers: Vec<ServerSpec>,
+    /// Servers that are drained, with the weights that they had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drained: Vec<(SocketAddr, u32)>,
+}
+
+impl Service {
+    /// The requests that make it.
+    pub(super) fn into_requests(self) -> Vec<Request> {
+        let service = self.spec.id;
+        let mut requests = vec![Request::AddService { service: self.spec }];
+        let mut drains = Vec::new();
+        for mut server in self.servers {
+            let address = server.address;
+            if let Some((_, weight)) = self.drained.iter().find(|(own, _)| *own == address) {
+                server.weight = *weight;
+                let (server, port) = (address.ip(), Some(address.port()));
+                drains.push(Request::Drain { server, port, service: Some(service) });
+            }
+            requests.push(Request::AddServer { service, server });
+        }
+        requests.extend(drains);
+        requests
+    }
 }
 
 /// Some of the services, and the place of the next one.
@@ -84,6 +113,8 @@ struct Record {
 #[derive(Debug)]
 pub struct Saved {
     path: PathBuf,
+    /// Whether a clean stop leaves it.
+    lasting: bool,
     /// The record of this daemon, once it is begun; `None` after a failure.
     file: Option<File>,
     /// Lengths of what it began with and of what was added.
@@ -111,7 +142,25 @@ impl Saved {
     #[must_use]
     pub fn new(run_dir: &Path) -> Self {
         let path = run_dir.join(FILE);
-        Self { path, file: None, state_len: 0, changes_len: 0, next: None, failed: None }
+        Self {
+            path,
+            lasting: false,
+            file: None,
+            state_len: 0,
+            changes_len: 0,
+            next: None,
+            failed: None,
+        }
+    }
+
+    /// The record of a state directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn lasting(state_dir: &Path) -> Result<Self, String> {
+        fs::create_dir_all(state_dir)
+            .map_err(|e| format!("director.state_dir {}: {e}", state_dir.display()))?;
+        Ok(Self { lasting: true, ..Self::new(state_dir) })
     }
 
     /// Where it is.
@@ -120,7 +169,7 @@ impl Saved {
         &self.path
     }
 
-    /// What a daemon left behind that was killed. A record that cannot be read
+    /// What a daemon left behind. A record that cannot be read
     /// is as none, with a warning: it must not keep the director from starting.
     #[must_use]
     pub fn load(&self) -> Option<Loaded> {
@@ -139,6 +188,36 @@ impl Saved {
                 None
             }
         }
+    }
+
+    /// The services of the configuration file as it was last applied, if that is
+    /// known.
+    #[must_use]
+    pub fn load_applied(&self) -> Option<Services> {
+        let text = fs::read_to_string(self.applied_path()).ok()?;
+        parse(&text).ok().map(|loaded| loaded.services)
+    }
+
+    /// Keeps what the configuration file says as the form that was last applied.
+    /// To be called when it is in the record.
+    pub(super) fn keep_applied(&self, state: Services) {
+        let path = self.applied_path();
+        let next = path.with_extension("json.new");
+        let written = File::create(&next).and_then(|mut file| {
+            write_lines(&mut file, [Record { version: VERSION, state }])?;
+            file.sync_data()?;
+            fs::rename(&next, &path)
+        });
+        if let Err(error) = written {
+            let path = path.display();
+            log::error!(
+                "{path}: {error}; after a crash the file would be compared with an older form"
+            );
+        }
+    }
+
+    fn applied_path(&self) -> PathBuf {
+        self.path.with_file_name(APPLIED)
     }
 
     /// Writes the record whole.
@@ -221,18 +300,16 @@ impl Saved {
         let Some(next) = &mut self.next else { return Ok(()) };
         let (part, from) = state(next.from);
         let mut requests = Vec::new();
-        for Service { spec, servers } in part.services {
-            let service = spec.id;
-            next.services.insert(service);
-            requests.push(Request::AddService { service: spec });
-            let add = |server| Request::AddServer { service, server };
-            requests.extend(servers.into_iter().map(add));
+        for service in part.services {
+            next.services.insert(service.spec.id);
+            requests.extend(service.into_requests());
         }
         next.len += write_lines(&mut next.file, &requests)?;
         if let Some(from) = from {
             next.from = from;
             return Ok(());
         }
+        next.file.sync_data()?;
         fs::rename(self.next_path(), &self.path)?;
         if let Some(Next { file, len, .. }) = self.next.take() {
             (self.file, self.state_len, self.changes_len) = (Some(file), len, 0);
@@ -244,9 +321,13 @@ impl Saved {
         self.path.with_extension("json.new")
     }
 
-    /// Removes the record: the end is a clean one.
-    pub(super) fn remove(&self) {
-        let mut paths = vec![self.path.clone()];
+    /// To be called at a clean end, of which nothing is to be left in a run
+    /// directory.
+    pub(super) fn end(&self) {
+        if self.lasting {
+            return;
+        }
+        let mut paths = vec![self.path.clone(), self.applied_path()];
         paths.extend(self.next.is_some().then(|| self.next_path()));
         for path in paths {
             match fs::remove_file(&path) {
@@ -338,7 +419,7 @@ mod tests {
         saved.keep_up(&[change(6)], now, |_| panic!("a line is enough"));
         let changes = vec![change(4), change(5), change(6)];
         assert_eq!(saved.load(), Some(Loaded { services: state(3), changes }));
-        saved.remove();
+        saved.end();
         assert_eq!(saved.load(), None);
         fs::remove_dir_all(&dir).unwrap();
     }
@@ -413,11 +494,8 @@ mod tests {
     fn revived(saved: &Saved) -> Services {
         let Loaded { services, changes } = saved.load().expect("a record");
         let mut registry = Registry::new(1, vec![], services.timeouts);
-        for Service { spec, servers } in services.services {
-            let service = spec.id;
-            let add = |server| Request::AddServer { service, server };
-            let adds = servers.into_iter().map(add);
-            for request in std::iter::once(Request::AddService { service: spec }).chain(adds) {
+        for service in services.services {
+            for request in service.into_requests() {
                 registry.change(&request, &|_| Hop::NoRoute).unwrap().unwrap();
             }
         }
@@ -489,7 +567,22 @@ mod tests {
                         requests.extend(servers.map(add_server));
                         requests
                     }
-                    _ => vec![change(1 + u32::from(round))],
+                    _ if n < 30 => vec![change(1 + u32::from(round))],
+                    // In services that are in the new record, and in others.
+                    _ if round % 8 == 3 => {
+                        vec![Request::Drain {
+                            server: [10, 0, 1, 2].into(),
+                            port: None,
+                            service: None,
+                        }]
+                    }
+                    _ => {
+                        vec![Request::Undrain {
+                            server: [10, 0, 1, 2].into(),
+                            port: None,
+                            service: None,
+                        }]
+                    }
                 })
                 .collect();
             carry_out(&mut registry, &requests);
@@ -509,14 +602,24 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_end_leaves_no_record_behind() {
+    fn a_clean_end_leaves_no_record_behind_but_in_a_state_directory() {
         let dir = directory("end");
         let now = Instant::now();
+        let lasting = Saved::lasting(&dir.join("lib")).unwrap();
+        for mut saved in [lasting, Saved::new(&dir.join("lib"))] {
+            saved.begin(now, |_| (state(3), None));
+            saved.keep_applied(state(2));
+            saved.end();
+            let left = saved.lasting.then_some(state(3));
+            assert_eq!(saved.load().map(|loaded| loaded.services), left);
+            assert_eq!(saved.load_applied(), saved.lasting.then_some(state(2)));
+        }
+        fs::remove_dir(dir.join("lib")).unwrap();
         let mut saved = Saved::new(&dir);
         saved.begin(now, |_| (state(3), None));
         saved.begin_next(|_| (state(3), None)).unwrap();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
-        saved.remove();
+        saved.end();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         fs::remove_dir_all(&dir).unwrap();
     }

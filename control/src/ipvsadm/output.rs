@@ -257,7 +257,23 @@ pub fn command(request: &Request) -> Option<String> {
             format!("--set {tcp} {tcp_fin} {udp}")
         }
         Request::SetSetting { name, value } => format!("set {name} {value}"),
-        Request::Hello { .. }
+        Request::SetLog { filter } => format!("set log {filter}"),
+        Request::Drain { server, port, service } => {
+            drain_command("drain", *server, *port, *service)
+        }
+        Request::Undrain { server, port, service } => {
+            drain_command("undrain", *server, *port, *service)
+        }
+        Request::Reload { dry_run: false, exact } => {
+            format!("reload{}", if *exact { " --exact" } else { "" })
+        }
+        Request::Restore { dry_run: false, .. } => "restore".into(),
+        Request::Reload { .. }
+        | Request::Restore { .. }
+        | Request::Save { .. }
+        | Request::Config {}
+        | Request::Origins { .. }
+        | Request::Hello { .. }
         | Request::ListServices { .. }
         | Request::Timeouts {}
         | Request::Settings {}
@@ -276,7 +292,36 @@ fn server_command(
     names: &mut Names,
 ) -> String {
     let address = names.endpoint(server.address, protocol_of(service));
-    format!("{command} {} -r {address}{}", service_option(service, names), server_options(server))
+    let mut text = format!(
+        "{command} {} -r {address}{}",
+        service_option(service, names),
+        server_options(server)
+    );
+    if server.upper_threshold != 0 {
+        line(&mut text, format_args!(" -x {}", server.upper_threshold));
+    }
+    if server.lower_threshold != 0 {
+        line(&mut text, format_args!(" -y {}", server.lower_threshold));
+    }
+    text
+}
+
+fn drain_command(
+    command: &str,
+    server: IpAddr,
+    port: Option<u16>,
+    service: Option<ServiceId>,
+) -> String {
+    let server = match port {
+        Some(port) => SocketAddr::new(server, port).to_string(),
+        None => server.to_string(),
+    };
+    match service {
+        Some(service) => {
+            format!("{command} {server} {}", service_option(&service, &mut Names::numeric()))
+        }
+        None => format!("{command} {server}"),
+    }
 }
 
 fn service_option(id: &ServiceId, names: &mut Names) -> String {

@@ -135,7 +135,8 @@ fn api_message(error: &api::Error) -> String {
         | ErrorCode::TooLong
         | ErrorCode::TimedOut
         | ErrorCode::Busy
-        | ErrorCode::WorkerStalled => return format!("rvsd: {}", error.message),
+        | ErrorCode::WorkerStalled
+        | ErrorCode::BadConfiguration => return format!("rvsd: {}", error.message),
     };
     known.to_owned()
 }

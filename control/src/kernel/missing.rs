@@ -138,6 +138,7 @@ impl MissingNeighbours {
         let name = mirror.link(*link).map_or("?", |link| &link.name);
         let more = failed.map(|(_, wanted)| wanted.said = true).count();
         log::info!(
+            neighbour:% = ip, port = name, more;
             "neighbour {ip} on {name} does not answer, packets to it are dropped; {more} more like it"
         );
     }

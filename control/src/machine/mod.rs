@@ -15,8 +15,8 @@ use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
 use dataplane::dpdk::{
-    Eal, EalConfig, HEADROOM, HugePages, Pool, Port, PortConfig, PortInfo, RssConfig, RssState,
-    Tap, keep_from_programs,
+    Eal, EalConfig, HEADROOM, HugePages, Launched, Pool, Port, PortConfig, PortInfo, RssConfig,
+    RssState, Tap, keep_from_programs,
 };
 use dataplane::icmp::IcmpLimits;
 use dataplane::punt::PuntLimits;
@@ -24,7 +24,6 @@ use dataplane::shard::{DEFAULT_RETA, Shard};
 use dataplane::time::Clock;
 use dataplane::update::{ControlEnd, channel};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::api::{KernelPathCounters, PortCounters, VlanPort};
@@ -58,9 +57,8 @@ struct OpenPort {
 pub struct Running {
     ports: Rc<Vec<OpenPort>>,
     stop: Arc<AtomicBool>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<Launched>,
     kernel_path: JoinHandle<()>,
-    failed: Arc<AtomicBool>,
 }
 
 impl Machine {
@@ -81,9 +79,13 @@ impl Machine {
             },
             file_prefix: &config.eal.file_prefix,
             devices: &devices,
+            workers: &config.director.cores,
             extra_args: &config.eal.extra_args,
         })
         .map_err(|e| e.to_string())?;
+        if eal.allow_captures() {
+            log::info!("dpdk-dumpcap and other tools of DPDK can attach");
+        }
         let workers = config.director.cores.len();
         let pattern = Shard::full_rank(random_u16());
         let connections = config.director.connections;
@@ -125,6 +127,7 @@ impl Machine {
     ) -> Result<(Running, Vec<ControlEnd>, Instruments), String> {
         let Self { ports, network_ports, taps, shard, eal } = self;
         let clock = Clock::start();
+        let tsc_hz = eal.tsc_hz();
         let templates = Templates::new(config.director.templates as usize, HashKey::random())
             .map_err(|error| {
                 let wanted = config.director.templates;
@@ -134,7 +137,6 @@ impl Machine {
         let (links, workers, kernel_rings) =
             make_workers(config, &ports, &network_ports, &shard, &templates, clock)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let failed = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(KernelCounters::default());
         let kernel_path = KernelPath {
             taps: taps
@@ -151,7 +153,7 @@ impl Machine {
             workers: workers
                 .into_iter()
                 .enumerate()
-                .map(|(index, worker)| spawn_worker(index, worker, &eal, &stop, &failed))
+                .map(|(index, worker)| launch_worker(index, worker, &eal, &stop))
                 .collect::<Result<_, _>>()?,
             kernel_path: {
                 let stop = Arc::clone(&stop);
@@ -159,7 +161,6 @@ impl Machine {
             },
             ports: Rc::new(ports),
             stop,
-            failed,
         };
         // Health checks may run some.
         if let Err(error) = keep_from_programs() {
@@ -173,6 +174,7 @@ impl Machine {
             connections: config.director.connections,
             clock,
             templates,
+            tsc_hz,
         };
         Ok((running, links, instruments))
     }
@@ -184,10 +186,11 @@ impl Running {
     #[must_use]
     pub fn stop(self) -> bool {
         self.stop.store(true, Ordering::Relaxed);
-        let mut fine = !self.failed.load(Ordering::Relaxed);
-        for thread in self.workers.into_iter().chain([self.kernel_path]) {
-            fine &= thread.join().is_ok();
+        let mut fine = true;
+        for worker in self.workers {
+            fine &= worker.join();
         }
+        fine &= self.kernel_path.join().is_ok();
         // The control thread's instruments, the other holder, are gone by now.
         let Ok(ports) = Rc::try_unwrap(self.ports) else { return false };
         let mut pools = Vec::new();
@@ -253,6 +256,7 @@ impl OpenPort {
             RssState::None => "one queue",
         };
         log::info!(
+            port = wanted.name, driver = driver.as_str();
             "port {}: {device}, driver {driver}, MAC {}, {spread}",
             wanted.name,
             mac_text(*mac)
@@ -299,8 +303,7 @@ fn make_workers(
     let mut links = Vec::new();
     let mut workers = Vec::new();
     let mut huge = true;
-    for ((index, rings), &core) in worker_rings.into_iter().enumerate().zip(&config.director.cores)
-    {
+    for (index, rings) in worker_rings.into_iter().enumerate() {
         let (control_end, link) = channel();
         let director = DirectorConfig {
             worker: index,
@@ -335,7 +338,6 @@ fn make_workers(
                 config::Poll::Adaptive => Idle::Adaptive,
             },
             clock,
-            core: core as usize,
         });
     }
     let pages = if huge { "huge" } else { "ordinary" };
@@ -360,22 +362,15 @@ fn worker_ports(ports: &[OpenPort], queue: u16) -> Result<Vec<WorkerPort>, Strin
         .map_err(|error| error.to_string())
 }
 
-fn spawn_worker(
+fn launch_worker(
     index: usize,
     worker: Worker,
     eal: &Eal,
     stop: &Arc<AtomicBool>,
-    failed: &Arc<AtomicBool>,
-) -> Result<JoinHandle<()>, String> {
-    let (eal, stop, failed) = (eal.clone(), Arc::clone(stop), Arc::clone(failed));
-    spawn(format!("rvs-worker-{index}"), move || {
-        if let Err(error) = worker.run(&eal, &stop) {
-            log::error!("worker {index}: {error}");
-            failed.store(true, Ordering::Relaxed);
-            // The control thread takes everything down.
-            let _ = kill(Pid::this(), Signal::SIGTERM);
-        }
-    })
+) -> Result<Launched, String> {
+    let stop = Arc::clone(stop);
+    let launched = eal.launch(index, &format!("rvs-worker-{index}"), move || worker.run(&stop));
+    launched.map_err(|error| format!("worker {index}: {error}"))
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {

@@ -57,11 +57,11 @@ impl Registry {
         self.resolve_each(numbers.start..end, resolve)
     }
 
-    /// The same for new servers, of which it says no more than whether any did;
-    /// those that are left when there are many wait for their turn among all.
-    pub fn resolve_fresh(&mut self, resolve: Resolve<'_>) -> bool {
+    /// The same for new servers; those that are left when there are many wait
+    /// for their turn among all.
+    pub fn resolve_fresh(&mut self, resolve: Resolve<'_>) -> Vec<(IpAddr, Hop)> {
         let numbers: Vec<_> = self.fresh.keys().copied().take(MOST_FRESH).collect();
-        !self.resolve_each(numbers, resolve).is_empty()
+        self.resolve_each(numbers, resolve)
     }
 
     fn resolve_each(

@@ -84,6 +84,12 @@ impl Registry {
         (statuses, None)
     }
 
+    /// How many services there are, and servers of theirs.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.services.len(), self.by_address.len())
+    }
+
     fn status(&self, entry: &ServiceEntry) -> ServiceStatus {
         let servers = entry.servers.iter().rev().map(|&number| self.server(number));
         let servers = servers.filter(|server| !server.is_out()).map(|server| {

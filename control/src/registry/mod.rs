@@ -5,6 +5,7 @@
 //! structure: no sockets, no threads, no clock.
 
 mod counts;
+mod drain;
 mod fresh;
 mod health;
 mod listing;
@@ -34,6 +35,7 @@ use crate::api::{
     Error, ErrorCode, Request, ServerSpec, ServiceId, ServiceSpec, Settings, Timeouts,
 };
 use counts::Rating;
+use drain::Drain;
 pub use health::Standing;
 pub use listing::ServerRow;
 use locals::Locals;
@@ -71,6 +73,8 @@ pub struct Registry {
     /// packets would be lost; after a second they are as good as any server
     /// that does not answer.
     fresh: HashMap<u32, u8>,
+    /// Drained servers by number, with the weights that they had.
+    drained: HashMap<u32, u32>,
     view: View,
     rating: Rating,
 }
@@ -128,6 +132,7 @@ impl Registry {
             by_address: HashMap::new(),
             trash: HashMap::new(),
             fresh: HashMap::new(),
+            drained: HashMap::new(),
             view: View::default(),
             rating: Rating::default(),
         }
@@ -171,6 +176,12 @@ impl Registry {
             Request::DeleteServer { service, server } => self.delete_server(service, *server),
             Request::SetTimeouts { timeouts } => self.set_timeouts(*timeouts),
             Request::SetSetting { name, value } => self.settings.set(name, *value),
+            Request::Drain { server, port, service } => {
+                self.drain(&Drain { server: *server, port: *port, service: *service }, resolve)
+            }
+            Request::Undrain { server, port, service } => {
+                self.undrain(&Drain { server: *server, port: *port, service: *service }, resolve)
+            }
             _ => return None,
         })
     }
@@ -203,6 +214,17 @@ impl Registry {
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.settings
+    }
+
+    /// Replaces the rules that give packets their marks. With the next snapshot.
+    pub fn set_rules(&mut self, rules: Vec<MarkRule>) {
+        self.view.set_rules(rules);
+    }
+
+    /// Replaces first and last port on local addresses, for connections that
+    /// are opened from the next snapshot on.
+    pub fn set_local_ports(&mut self, (first, last): (u16, u16)) {
+        self.local_ports = LocalPorts(first, last);
     }
 
     /// The local addresses that services have now.

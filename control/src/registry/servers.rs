@@ -128,6 +128,9 @@ impl Registry {
         self.refuse_sorry_server(number)?;
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         let hop = resolve(&spec);
+        if spec.weight > 0 {
+            self.drained.remove(&number);
+        }
         server.spec = spec;
         server.republish(|published| published.hop = hop);
         self.show_server(number, &service);

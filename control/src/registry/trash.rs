@@ -13,6 +13,7 @@ impl Registry {
     /// Puts a server into the trash.
     pub(super) fn discard(&mut self, number: u32) {
         self.fresh.remove(&number);
+        self.drained.remove(&number);
         let server = self.servers.get_mut(number).expect("a service's server is in its slot");
         (server.standing, server.sorry) = (Standing::Unchecked, false);
         server.republish(|published| published.deleted = true);

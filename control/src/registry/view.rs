@@ -14,7 +14,7 @@ use dataplane::scheduler::{Candidate, Scheduler};
 use dataplane::service::{MarkRule, NatSources, Servers, Service, ServiceKey, Services};
 use dataplane::snapshot::Snapshot;
 
-use super::{Registry, ServerEntry, nat, settings};
+use super::{Registry, ServerEntry, ServiceEntry, nat, settings};
 use crate::api::ServiceSpec;
 use crate::daemon::saved;
 
@@ -43,6 +43,11 @@ impl View {
     /// Of no services yet.
     pub(super) fn new(rules: Vec<MarkRule>) -> Self {
         Self { services: Services::new([], rules.into()), ..Self::default() }
+    }
+
+    /// Replaces the rules.
+    pub(super) fn set_rules(&mut self, rules: Vec<MarkRule>) {
+        self.services.set_rules(rules.into());
     }
 
     /// Notes that a service is to be shown anew.
@@ -104,17 +109,45 @@ impl Registry {
                 break;
             }
             used += 1 + entry.servers.len();
-            services.push(saved::Service {
-                spec: (*entry.spec).clone(),
-                servers: {
-                    // Sorry servers are the configuration's.
-                    let servers = entry.servers.iter().map(|&number| self.server(number));
-                    servers.filter(|server| !server.sorry).map(|s| s.spec.clone()).collect()
-                },
-            });
+            services.push(self.saved_service(entry));
         }
         let (timeouts, settings) = (self.timeouts, self.settings);
         (saved::Services { timeouts, settings, services }, next)
+    }
+
+    /// Services from a cursor on, newest first, until `rows` rows (services and
+    /// servers) are reached; and the cursor to go on with.
+    #[must_use]
+    pub fn described(
+        &self,
+        cursor: Option<u64>,
+        rows: usize,
+    ) -> (Vec<saved::Service>, Option<u64>) {
+        let mut services = Vec::new();
+        let mut used = 0;
+        for (&place, entry) in self.services.range(..=cursor.unwrap_or(u64::MAX)).rev() {
+            used += 1 + entry.servers.len();
+            if used > rows && !services.is_empty() {
+                return (services, Some(place));
+            }
+            services.push(self.saved_service(entry));
+        }
+        (services, None)
+    }
+
+    fn saved_service(&self, entry: &ServiceEntry) -> saved::Service {
+        saved::Service {
+            spec: (*entry.spec).clone(),
+            // Sorry servers are the configuration's.
+            servers: entry
+                .servers
+                .iter()
+                .map(|&number| self.server(number))
+                .filter(|server| !server.sorry)
+                .map(|server| server.spec.clone())
+                .collect(),
+            drained: self.drained_of(entry),
+        }
     }
 
     /// Builds the snapshot of what there now is, under a new epoch.

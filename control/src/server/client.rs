@@ -80,7 +80,7 @@ impl<S: Read + Write> Client<S> {
             if answers == ANSWERS_AT_ONCE {
                 return Pumped::More;
             }
-            match frame::decode(&self.input, api::MAX_REQUEST) {
+            match frame::decode(&self.input, self.most()) {
                 Ok(Some(json)) => {
                     let used = frame::HEADER + json.len();
                     let request = serde_json::from_slice::<Request>(json);
@@ -101,6 +101,12 @@ impl<S: Read + Write> Client<S> {
                 Err(error) => self.refuse(&error),
             }
         }
+    }
+
+    /// The longest frame that is read. Who may change things may have the
+    /// daemon keep as much as it likes anyway.
+    fn most(&self) -> usize {
+        if self.greeted && self.may_change { api::MAX_RESTORE } else { api::MAX_REQUEST }
     }
 
     /// Answers the request that was given out.
@@ -352,6 +358,20 @@ mod tests {
             }
         }
         assert_eq!(pumped, Pumped::Request(Request::Flush {}));
+    }
+
+    #[test]
+    fn who_may_change_may_send_more() {
+        for (may_change, most) in [(false, api::MAX_REQUEST), (true, api::MAX_RESTORE)] {
+            for (length, expected) in [(most, Pumped::Idle), (most + 1, Pumped::Close)] {
+                let (mut ours, mut client) = pair();
+                client.may_change = may_change;
+                ours.write_all(&hello()).unwrap();
+                ours.write_all(&(length as u32).to_be_bytes()).unwrap();
+                let pumped = client.pump(Instant::now());
+                assert_eq!(pumped, expected, "{may_change} {length}");
+            }
+        }
     }
 
     #[test]

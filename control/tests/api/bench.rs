@@ -1,6 +1,6 @@
 //! A daemon with workers, in threads of this process, and ways to talk to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -16,11 +16,13 @@ use control::api::{
     ServerSpec, ServiceId, ServiceSpec, Timeouts, WorkerCounters,
 };
 use control::client::{Client, ClientError};
+use control::config::Config;
 use control::daemon::saved::Saved;
-use control::daemon::{Daemon, Instruments};
+use control::daemon::{Daemon, Instruments, begin};
 use control::frame;
 use control::health::plan::Plan;
 use control::ipvsadm::{self, Streams};
+use control::metrics::MetricsConfig;
 use control::registry::Registry;
 use control::server::Access;
 use dataplane::conn::HashKey;
@@ -30,6 +32,7 @@ use dataplane::director::{Director, DirectorConfig, Source, Verdict};
 use dataplane::icmp::IcmpLimits;
 use dataplane::packet::Frame;
 use dataplane::punt::PuntLimits;
+use dataplane::service::Hop;
 use dataplane::shard::Shard;
 use dataplane::snapshot::Port;
 use dataplane::time::Clock;
@@ -41,6 +44,8 @@ const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];
 
 /// Connections that each worker's tables hold.
 pub(crate) const CONNECTIONS: u32 = 32_768;
+/// Services and servers that have metrics.
+pub(crate) const MAX_ROWS: u32 = 700;
 pub(crate) const VIP: &str = "192.168.1.100:80";
 pub(crate) const RS1: &str = "192.168.1.31:80";
 pub(crate) const RS2: &str = "192.168.1.32:80";
@@ -68,6 +73,8 @@ impl Drop for Directory {
 pub(crate) struct Bench {
     pub(crate) socket: PathBuf,
     pub(crate) workers: Vec<Worker>,
+    /// Where metrics are served.
+    pub(crate) metrics: SocketAddr,
     pub(crate) directory: Directory,
 }
 
@@ -91,29 +98,59 @@ impl Bench {
     }
 
     pub(crate) fn with_access(workers: usize, access: Access) -> Self {
-        Self::with(workers, access, HashMap::new())
+        Self::launch(workers, Directory::new(), move |socket, links, clock| {
+            daemon(socket, access, links, clock).unwrap()
+        })
     }
 
     /// With a daemon that checks services.
     pub(crate) fn with_health(workers: usize, plans: HashMap<ServiceId, Plan>) -> Self {
-        Self::with(workers, Access::default(), plans)
+        Self::launch(workers, Directory::new(), move |socket, links, clock| {
+            let mut daemon = daemon(socket, Access::default(), links, clock).unwrap();
+            daemon.check_health(plans);
+            daemon
+        })
     }
 
-    fn with(workers: usize, access: Access, plans: HashMap<ServiceId, Plan>) -> Self {
-        let directory = Directory::new();
+    /// A daemon with one worker that goes by the file `rvsd.toml` in a directory,
+    /// and by the record there if there is one.
+    pub(crate) fn with_file(directory: Directory) -> Self {
+        Self::launch(1, directory, |socket, links, clock| {
+            let directory = socket.parent().unwrap();
+            let (file, online) = (directory.join("rvsd.toml"), BTreeSet::from([1, 2]));
+            let config = Config::from_file(&file, &online).unwrap();
+            let saved = Saved::new(directory);
+            let mut registry = begin::registry(&config, &saved, vec![port()]).unwrap();
+            // As servers are that were added here: not waiting for a neighbour.
+            registry.resolve(0..registry.end_of_numbers(), &|_| Hop::NoRoute);
+            let instruments = instruments(links.len(), clock);
+            let access = Access::default();
+            let mut daemon =
+                Daemon::new(socket, access, registry, links, saved, None, instruments).unwrap();
+            daemon.check_health(config.health());
+            daemon.follow_file(&file, online, config);
+            daemon
+        })
+    }
+
+    fn launch(
+        workers: usize,
+        directory: Directory,
+        daemon: impl FnOnce(&Path, Vec<ControlEnd>, Clock) -> Daemon + Send + 'static,
+    ) -> Self {
         let socket = directory.0.join("rvsd.sock");
         let clock = Clock::start();
         let (links, workers) = start_workers(workers, clock);
         let path = socket.clone();
         let (ready, is_ready) = channel();
         std::thread::spawn(move || {
-            let mut daemon = daemon(&path, access, links, clock).unwrap();
-            daemon.check_health(plans);
-            ready.send(()).unwrap();
+            let mut daemon = daemon(&path, links, clock);
+            let metrics = MetricsConfig { listen: ([127, 0, 0, 1], 0).into(), max_rows: MAX_ROWS };
+            ready.send(daemon.serve_metrics(metrics).unwrap()).unwrap();
             daemon.run().unwrap();
         });
-        is_ready.recv().unwrap();
-        Self { socket, workers, directory }
+        let metrics = is_ready.recv().unwrap();
+        Self { socket, workers, metrics, directory }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -279,17 +316,26 @@ pub(crate) fn daemon(
     clock: Clock,
 ) -> Result<Daemon, String> {
     let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
-    let registry = Registry::new(links.len(), vec![Port::new(PORT_MAC, 1500)], timeouts);
-    let instruments = Instruments {
-        cores: (0..links.len() as u32).collect(),
+    let registry = Registry::new(links.len(), vec![port()], timeouts);
+    let instruments = instruments(links.len(), clock);
+    let saved = Saved::new(socket.parent().unwrap());
+    Daemon::new(socket, access, registry, links, saved, None, instruments)
+}
+
+fn port() -> Port {
+    Port::new(PORT_MAC, 1500)
+}
+
+fn instruments(workers: usize, clock: Clock) -> Instruments {
+    Instruments {
+        cores: (0..workers as u32).collect(),
         ports: Box::new(Vec::new),
         kernel_path: Box::new(KernelPathCounters::default),
         connections: CONNECTIONS,
         clock,
         templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
-    };
-    let saved = Saved::new(socket.parent().unwrap());
-    Daemon::new(socket, access, registry, links, saved, None, instruments)
+        tsc_hz: 1_000_000_000,
+    }
 }
 
 /// What a run printed, and its exit code.

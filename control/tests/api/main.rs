@@ -8,6 +8,8 @@
 mod bench;
 mod clients;
 mod health;
+mod metrics;
+mod reload;
 mod restart;
 mod session;
 mod workers;
@@ -28,8 +30,16 @@ fn main() {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests =
-        [session::TESTS, workers::TESTS, health::TESTS, clients::TESTS, restart::TESTS].concat();
+    let tests = [
+        session::TESTS,
+        workers::TESTS,
+        health::TESTS,
+        clients::TESTS,
+        metrics::TESTS,
+        reload::TESTS,
+        restart::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(|(name, test)| Trial::test(name, move || run(test)));
     let skipped = clients::AS_ROOT.iter().map(|&(name, test)| match clients::obstacle() {
         None => Trial::test(name, move || run(test)),

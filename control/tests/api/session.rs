@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use control::api::{ErrorCode, Request, Settings};
+use control::api::{ErrorCode, Request, Response, Settings};
+use control::client::Client;
 use control::daemon::saved::Saved;
 
 use crate::Test;
@@ -17,6 +18,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("save, clear, restore gives the same services", save_and_restore),
     ("every kind of service and server is listed, saved and restored", kinds),
     ("settings are read, set and survive a crash", settings),
+    ("what is logged is read and set", log_filter),
     ("timeouts are set and take effect", timeouts),
     ("zero starts the counters again", zero),
     ("a deleted service comes back with its connections", trash),
@@ -461,4 +463,21 @@ pub(crate) fn run_program(program: &Path, socket: &Path, line: &str, stdin: &str
         stdout: text(output.stdout),
         stderr: text(output.stderr),
     }
+}
+
+/// What is logged is the same for the whole process: put back at the end.
+fn log_filter() {
+    let bench = Bench::start(1);
+    let mut client = bench.client();
+    let log = |client: &mut Client| match client.call(&Request::Settings {}).unwrap() {
+        Response::Settings { log, .. } => log,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(log(&mut client), "info");
+    client.change(&Request::SetLog { filter: "dataplane=debug,warn".into() }).unwrap();
+    assert_eq!(log(&mut client), "dataplane=debug,warn");
+    let wrong = Request::SetLog { filter: "dataplane=loud".into() };
+    assert_eq!(refusal(&mut client, &wrong), ErrorCode::InvalidArgument);
+    assert_eq!(log(&mut client), "dataplane=debug,warn");
+    client.change(&Request::SetLog { filter: "info".into() }).unwrap();
 }

@@ -14,7 +14,8 @@
 use std::net::IpAddr;
 
 use super::{Core, Handed, Verdict};
-use crate::packet::{Headers, Protocol, Tuple};
+use crate::packet::headers::Plain;
+use crate::packet::{Frame, Headers, Protocol, Tuple};
 use crate::service::{NatSource, endpoints};
 use crate::snapshot::Snapshot;
 
@@ -29,6 +30,42 @@ impl Core {
         }
         let own = || self.shard.hash(&headers.addresses, headers.src_port, headers.dst_port);
         self.shard.owner(nic.unwrap_or_else(own))
+    }
+
+    /// The verdict on a plain packet that another worker is to get. Without the
+    /// packet's headers, which are put together only where it may be a reply.
+    #[inline(always)]
+    pub(super) fn plain_elsewhere<T: Copy>(
+        &self,
+        snapshot: &Snapshot,
+        frame: &Frame<'_>,
+        plain: &Plain<T>,
+        tuple: &Tuple,
+    ) -> Option<Verdict>
+    where
+        Headers: From<Plain<T>>,
+    {
+        let (addresses, (src_port, dst_port), nic) =
+            (tuple.addresses(), tuple.ports(), frame.rss_hash);
+        let worker = if snapshot.nat_sources.may_have(&addresses) {
+            self.owner_of_reply(snapshot, &(*plain).into(), nic)
+        } else {
+            let own = || self.shard.hash(&addresses, src_port, dst_port);
+            self.shard.owner(nic.unwrap_or_else(own))
+        };
+        self.unless_own(worker)
+    }
+
+    /// The verdict on a packet of this worker, if it is another.
+    #[inline(always)]
+    pub(super) fn unless_own(&self, worker: usize) -> Option<Verdict> {
+        let handed = Handed::default();
+        (worker != self.worker).then_some(Verdict::Handoff { worker: worker as u8, handed })
+    }
+
+    #[inline(never)]
+    fn owner_of_reply(&self, snapshot: &Snapshot, headers: &Headers, nic: Option<u32>) -> usize {
+        self.owner(snapshot, headers, nic)
     }
 
     /// The worker to ask first for a packet that comes from where a NAT server's

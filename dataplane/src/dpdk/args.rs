@@ -5,11 +5,13 @@ use nix::sched::CpuSet;
 use super::eal::{EalConfig, EalError};
 use super::hugepages::Memory;
 
-/// EAL's command line. `cores` are those that the main thread may use.
+/// EAL's command line. `cores` are those that the main thread may use,
+/// `workers` those of each of its other threads.
 pub(super) fn arguments(
     config: &EalConfig<'_>,
     memory: Memory,
     cores: &[usize],
+    workers: &[Vec<usize>],
 ) -> Result<Vec<String>, EalError> {
     let mut args = vec![
         config.program.to_string(),
@@ -17,9 +19,13 @@ pub(super) fn arguments(
         "--log-level=lib.telemetry:error".into(),
     ];
     args.push(format!("--file-prefix={}", config.file_prefix));
-    let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
-    // One EAL thread, the caller, on all cores. Workers are registered later.
-    args.push(format!("--lcores=0@({})", cores.join(",")));
+    // The caller is EAL's main thread, on all its cores.
+    let threads = std::iter::once(cores).chain(workers.iter().map(Vec::as_slice));
+    let threads = threads.enumerate().map(|(thread, cores)| {
+        let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
+        format!("{thread}@({})", cores.join(","))
+    });
+    args.push(format!("--lcores={}", threads.collect::<Vec<_>>().join(",")));
     match memory {
         Memory::Mounted => {}
         Memory::Anonymous => args.push("--in-memory".into()),
@@ -101,25 +107,26 @@ mod tests {
             huge: HugePages::Never,
             file_prefix: "rvs",
             devices,
+            workers: &[1, 2],
             extra_args: &[],
         }
     }
 
     fn line(devices: &[&str], memory: Memory) -> String {
         let devices: Vec<String> = devices.iter().map(ToString::to_string).collect();
-        arguments(&config(&devices), memory, &[0, 3]).unwrap().join(" ")
+        arguments(&config(&devices), memory, &[0, 3], &[vec![1], vec![1, 2]]).unwrap().join(" ")
     }
 
     #[test]
     fn command_line_names_only_listed_devices() {
         assert_eq!(
             line(&["net_tap0,iface=wire0"], Memory::Ordinary),
-            "rvsd --log-level=notice --log-level=lib.telemetry:error --file-prefix=rvs --lcores=0@(0,3) --no-huge -m 512 \
+            "rvsd --log-level=notice --log-level=lib.telemetry:error --file-prefix=rvs --lcores=0@(0,3),1@(1),2@(1,2) --no-huge -m 512 \
              --vdev net_tap0,iface=wire0 --no-pci"
         );
         assert_eq!(
             line(&["0000:01:00.0", "02:00.1,opt=1"], Memory::Anonymous),
-            "rvsd --log-level=notice --log-level=lib.telemetry:error --file-prefix=rvs --lcores=0@(0,3) --in-memory \
+            "rvsd --log-level=notice --log-level=lib.telemetry:error --file-prefix=rvs --lcores=0@(0,3),1@(1),2@(1,2) --in-memory \
              -a 0000:01:00.0 -a 02:00.1,opt=1"
         );
     }
@@ -128,7 +135,7 @@ mod tests {
     fn refuses_what_is_no_device() {
         for device in ["", "eth 0", "--no-huge", "0000:01:00.8", "1:2", ",iface=x"] {
             let devices = [device.to_string()];
-            let refused = arguments(&config(&devices), Memory::Ordinary, &[0]);
+            let refused = arguments(&config(&devices), Memory::Ordinary, &[0], &[]);
             assert_eq!(refused, Err(EalError::BadDevice(device.to_string())), "{device}");
         }
     }

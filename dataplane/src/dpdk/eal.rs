@@ -1,14 +1,14 @@
 //! DPDK's environment: started once, ended when nothing uses it any more.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
 use std::fmt;
-use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
-use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::args::{arguments, cores};
@@ -44,6 +44,8 @@ pub struct EalConfig<'a> {
     /// PCI addresses (`0000:01:00.0`) and virtual devices
     /// (`net_tap0,iface=wire0`). No other PCI device is touched.
     pub devices: &'a [String],
+    /// The core of each worker, see [`Eal::launch`]; at most 127.
+    pub workers: &'a [u32],
     /// Further EAL options, after all others.
     pub extra_args: &'a [String],
 }
@@ -71,7 +73,7 @@ pub enum EalError {
         /// What EAL complained of.
         said: String,
     },
-    /// A thread could not be registered.
+    /// A worker's thread is not there, or busy.
     Thread {
         /// The error number.
         errno: i32,
@@ -104,8 +106,7 @@ impl fmt::Display for EalError {
             }
             Self::Thread { errno } => write!(
                 f,
-                "DPDK did not take the thread: {} (error {errno}); either a DPDK tool such as dpdk-pdump \
-                 is attached, or too many threads are registered",
+                "DPDK has no idle thread for a worker: {} (error {errno}); restart rvsd",
                 error_text(*errno)
             ),
         }
@@ -128,7 +129,7 @@ fn init_hint(errno: i32) -> &'static str {
 
 /// The EAL of this process. Clones refer to the same one.
 ///
-/// The last of the clones, pools, ports and registered threads to go ends it.
+/// The last of the clones, pools, ports and worker threads to go ends it.
 #[derive(Clone)]
 pub struct Eal {
     shared: Arc<Shared>,
@@ -138,6 +139,8 @@ pub struct Eal {
 pub(super) struct Shared {
     main: ThreadId,
     huge: bool,
+    /// Whether tools can attach: the memory lies in files.
+    attachable: bool,
     /// The complaints of the start: a device that fails does not keep EAL from it.
     said: String,
     control: Mutex<Control>,
@@ -175,7 +178,13 @@ impl Eal {
 
         let memory = memory(config)?;
         let affinity = sched_getaffinity(Pid::from_raw(0)).ok();
-        let args = c_args(arguments(config, memory, &cores(affinity.as_ref()))?)?;
+        let own = cores(affinity.as_ref());
+        let workers: Vec<_> =
+            config.workers.iter().map(|&core| cores_of_worker(core as usize, &own)).collect();
+        if let Some(affinity) = affinity {
+            let _ = sched_setaffinity(Pid::from_raw(0), &affinity);
+        }
+        let args = c_args(arguments(config, memory, &own, &workers)?)?;
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(EalError::AlreadyUsed);
         }
@@ -205,24 +214,52 @@ impl Eal {
         }
 
         let huge = memory != Memory::Ordinary;
-        let shared = Shared { main: thread::current().id(), huge, said, control: Mutex::default() };
+        let attachable = memory == Memory::Mounted;
+        let main = thread::current().id();
+        let shared = Shared { main, huge, attachable, said, control: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Registers the calling thread with EAL, which gives it mbuf caches of its
-    /// own. Threads that receive and send in bursts should be registered.
+    /// Runs `body` on the thread that EAL made for the worker of this index, on
+    /// its core, with mbuf caches of its own.
     ///
-    /// From the first registration on, no DPDK tool (`dpdk-pdump`,
-    /// `dpdk-proc-info`) can attach to the process as a secondary one.
+    /// Workers are EAL's own threads, since from the first foreign one that is
+    /// registered on, no DPDK tool (`dpdk-dumpcap`, `dpdk-proc-info`) can attach
+    /// to the process.
     ///
     /// # Errors
-    /// When a tool is attached, or no thread number is left (DPDK has 128).
-    pub fn register_thread(&self) -> Result<RegisteredThread, EalError> {
-        // SAFETY: EAL runs, because `self` holds it; the call concerns the
-        // calling thread only.
-        check(unsafe { dpdk_sys::rvs_thread_register() })
-            .map_err(|errno| EalError::Thread { errno })?;
-        Ok(RegisteredThread { _shared: Arc::clone(&self.shared), _here: PhantomData })
+    /// When there is no such thread, or it is busy.
+    pub fn launch(
+        &self,
+        worker: usize,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<Launched, EalError> {
+        let name = CString::new(name).unwrap_or_default();
+        let body: Box<Box<Body>> = Box::new(Box::new(move || {
+            // Fails for names that are too long, which costs nothing else.
+            let _ = nix::sys::prctl::set_name(&name);
+            body();
+        }));
+        // 0 is the main thread.
+        let lcore = u32::try_from(worker + 1).unwrap_or(u32::MAX);
+        let body = Box::into_raw(body);
+        // SAFETY: EAL runs; `run_body` gets a pointer from `Box::into_raw` that
+        // nobody else has once the launch succeeded.
+        let launched = unsafe { dpdk_sys::rvs_lcore_launch(lcore, Some(run_body), body.cast()) };
+        if let Err(errno) = check(launched) {
+            // SAFETY: the launch failed, so the pointer is still ours alone.
+            drop(unsafe { Box::from_raw(body) });
+            return Err(EalError::Thread { errno });
+        }
+        Ok(Launched { lcore, _shared: Arc::clone(&self.shared) })
+    }
+
+    /// Lets `dpdk-dumpcap` and `dpdk-pdump` capture, where tools can attach:
+    /// with huge pages in a mounted file system. Whether they can.
+    pub fn allow_captures(&self) -> bool {
+        // SAFETY: EAL runs.
+        self.shared.attachable && check(unsafe { dpdk_sys::rvs_pdump_init() }).is_ok()
     }
 
     /// Whether EAL's memory lies in huge pages.
@@ -267,9 +304,9 @@ impl Shared {
 impl Drop for Shared {
     /// Ends EAL if that is certain to unmap no mbuf that is still in use.
     ///
-    /// The counts are exact here: no pool handle, queue or registered thread is
+    /// The counts are exact here: no pool handle, queue or running worker is
     /// left, since each keeps `Shared` alive, so nobody can take an mbuf, and
-    /// only unregistered threads can give one back, straight into the pool's
+    /// only foreign threads can give one back, straight into the pool's
     /// ring. The main thread has a cache too, hence the test for it.
     fn drop(&mut self) {
         if thread::current().id() != self.main {
@@ -304,18 +341,52 @@ impl Drop for Shared {
     }
 }
 
-/// The registration of the thread that made it; ends with the value.
-pub struct RegisteredThread {
-    _shared: Arc<Shared>,
-    /// Unregistering concerns the calling thread, so the value stays on it.
-    _here: PhantomData<*const ()>,
+/// What an EAL thread runs.
+type Body = dyn FnOnce() + Send;
+
+/// Runs what [`Eal::launch`] was given. 0, or 1 when it panicked.
+unsafe extern "C" fn run_body(body: *mut c_void) -> i32 {
+    // SAFETY: `Eal::launch` made the pointer with `Box::into_raw` and gave it
+    // away.
+    let body = unsafe { Box::from_raw(body.cast::<Box<Body>>()) };
+    i32::from(catch_unwind(AssertUnwindSafe(body)).is_err())
 }
 
-impl Drop for RegisteredThread {
-    fn drop(&mut self) {
-        // SAFETY: the value cannot leave the thread that was registered.
-        unsafe { dpdk_sys::rvs_thread_unregister() };
+/// What runs on an EAL thread. Dropping it waits for the end.
+pub struct Launched {
+    lcore: u32,
+    _shared: Arc<Shared>,
+}
+
+impl Launched {
+    /// Waits for the end. Whether there was no panic.
+    #[must_use]
+    pub fn join(self) -> bool {
+        self.wait() == 0
     }
+
+    fn wait(&self) -> i32 {
+        // SAFETY: EAL runs, because `_shared` holds it, and has this thread.
+        unsafe { dpdk_sys::rvs_lcore_wait(self.lcore) }
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
+/// The cores of a worker's thread: its own, or those of the main thread where it
+/// may not run there, since EAL ends the process over that. Changes the calling
+/// thread's affinity.
+fn cores_of_worker(core: usize, otherwise: &[usize]) -> Vec<usize> {
+    let mut set = CpuSet::new();
+    if set.set(core).is_ok() && sched_setaffinity(Pid::from_raw(0), &set).is_ok() {
+        return vec![core];
+    }
+    log::warn!("worker on core {core}: cannot be pinned; it runs on other cores");
+    otherwise.to_vec()
 }
 
 /// The time stamp counter. Cheap, and the same on all cores.

@@ -4,8 +4,8 @@
 //! the only places with `unsafe`. What the types carry, so that their callers
 //! need not think of it:
 //!
-//! - [`Eal`] is the one EAL of the process. Pools, ports, queues and registered
-//!   threads keep it alive; its memory is unmapped after the last of them, and
+//! - [`Eal`] is the one EAL of the process. Pools, ports, queues and running
+//!   workers keep it alive; its memory is unmapped after the last of them, and
 //!   only if every mbuf is back in its pool.
 //! - [`Mbuf`] owns one mbuf: it is sent, moved to another thread, or freed, once.
 //! - [`RxQueue`] and [`TxBuffer`] own one queue of a [`Port`]: no two threads can
@@ -28,7 +28,7 @@ pub mod worker;
 
 pub use descriptors::keep_from_programs;
 pub use device::Direction;
-pub use eal::{Eal, EalConfig, EalError, HugePages, RegisteredThread, tsc};
+pub use eal::{Eal, EalConfig, EalError, HugePages, Launched, tsc};
 pub use mbuf::{BURST, HEADROOM, IpChecksum, Mbuf, RxBurst, Segments};
 pub use pool::{Pool, PoolError};
 pub use port::{Link, Port, PortConfig, PortInfo, PortStats, RSS_KEY_LEN, RssConfig, RssState};

@@ -77,6 +77,17 @@ impl TxBuffer {
         }
     }
 
+    /// Sends all of a burst, after what waits, and leaves it empty. Spares the
+    /// copy that `push` makes.
+    #[inline]
+    pub fn send_all(&mut self, burst: &mut RxBurst) {
+        if !self.waiting.is_empty() {
+            let result = self.send();
+            self.early.add(result);
+        }
+        self.early.add(send(&self.claim, burst.mbufs_mut()));
+    }
+
     /// Sends what waits; what the driver does not take is freed. The result
     /// covers every frame pushed since the last flush.
     #[inline]
@@ -104,16 +115,18 @@ impl TxBuffer {
     }
 
     fn send(&mut self) -> TxResult {
-        let waiting = self.waiting.len();
-        let (port, queue) = (self.claim.port(), self.claim.queue());
-        // SAFETY: the claim keeps the port started and makes this the only user
-        // of the queue; the frames are owned by `waiting`.
-        let sent = unsafe {
-            dpdk_sys::rvs_tx_burst(port, queue, as_frames(&self.waiting), waiting as u16)
-        };
-        let sent = usize::from(sent).min(waiting);
-        // The driver owns those that it took.
-        empty(&mut self.waiting, sent);
-        TxResult { sent: sent as u32, dropped: (waiting - sent) as u32 }
+        send(&self.claim, &mut self.waiting)
     }
+}
+
+fn send(claim: &Claim, mbufs: &mut ArrayVec<Mbuf, BURST>) -> TxResult {
+    let all = mbufs.len();
+    let (port, queue) = (claim.port(), claim.queue());
+    // SAFETY: the claim keeps the port started and makes this the only user of
+    // the queue; the frames are owned by `mbufs`.
+    let sent = unsafe { dpdk_sys::rvs_tx_burst(port, queue, as_frames(mbufs), all as u16) };
+    let sent = usize::from(sent).min(all);
+    // The driver owns those that it took.
+    empty(mbufs, sent);
+    TxResult { sent: sent as u32, dropped: (all - sent) as u32 }
 }

@@ -5,10 +5,7 @@
 
 use super::Mbuf;
 use crate::director::Handed;
-
-/// Packets that a ring holds. A worker that is scheduled out for a millisecond
-/// at a million packets a second misses none.
-const CAPACITY: usize = 1024;
+use crate::handoff::{self, CAPACITY};
 
 /// A packet on its way, with the index of the port that it came in by or is to
 /// leave by: between workers the device's, which knows no VLANs.
@@ -38,9 +35,9 @@ pub type Receiver = rtrb::Consumer<Parcel>;
 /// One worker's ends of all rings.
 pub struct WorkerRings {
     /// To each worker, by index; `None` to itself.
-    pub handoff: Vec<Option<Sender>>,
+    pub handoff: Vec<Option<handoff::Sender<Parcel>>>,
     /// From the other workers.
-    pub taken_over: Vec<Receiver>,
+    pub taken_over: Vec<handoff::Receiver<Parcel>>,
     /// To the kernel.
     pub punt: Sender,
     /// From the kernel.
@@ -48,11 +45,17 @@ pub struct WorkerRings {
 }
 
 impl WorkerRings {
-    /// Gives a packet to another worker. False, and the packet freed, when its
-    /// ring is full.
+    /// Gives a packet to another worker, at the end of the round. False, and the
+    /// packet freed, when there is no such worker.
+    #[inline]
     pub fn hand_over(&mut self, worker: u8, parcel: Parcel) -> bool {
-        let ring = self.handoff.get_mut(usize::from(worker)).and_then(Option::as_mut);
-        ring.is_some_and(|ring| ring.push(parcel).is_ok())
+        match self.handoff.get_mut(usize::from(worker)) {
+            Some(Some(ring)) => {
+                ring.push(parcel);
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -85,7 +88,7 @@ pub fn connect(workers: usize) -> (Vec<WorkerRings>, KernelRings) {
         .collect();
     for from in 0..workers {
         for to in (0..workers).filter(|&to| to != from) {
-            let (sender, receiver) = ring();
+            let (sender, receiver) = handoff::ring();
             rings[from].handoff[to] = Some(sender);
             rings[to].taken_over.push(receiver);
         }

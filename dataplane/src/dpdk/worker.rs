@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::rings::{Parcel, WorkerRings};
-use super::{BURST, Eal, EalError, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer};
+use super::{BURST, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer, tsc};
 use crate::counters::{Counters, DropReason};
 use crate::director::{self, Director, Handed, Source, Verdict};
 use crate::outbox::To;
@@ -28,14 +28,34 @@ const EMPTY_ROUNDS: u32 = 256;
 /// Its shortest and longest sleep.
 const SLEEP: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(500));
 
+/// Packets of a burst that are sent at once if they all leave by one port.
+/// Fewer wait, since the driver is called once for all that come in a round.
+const WORTH_A_SEND: usize = 16;
+
 const _: () = assert!(BURST <= director::BURST, "the director takes a whole burst");
 
 /// Whence a burst came.
 enum From<'a> {
-    /// The port.
-    Port,
+    /// The device of this index.
+    Device(u8),
     /// Another worker, which says this about each packet.
-    Worker(&'a [Handed]),
+    Worker(&'a [Origin]),
+}
+
+/// What is known of a packet that was handed over.
+struct Origin {
+    /// The index of the device that it came in by.
+    device: u8,
+    handed: Handed,
+}
+
+/// What the director made of a frame, in its buffer.
+#[derive(Clone, Copy)]
+struct Range {
+    start: u16,
+    len: u16,
+    /// The port that it came in by: a VLAN's where it has one.
+    port: u8,
 }
 
 /// One worker's part of a device.
@@ -64,30 +84,27 @@ pub struct Worker {
     pub idle: Idle,
     /// The time that all workers share.
     pub clock: Clock,
-    /// The core that it runs on.
-    pub core: usize,
 }
 
 impl Worker {
-    /// Runs on the calling thread, pinned to the worker's core, until `stop`.
-    /// The queues go back to their ports when it returns.
-    ///
-    /// # Errors
-    /// When EAL does not take the thread.
-    pub fn run(mut self, eal: &Eal, stop: &AtomicBool) -> Result<(), EalError> {
-        // Before registering: EAL notes the thread's core for its caches.
-        if !core_affinity::set_for_current(core_affinity::CoreId { id: self.core }) {
-            log::warn!("worker on core {}: cannot be pinned; it runs on any core", self.core);
-        }
-        let _registered = eal.register_thread()?;
+    /// Runs on the calling thread, which is one of [`super::Eal::launch`], until
+    /// `stop`. The queues go back to their ports when it returns.
+    pub fn run(mut self, stop: &AtomicBool) {
+        // Memory for the tables, by this thread, on its NUMA node.
         self.director.prepare();
         let mut burst = RxBurst::new();
         let mut pause = Pause::new(self.idle);
+        let mut before = tsc();
         while !stop.load(Ordering::Relaxed) {
             let packets = self.round(&mut burst);
-            pause.after(packets);
+            let after = tsc();
+            if packets > 0 {
+                let counters = self.director.counters_mut();
+                counters.busy_cycles =
+                    counters.busy_cycles.wrapping_add(after.wrapping_sub(before));
+            }
+            before = if pause.after(packets) { tsc() } else { after };
         }
-        Ok(())
     }
 
     /// One round over everything that may have packets. How many there were.
@@ -99,7 +116,7 @@ impl Worker {
             self.director.counters_mut().rx += received as u64;
             packets += received;
             if received > 0 {
-                self.forward(now, burst, port as u8, From::Port);
+                self.forward(now, burst, From::Device(port as u8));
             }
         }
         packets += self.take_over(now, burst);
@@ -109,69 +126,108 @@ impl Worker {
         packets
     }
 
-    /// Has a burst of one device decided on, and does what was decided.
-    fn forward(&mut self, now: Tick, burst: &mut RxBurst, device: u8, from: From<'_>) {
-        let trust_rss = self.ports[usize::from(device)].trust_rss;
+    /// Has a burst decided on, and does what was decided. Arrays stay where they
+    /// are written: copies of what was just written in small pieces wait for it.
+    fn forward(&mut self, now: Tick, burst: &mut RxBurst, from: From<'_>) {
         let mut verdicts = [Verdict::Punt; BURST];
-        let mut ranges = [(0, 0, 0); BURST];
-        let mut frames: ArrayVec<Frame<'_>, BURST> =
-            burst.iter_mut().map(|mbuf| view(mbuf, device, trust_rss)).collect();
+        let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
         let source = match from {
-            From::Port => Source::Port,
-            From::Worker(handed) => {
-                for (frame, handed) in frames.iter_mut().zip(handed) {
-                    frame.handed = *handed;
+            From::Device(device) => {
+                let trust_rss = self.ports[usize::from(device)].trust_rss;
+                for mbuf in burst.iter_mut() {
+                    frames.push(view(mbuf, device, trust_rss));
+                }
+                Source::Port
+            }
+            From::Worker(origins) => {
+                for (mbuf, origin) in burst.iter_mut().zip(origins) {
+                    let mut frame = view(mbuf, origin.device, false);
+                    frame.handed = origin.handed;
+                    frames.push(frame);
                 }
                 Source::Handoff
             }
         };
         self.director.process(now, source, &mut frames, &mut verdicts);
-        for (range, frame) in ranges.iter_mut().zip(&frames) {
+        let mut ranges = ArrayVec::<Range, BURST>::new();
+        for frame in &frames {
             // Both were u16 when they came, and stay inside the buffer.
-            *range = (frame.start() as u16, frame.len() as u16, frame.port);
+            let (start, len) = (frame.start() as u16, frame.len() as u16);
+            ranges.push(Range { start, len, port: frame.port });
         }
         drop(frames);
-        for (((start, len, port), verdict), mut mbuf) in
-            ranges.into_iter().zip(verdicts).zip(burst.drain())
-        {
-            if (start, len) != (mbuf.start(), mbuf.len()) {
-                mbuf.set_range(start, len);
+        for (mbuf, range) in burst.iter_mut().zip(&ranges) {
+            if (range.start, range.len) != (mbuf.start(), mbuf.len()) {
+                mbuf.set_range(range.start, range.len);
             }
-            let counters = self.director.counters_mut();
-            match verdict {
+        }
+        let verdicts = &verdicts[..burst.len()];
+        match only_port(verdicts) {
+            Some(port) if burst.len() >= WORTH_A_SEND => {
+                let device = self.devices[usize::from(port)];
+                self.ports[usize::from(device)].tx.send_all(burst);
+            }
+            _ => self.carry_out(burst, verdicts, &ranges, from),
+        }
+        self.send_own();
+    }
+
+    /// Does with each packet of a burst what was decided.
+    fn carry_out(
+        &mut self,
+        burst: &mut RxBurst,
+        verdicts: &[Verdict],
+        ranges: &[Range],
+        from: From<'_>,
+    ) {
+        for ((index, mbuf), verdict) in burst.drain().enumerate().zip(verdicts) {
+            match *verdict {
                 Verdict::Send { port } => {
                     let device = self.devices[usize::from(port)];
                     self.ports[usize::from(device)].tx.push(mbuf);
                 }
                 Verdict::Punt => {
-                    let sent = self.rings.punt.push(Parcel::new(mbuf, port));
+                    let sent = self.rings.punt.push(Parcel::new(mbuf, ranges[index].port));
+                    let counters = self.director.counters_mut();
                     count(counters, sent.is_ok(), |c| &mut c.punted, DropReason::PuntFull);
                 }
                 Verdict::Handoff { worker, handed } => {
-                    let sent = self.rings.hand_over(worker, Parcel { mbuf, port: device, handed });
-                    count(counters, sent, |c| &mut c.handed_off, DropReason::HandoffFull);
+                    let port = match from {
+                        From::Device(device) => device,
+                        From::Worker(origins) => origins[index].device,
+                    };
+                    self.hand_over(worker, Parcel { mbuf, port, handed });
                 }
                 Verdict::Absorbed | Verdict::Drop(_) => {}
             }
         }
-        self.send_own();
     }
 
-    /// Forwards what other workers handed over, a burst from each. The packets
-    /// of a burst have one device, so a change of it ends the burst early.
+    /// Gives a packet to another worker. It is counted by the flush.
+    fn hand_over(&mut self, worker: u8, parcel: Parcel) {
+        if !self.rings.hand_over(worker, parcel) {
+            self.director.counters_mut().drop(DropReason::HandoffFull);
+        }
+    }
+
+    /// Forwards what other workers handed over, a burst from each.
     fn take_over(&mut self, now: Tick, burst: &mut RxBurst) -> usize {
         let mut packets = 0;
         for ring in 0..self.rings.taken_over.len() {
-            let mut left = BURST;
-            while left > 0 {
-                let mut handed = ArrayVec::new();
-                let ring = &mut self.rings.taken_over[ring];
-                let Some(device) = fill(ring, burst, &mut handed, left) else { break };
-                let taken = burst.len();
-                left -= taken;
+            let mut origins = ArrayVec::<Origin, BURST>::new();
+            let taken = self.rings.taken_over[ring].take(BURST, |parcel| {
+                let Parcel { mbuf, port: device, handed } = parcel;
+                // The sender's core has it in its cache.
+                mbuf.prefetch();
+                // The burst is empty before, and holds as many as are taken.
+                if burst.push(mbuf).is_ok() {
+                    origins.push(Origin { device, handed });
+                }
+            });
+            if taken > 0 {
                 packets += taken;
                 self.director.counters_mut().taken_over += taken as u64;
-                self.forward(now, burst, device, From::Worker(&handed));
+                self.forward(now, burst, From::Worker(&origins));
             }
         }
         packets
@@ -185,7 +241,7 @@ impl Worker {
         }
         let mut dropped =
             [(DropReason::TxFull, 0), (DropReason::PuntFull, 0), (DropReason::HandoffFull, 0)];
-        let (mut punted, mut handed_off) = (0, 0);
+        let mut punted = 0;
         for (to, bytes) in director.outbox().frames() {
             let (To::Port(port) | To::Kernel(port) | To::Worker { port, .. }) = to;
             let device = devices[usize::from(port)];
@@ -203,18 +259,14 @@ impl Worker {
                     Err(_) => dropped[1].1 += 1,
                 },
                 To::Worker { worker, handed, .. } => {
-                    if rings.hand_over(worker, Parcel { mbuf, port: device, handed }) {
-                        handed_off += 1;
-                    } else {
-                        dropped[2].1 += 1;
-                    }
+                    let known = rings.hand_over(worker, Parcel { mbuf, port: device, handed });
+                    dropped[2].1 += u64::from(!known);
                 }
             }
         }
         director.outbox().clear();
         let counters = director.counters_mut();
         counters.punted += punted;
-        counters.handed_off += handed_off;
         for (reason, count) in dropped {
             counters.drop_many(reason, count);
         }
@@ -233,7 +285,7 @@ impl Worker {
         packets
     }
 
-    /// Hands what waits to be sent to the drivers.
+    /// Hands what waits to the drivers and to the other workers.
     fn flush(&mut self) {
         for port in &mut self.ports {
             let result = port.tx.flush();
@@ -241,27 +293,22 @@ impl Worker {
             counters.tx += u64::from(result.sent);
             counters.drop_many(DropReason::TxFull, u64::from(result.dropped));
         }
+        for ring in self.rings.handoff.iter_mut().flatten() {
+            let result = ring.flush();
+            let counters = self.director.counters_mut();
+            counters.handed_off += result.sent;
+            counters.drop_many(DropReason::HandoffFull, result.refused);
+        }
     }
 }
 
-/// Moves the next packets of a ring that came by one device into an empty burst,
-/// at most `most`. The device, or `None` when there was no packet.
-fn fill(
-    ring: &mut super::rings::Receiver,
-    burst: &mut RxBurst,
-    handed: &mut ArrayVec<Handed, BURST>,
-    most: usize,
-) -> Option<u8> {
-    let device = ring.peek().ok()?.port;
-    while burst.len() < most && ring.peek().is_ok_and(|parcel| parcel.port == device) {
-        let Ok(parcel) = ring.pop() else { break };
-        handed.push(parcel.handed);
-        // `most` is at most what a burst holds.
-        let _ = burst.push(parcel.mbuf);
-    }
-    Some(device)
+/// The port that all packets of a burst leave by, if there is one.
+fn only_port(verdicts: &[Verdict]) -> Option<u8> {
+    let &Verdict::Send { port } = verdicts.first()? else { return None };
+    verdicts.iter().all(|v| matches!(*v, Verdict::Send { port: p } if p == port)).then_some(port)
 }
 
+#[inline(always)]
 fn view(mbuf: &mut Mbuf, port: u8, trust_rss: bool) -> Frame<'_> {
     let (start, len) = (usize::from(mbuf.start()), usize::from(mbuf.len()));
     let total_len = mbuf.total_len() as usize;
@@ -298,18 +345,21 @@ impl Pause {
         Self { idle, empty: 0, sleep: SLEEP.0 }
     }
 
-    fn after(&mut self, packets: usize) {
+    /// Whether it slept.
+    fn after(&mut self, packets: usize) -> bool {
         if self.idle == Idle::Busy {
-            return;
+            return false;
         }
         if packets > 0 {
             (self.empty, self.sleep) = (0, SLEEP.0);
-            return;
+            return false;
         }
         self.empty = self.empty.saturating_add(1);
-        if self.empty > EMPTY_ROUNDS {
-            std::thread::sleep(self.sleep);
-            self.sleep = (self.sleep * 2).min(SLEEP.1);
+        if self.empty <= EMPTY_ROUNDS {
+            return false;
         }
+        std::thread::sleep(self.sleep);
+        self.sleep = (self.sleep * 2).min(SLEEP.1);
+        true
     }
 }

@@ -70,6 +70,11 @@ impl Services {
         all
     }
 
+    /// Replaces the rules.
+    pub fn set_rules(&mut self, rules: Arc<[MarkRule]>) {
+        self.rules = rules;
+    }
+
     /// Adds a service, in the place of the one of its name if there is one.
     pub fn put(&mut self, service: Arc<Service>) {
         let key = service.key;

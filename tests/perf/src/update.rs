@@ -286,6 +286,7 @@ fn instruments() -> Instruments {
     let templates = Templates::new(1, HashKey::random());
     Instruments {
         cores: vec![0],
+        tsc_hz: 1_000_000_000,
         ports: Box::new(Vec::new),
         kernel_path: Box::new(KernelPathCounters::default),
         connections: FLOWS as u32,

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use dataplane::conn::memory::prefetch_l1;
+use dataplane::counters::DropReason;
 use dataplane::director::{BURST, Director, Handed, Source, Verdict};
+use dataplane::handoff;
 use dataplane::packet::Frame;
 use dataplane::packet::headers::Addresses;
 use dataplane::shard::Shard;
@@ -28,8 +31,6 @@ use crate::scale::Scale;
 use crate::stats::median;
 
 const PART: &str = "workers";
-/// Packets that a ring between workers holds, as in the daemon.
-const RING: usize = 1024;
 const FLOWS: usize = 64_000;
 const NOW: Tick = Tick::from_secs(1000);
 /// Turns without a packet after which a worker sleeps.
@@ -111,7 +112,7 @@ struct Worker {
     next: usize,
     pool: Pool,
     /// To the other worker, and from it.
-    ring: Option<(rtrb::Producer<Parcel>, rtrb::Consumer<Parcel>)>,
+    ring: Ends,
     handed_off: u64,
     refused: Option<Verdict>,
     _control: ControlEnd,
@@ -224,7 +225,7 @@ impl Worker {
 
     /// Whether all packets of a burst could be handed over.
     fn has_room(&self) -> bool {
-        self.ring.as_ref().is_none_or(|(to, _)| to.slots() >= BURST)
+        self.ring.as_ref().is_none_or(|(to, _)| to.room() >= BURST)
     }
 
     /// Packets of the next flows, as from a port. How many there were.
@@ -251,12 +252,11 @@ impl Worker {
         let Some((_, from)) = &mut self.ring else { return 0 };
         let mut buffers = ArrayVec::new();
         let mut handed = ArrayVec::<Handed, BURST>::new();
-        while !buffers.is_full() {
-            let Ok(parcel) = from.pop() else { break };
+        let count = from.take(BURST, |parcel| {
+            prefetch_l1(&parcel.buffer.0[HEADROOM]);
             buffers.push(parcel.buffer);
             handed.push(parcel.handed);
-        }
-        let count = buffers.len();
+        });
         if count > 0 {
             self.forward(&mut buffers, Source::Handoff, &handed, true);
         }
@@ -284,22 +284,26 @@ impl Worker {
         }
         std::hint::black_box(&mut frames);
         drop(frames);
-        for (buffer, verdict) in buffers.drain(..).zip(verdicts) {
-            match (verdict, &mut self.ring) {
+        for (buffer, verdict) in buffers.drain(..).zip(&verdicts) {
+            match (*verdict, &mut self.ring) {
                 (Verdict::Send { .. }, _) => self.pool.give(buffer),
                 (Verdict::Handoff { handed, .. }, Some((to, _))) => {
-                    self.handed_off += 1;
-                    if to.push(Parcel { buffer, handed }).is_err() {
-                        self.refused = Some(verdict);
-                    }
+                    to.push(Parcel { buffer, handed });
                 }
                 _ => {
-                    self.refused = Some(verdict);
+                    self.refused = Some(*verdict);
                     self.pool.give(buffer);
                 }
             }
         }
         if process && source == Source::Port {
+            if let Some((to, _)) = &mut self.ring {
+                let handoff::Sent { sent, refused } = to.flush();
+                self.handed_off += sent;
+                if refused > 0 {
+                    self.refused = Some(Verdict::Drop(DropReason::HandoffFull));
+                }
+            }
             self.director.housekeeping(NOW);
         }
     }
@@ -332,15 +336,15 @@ impl Idle {
     }
 }
 
-type Ends = Option<(rtrb::Producer<Parcel>, rtrb::Consumer<Parcel>)>;
+type Ends = Option<(handoff::Sender<Parcel>, handoff::Receiver<Parcel>)>;
 
 /// The ends of two workers' rings; none of a worker alone.
 fn rings(workers: usize) -> (Ends, Ends) {
     if workers == 1 {
         return (None, None);
     }
-    let (to_second, from_first) = rtrb::RingBuffer::new(RING);
-    let (to_first, from_second) = rtrb::RingBuffer::new(RING);
+    let (to_second, from_first) = handoff::ring();
+    let (to_first, from_second) = handoff::ring();
     (Some((to_second, from_second)), Some((to_first, from_first)))
 }
 

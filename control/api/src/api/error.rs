@@ -53,12 +53,16 @@ pub enum ErrorCode {
     NoSpace,
     /// The client may look but not change.
     Permission,
+    /// The configuration file is wrong, or what is different in it does not go
+    /// with what was changed at run time. Nothing was carried out.
+    BadConfiguration,
     /// Not JSON, not a known request, or no hello first. After a frame whose
     /// JSON is wrong the connection stays usable.
     BadRequest,
     /// A hello with another version; the connection is closed.
     Version,
-    /// A frame longer than [`MAX_REQUEST`](super::MAX_REQUEST); the connection is closed.
+    /// A frame longer than [`MAX_REQUEST`](super::MAX_REQUEST), or
+    /// [`MAX_RESTORE`](super::MAX_RESTORE); the connection is closed.
     TooLong,
     /// A frame that was begun but not finished in time; the connection is
     /// closed.

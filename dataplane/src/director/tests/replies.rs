@@ -137,7 +137,7 @@ fn an_association_under_nat() {
             src_port: 5000,
             dst_port: 80,
         };
-        let place = tables.find(Protocol::Sctp, &crate::packet::Tuple::V4(tuple)).unwrap();
+        let place = tables.find(Protocol::Sctp, &Tuple::V4(tuple)).unwrap();
         tables.body(place).state().name()
     };
     for (packet, expected) in [
