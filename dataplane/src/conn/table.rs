@@ -43,6 +43,9 @@ const TAG_SHIFT: u32 = 56;
 /// insertion past the fourth is already rare; past this the table counts as
 /// full for the tuple.
 const MAX_PROBES: usize = 32;
+/// Groups behind its home group in which an entry is looked for ahead of time:
+/// nearly all are there.
+const NEXT_GROUPS: usize = 3;
 /// Groups behind the last home, for what overflows there.
 const TAIL: usize = MAX_PROBES - 1;
 /// Groups of a new table, up to twice as many, if its limit wants more: 65,000
@@ -305,20 +308,31 @@ impl<E: Entry> Table<E> {
             self.entries.prefetch(slot.0 as usize, self.near);
         }
         if control.overflow() != 0 {
+            // Two groups lie in a line.
             self.groups.prefetch(group + 1, self.near);
+            self.groups.prefetch(group + NEXT_GROUPS, self.near);
         }
         Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize)
     }
 
     /// The third stage of those: asks for the line of the entry whose tag
-    /// matches in the group behind the home group, if any does.
+    /// matches in the groups behind the home group, if any does.
     #[inline(never)]
     pub fn prefetch_beyond(&self, home: u32, hash: u64) {
-        let (group, tag) = (home as usize, Self::tag(hash));
-        if self.groups[group].overflow() != 0 && self.groups[group].matches(tag) == 0 {
+        let (home, tag) = (home as usize, Self::tag(hash));
+        if self.groups[home].matches(tag) != 0 {
+            return;
+        }
+        for group in home..home + NEXT_GROUPS {
+            if self.groups[group].overflow() == 0 {
+                return;
+            }
             let slots = self.groups[group + 1].matches(tag);
             for slot in (Due { group: group + 1, slots }) {
                 self.entries.prefetch(slot.0 as usize, self.near);
+            }
+            if slots != 0 {
+                return;
             }
         }
     }
