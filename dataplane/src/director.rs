@@ -932,7 +932,14 @@ fn find_servers(cx: Context<'_>, tables: &Tables, staged: &[Staged]) {
     for stage in staged {
         let body = match stage.kind {
             Kind::Short4 => tables.v4.entry(stage.slot).body(),
-            Kind::Short6 => tables.v6.entry(stage.slot).body(),
+            Kind::Short6 => {
+                let body = tables.v6.entry(stage.slot).body();
+                // The client's address is in its own entry only.
+                if let (true, Some(Place::V6(client))) = (body.is_reply(), body.twin(Family::V6)) {
+                    tables.v6.prefetch_at(client);
+                }
+                body
+            }
             _ => continue,
         };
         cx.snapshot.servers.prefetch(body.server);

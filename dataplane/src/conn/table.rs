@@ -337,6 +337,12 @@ impl<E: Entry> Table<E> {
         }
     }
 
+    /// Asks for the line of an entry whose slot is known.
+    #[inline(always)]
+    pub fn prefetch_at(&self, slot: Slot) {
+        self.entries.prefetch(slot.0 as usize, self.near);
+    }
+
     /// The first two stages at once, for what is a stage ahead anyway.
     #[inline]
     pub fn prefetch_found(&self, hash: u64) -> Slot {
