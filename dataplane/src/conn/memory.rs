@@ -106,9 +106,9 @@ impl<T: Zeroable + Copy> Region<T> {
             // address.
             unsafe {
                 if near {
-                    _mm_prefetch::<_MM_HINT_T0>(line)
+                    _mm_prefetch::<_MM_HINT_T0>(line);
                 } else {
-                    _mm_prefetch::<_MM_HINT_T1>(line)
+                    _mm_prefetch::<_MM_HINT_T1>(line);
                 }
             }
         }
