@@ -38,7 +38,7 @@ use std::sync::Arc;
 use self::short::Short;
 use crate::conn::ageing::SweepPace;
 use crate::conn::persistence::Templates;
-use crate::conn::{Entry, Entry4, Entry6, HashKey, Key4, Key6, Place, Slot, State, Tabled, Tables};
+use crate::conn::{Entry, Entry4, Entry6, HashKey, Place, Slot, State, Tabled, Tables};
 use crate::counters::{Counters, DropReason};
 use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
@@ -47,7 +47,7 @@ use crate::outbox::Outbox;
 use crate::packet::headers::{
     Addresses, Mac48, Parsed, Plain, parse, plain_family, plain4, plain6, sctp, tcp, vlan_id,
 };
-use crate::packet::{Family, Frame, Headers, Protocol, Tuple, Tuple4, Tuple6};
+use crate::packet::{Family, Frame, Headers, Key4, Key6, Protocol, Tuple, Tuple4, Tuple6};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::{Method, Server, ShortMethod};
@@ -193,11 +193,18 @@ struct Staged {
     key: [u64; 5],
     /// Where its entry is, most likely.
     slot: Slot,
+    /// Its home group, as it was in stage 1: where the table has grown since,
+    /// what the next stages ask for is in vain.
+    home: u32,
     kind: Kind,
     tcp_flags: u8,
-    /// Length of the IP packet.
+    /// Length of the IP packet; [`NOT_PLAIN`] of one that is too uncommon for
+    /// the short way, as an option or a VLAN tag makes it.
     ip_len: u16,
 }
+
+/// Longer than what fits through any port.
+const NOT_PLAIN: u16 = u16::MAX;
 
 const _: () = assert!(size_of::<Staged>() == 64);
 
@@ -206,15 +213,11 @@ const _: () = assert!(size_of::<Staged>() == 64);
 enum Kind {
     /// Plain IPv4, for which the short way may do.
     Short4,
-    /// The same of IPv6.
-    Short6,
-    /// Plain IPv4 that has no connection, as stage 2 finds.
-    New4,
-    /// The same of IPv6.
-    New6,
     /// IPv4 that may belong to a connection of this worker.
     Flow4,
-    /// The same of IPv6.
+    /// As `Short4`, of IPv6.
+    Short6,
+    /// As `Flow4`, of IPv6.
     Flow6,
     /// An ICMP error about a packet that may.
     IcmpError,
@@ -222,41 +225,20 @@ enum Kind {
     Decided,
 }
 
-impl Kind {
-    /// Whether the packet's headers are in [`Staged`] alone.
-    #[inline(always)]
-    const fn is_plain(self) -> bool {
-        matches!(self, Self::Short4 | Self::Short6 | Self::New4 | Self::New6)
-    }
-}
-
 impl Staged {
     const NONE: Self = Self {
         hash: 0,
         key: [0; 5],
         slot: Slot::from_number(0),
+        home: 0,
         kind: Kind::Decided,
         tcp_flags: 0,
         ip_len: 0,
     };
 
     #[inline(always)]
-    fn keep4(&mut self, hash: u64, key: Key4, plain: &Plain<Tuple4>) {
-        self.set_key4(key);
-        (self.hash, self.kind) = (hash, Kind::Short4);
-        (self.ip_len, self.tcp_flags) = (plain.ip_len, plain.tcp_flags);
-    }
-
-    #[inline(always)]
-    fn keep6(&mut self, hash: u64, key: Key6, plain: &Plain<Tuple6>) {
-        self.key = bytemuck::must_cast(key);
-        (self.hash, self.kind) = (hash, Kind::Short6);
-        (self.ip_len, self.tcp_flags) = (plain.ip_len, plain.tcp_flags);
-    }
-
-    #[inline(always)]
     fn set_key4(&mut self, key: Key4) {
-        [self.key[0], self.key[1]] = bytemuck::must_cast(key);
+        [self.key[0], self.key[1]] = key.words();
     }
 
     #[inline(always)]
@@ -269,19 +251,25 @@ impl Staged {
         bytemuck::must_cast(self.key)
     }
 
-    /// The headers of a packet on the short way.
-    fn headers(&self) -> Headers {
+    /// The headers of a plain packet.
+    fn headers(&self, family: Family) -> Headers {
         let Self { tcp_flags, ip_len, .. } = *self;
-        let protocol = |number| Protocol::from_number(number).unwrap_or(Protocol::Tcp);
-        if let Kind::Short4 | Kind::New4 = self.kind {
-            let key = self.key4();
-            let protocol = protocol(key.protocol());
-            Plain { tuple: key.tuple, protocol, tcp_flags, ip_len }.into()
-        } else {
-            let key = self.key6();
-            let protocol = protocol(key.protocol());
-            Plain { tuple: key.tuple, protocol, tcp_flags, ip_len }.into()
+        match family {
+            Family::V4 => Plain { key: self.key4(), tcp_flags, ip_len }.into(),
+            Family::V6 => Plain { key: self.key6(), tcp_flags, ip_len }.into(),
         }
+    }
+
+    /// Goes the long way instead of the short one.
+    #[inline(never)]
+    fn take_the_long_way(&mut self, headers: &mut Headers) {
+        let (family, long) = match self.kind {
+            Kind::Short4 => (Family::V4, Kind::Flow4),
+            Kind::Short6 => (Family::V6, Kind::Flow6),
+            _ => return,
+        };
+        *headers = self.headers(family);
+        self.kind = long;
     }
 }
 
@@ -453,35 +441,45 @@ impl Core {
             match plain_family(frame.bytes(), known.1) {
                 Some(Family::V4) => {
                     if let Some(plain) = plain4(frame) {
+                        let Plain { key, tcp_flags, ip_len } = plain;
                         if hands_over {
-                            let tuple = Tuple::V4(plain.tuple);
+                            let tuple = Tuple::V4(key.tuple());
                             let to = self.plain_elsewhere(cx.snapshot, frame, &plain, &tuple);
                             if let Some(handoff) = to {
                                 (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
                                 continue;
                             }
                         }
-                        let key = Key4::new(plain.protocol, plain.tuple);
-                        let hash = tables.v4.hash(&key);
-                        tables.v4.prefetch_group(hash);
-                        stage.keep4(hash, key, &plain);
+                        stage.hash = tables.v4.hash(&key);
+                        stage.home = tables.v4.prefetch_group(stage.hash);
+                        stage.set_key4(key);
+                        (stage.ip_len, stage.tcp_flags) = (ip_len, tcp_flags);
+                        stage.kind = Kind::Short4;
+                        if !is_short(key.protocol(), tcp_flags) {
+                            stage.take_the_long_way(&mut headers[i]);
+                        }
                         continue;
                     }
                 }
                 Some(Family::V6) => {
                     if let Some(plain) = plain6(frame) {
+                        let Plain { key, tcp_flags, ip_len } = plain;
                         if hands_over {
-                            let tuple = Tuple::V6(plain.tuple);
+                            let tuple = Tuple::V6(key.tuple());
                             let to = self.plain_elsewhere(cx.snapshot, frame, &plain, &tuple);
                             if let Some(handoff) = to {
                                 (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
                                 continue;
                             }
                         }
-                        let key = Key6::new(plain.protocol, plain.tuple);
-                        let hash = tables.v6.hash(&key);
-                        tables.v6.prefetch_group(hash);
-                        stage.keep6(hash, key, &plain);
+                        stage.hash = tables.v6.hash(&key);
+                        stage.home = tables.v6.prefetch_group(stage.hash);
+                        stage.key = key.words();
+                        (stage.ip_len, stage.tcp_flags) = (ip_len, tcp_flags);
+                        stage.kind = Kind::Short6;
+                        if !is_short(key.protocol(), tcp_flags) {
+                            stage.take_the_long_way(&mut headers[i]);
+                        }
                         continue;
                     }
                 }
@@ -527,6 +525,7 @@ impl Core {
         verdict: &mut Verdict,
     ) {
         stage.kind = Kind::Decided;
+        stage.ip_len = NOT_PLAIN;
         match self.classify(cx, frame, headers) {
             Ok(Parsed::Flow) if headers.fragment => {
                 *verdict = self.fragment(cx, tables, fragments, frame, headers);
@@ -536,13 +535,13 @@ impl Core {
                     stage.kind = Kind::Flow4;
                     stage.hash = tables.v4.hash(&key);
                     stage.set_key4(key);
-                    tables.v4.prefetch_group(stage.hash);
+                    stage.home = tables.v4.prefetch_group(stage.hash);
                 }
                 Key::V6(key) => {
                     stage.kind = Kind::Flow6;
                     stage.hash = tables.v6.hash(&key);
-                    stage.key = bytemuck::must_cast(key);
-                    tables.v6.prefetch_group(stage.hash);
+                    stage.key = key.words();
+                    stage.home = tables.v6.prefetch_group(stage.hash);
                 }
             },
             Ok(_) => stage.kind = Kind::IcmpError,
@@ -576,43 +575,61 @@ impl Core {
     }
 
     /// Stage 4: forwards each packet, most of them the short way.
-    #[inline(never)]
     fn forward_all(&mut self, cx: Context<'_>, tables: &mut Tables, burst: &mut Burst<'_, '_>) {
-        let Burst { source, frames, verdicts, staged, headers } = burst;
         let mut missed = 0u64;
+        // Connections that open meanwhile are not those that the look-ups miss.
         let mut opened = false;
-        let all = staged.iter_mut().zip(frames.iter_mut()).zip(verdicts.iter_mut());
-        for (index, ((stage, frame), verdict)) in all.enumerate() {
-            let sent = if stage.kind == Kind::Short4 {
-                self.short::<Entry4>(cx, tables, stage, frame)
-            } else if stage.kind == Kind::Short6 {
-                self.short::<Entry6>(cx, tables, stage, frame)
-            } else if stage.kind == Kind::Decided {
-                continue;
-            } else if !opened && matches!(stage.kind, Kind::New4 | Kind::New6) {
-                headers[index] = stage.headers();
-                missed |= 1 << index;
-                continue;
-            } else {
+        let mut index = 0;
+        loop {
+            // Packets are forwarded in their order: those of one connection may
+            // go different ways.
+            index += match burst.staged.get(index).map(|stage| stage.kind) {
+                Some(Kind::Short4) => self.forward_short::<Entry4>(cx, tables, burst, index),
+                Some(Kind::Short6) => self.forward_short::<Entry6>(cx, tables, burst, index),
+                _ => 0,
+            };
+            let Burst { source, frames, verdicts, staged, headers } = burst;
+            let Some(stage) = staged.get_mut(index) else { break };
+            if stage.kind != Kind::Decided {
+                stage.take_the_long_way(&mut headers[index]);
                 // An error about a packet may open a connection.
                 opened |= stage.kind == Kind::IcmpError;
-                None
-            };
-            if let Some(port) = sent {
-                *verdict = Verdict::Send { port };
-                continue;
+                let (headers, frame) = (&mut headers[index], &mut frames[index]);
+                match self.long(cx, *source, tables, stage, headers, frame) {
+                    Some(sent) => verdicts[index] = sent,
+                    None => missed |= 1 << index,
+                }
             }
-            if stage.kind.is_plain() {
-                headers[index] = stage.headers();
-            }
-            match self.long(cx, *source, tables, stage, &mut headers[index], frame) {
-                Some(sent) => *verdict = sent,
-                None => missed |= 1 << index,
-            }
+            index += 1;
         }
         if missed != 0 {
             self.open_missed(cx, tables, missed, opened, burst);
         }
+    }
+
+    /// Forwards packets from `first` on, as far as the next ones go the short
+    /// way of this family. How many that are.
+    #[inline(never)]
+    fn forward_short<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        burst: &mut Burst<'_, '_>,
+        first: usize,
+    ) -> usize {
+        let Burst { frames, verdicts, staged, .. } = burst;
+        let (staged, frames) = (&staged[first..], &mut frames[first..]);
+        let all = staged.iter().zip(frames).zip(&mut verdicts[first..]);
+        let mut count = 0;
+        for ((stage, frame), verdict) in all {
+            if stage.kind != E::SHORT {
+                break;
+            }
+            let Some(port) = self.short::<E>(cx, tables, stage, frame) else { break };
+            *verdict = Verdict::Send { port };
+            count += 1;
+        }
+        count
     }
 
     /// Forwards what most packets are: plain ones of established connections.
@@ -627,13 +644,16 @@ impl Core {
     ) -> Option<u8> {
         let key = <E as Short>::key(stage);
         let mut slot = stage.slot;
-        if !E::table(tables).is_at(slot, &key) {
-            slot = look_up::<E>(tables, stage.hash, &key)?;
-        }
-        let entry = E::table(tables).entry(slot);
+        let entry = match E::table(tables).at(slot, &key) {
+            Some(entry) => entry,
+            None => {
+                slot = look_up::<E>(tables, stage.hash, &key)?;
+                E::table(tables).entry(slot)
+            }
+        };
         let body = entry.body();
         let record = cx.snapshot.servers.record(body.server)?;
-        if !body.state_stays(stage.tcp_flags) || !body.is_short() {
+        if !body.is_short() {
             return None;
         }
         let last = body.last();
@@ -681,11 +701,11 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Option<Verdict> {
         match stage.kind {
-            Kind::Short4 | Kind::New4 | Kind::Flow4 => {
+            Kind::Short4 | Kind::Flow4 => {
                 let key = stage.key4();
                 self.forward_known::<Entry4>(cx, tables, &key, stage.hash, headers, frame)
             }
-            Kind::Short6 | Kind::New6 | Kind::Flow6 => {
+            Kind::Short6 | Kind::Flow6 => {
                 let key = stage.key6();
                 self.forward_known::<Entry6>(cx, tables, &key, stage.hash, headers, frame)
             }
@@ -865,17 +885,41 @@ impl Core {
 /// Stage 2: which entry is it, by its tag?
 #[inline(never)]
 fn find_entries(tables: &Tables, staged: &mut [Staged]) {
-    for stage in staged {
-        let (found, new) = match stage.kind {
-            Kind::Short4 => (tables.v4.prefetch_entry(stage.hash), Kind::New4),
-            Kind::Short6 => (tables.v6.prefetch_entry(stage.hash), Kind::New6),
-            Kind::Flow4 => (tables.v4.prefetch_entry(stage.hash), Kind::Flow4),
-            Kind::Flow6 => (tables.v6.prefetch_entry(stage.hash), Kind::Flow6),
-            Kind::New4 | Kind::New6 | Kind::IcmpError | Kind::Decided => continue,
+    let mut open = 0u64;
+    for (index, stage) in staged.iter_mut().enumerate() {
+        // One after the other: a jump table would be slower.
+        let slot = if let Kind::Short4 | Kind::Flow4 = stage.kind {
+            tables.v4.prefetch_entry(stage.home, stage.hash)
+        } else if let Kind::Short6 | Kind::Flow6 = stage.kind {
+            tables.v6.prefetch_entry(stage.home, stage.hash)
+        } else {
+            continue;
         };
-        match found {
+        match slot {
             Some(slot) => stage.slot = slot,
-            None => stage.kind = new,
+            None => open |= 1 << index,
+        }
+    }
+    find_rest(tables, staged, open);
+}
+
+/// Stage 2 of packets, a bit each, whose tag several entries have, or none in
+/// the home group: one in ten of a full table's.
+fn find_rest(tables: &Tables, staged: &mut [Staged], open: u64) {
+    let mut rest = open;
+    while let Some(stage) = staged.get_mut(rest.trailing_zeros() as usize) {
+        rest &= rest - 1;
+        stage.slot = match stage.kind {
+            Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_rest(stage.home, stage.hash),
+            _ => tables.v6.prefetch_rest(stage.home, stage.hash),
+        };
+    }
+    rest = open;
+    while let Some(stage) = staged.get(rest.trailing_zeros() as usize) {
+        rest &= rest - 1;
+        match stage.kind {
+            Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_beyond(stage.home, stage.hash),
+            _ => tables.v6.prefetch_beyond(stage.home, stage.hash),
         }
     }
 }
@@ -885,14 +929,8 @@ fn find_entries(tables: &Tables, staged: &mut [Staged]) {
 fn leave_hints_to_the_long_way(burst: &mut Burst<'_, '_>) {
     let Burst { staged, frames, headers, .. } = burst;
     for ((stage, frame), headers) in staged.iter_mut().zip(frames.iter()).zip(headers.iter_mut()) {
-        let long = match stage.kind {
-            Kind::Short4 => Kind::Flow4,
-            Kind::Short6 => Kind::Flow6,
-            _ => continue,
-        };
         if frame.handed.candidate > 0 {
-            *headers = stage.headers();
-            stage.kind = long;
+            stage.take_the_long_way(headers);
         }
     }
 }
@@ -903,15 +941,22 @@ fn find_servers(cx: Context<'_>, tables: &Tables, staged: &[Staged]) {
     for stage in staged {
         let body = match stage.kind {
             Kind::Short4 => tables.v4.entry(stage.slot).body(),
-            Kind::Short6 => tables.v6.entry(stage.slot).body(),
+            Kind::Short6 => {
+                let body = tables.v6.entry(stage.slot).body();
+                // The client's address is in its own entry only.
+                if let (true, Some(Place::V6(client))) = (body.is_reply(), body.twin(Family::V6)) {
+                    tables.v6.prefetch_at(client);
+                }
+                body
+            }
             _ => continue,
         };
         cx.snapshot.servers.prefetch(body.server);
     }
 }
 
-/// A look-up where the tag led to another entry: one packet in twenty. Apart, so
-/// that the others have all registers.
+/// A look-up where the tag led to another entry, or to none: one packet in
+/// twelve of a full table's. Apart, so that the others have all registers.
 #[inline(never)]
 fn look_up<E: Tabled>(tables: &Tables, hash: u64, key: &E::Key) -> Option<Slot> {
     E::table(tables).find(hash, key)
@@ -925,6 +970,12 @@ fn seen<E: Tabled>(cx: Context<'_>, tables: &mut Tables, slot: Slot) {
     body.set_last(cx.now);
     let state = body.state();
     table.set_expiry(slot, cx.now, cx.snapshot.timeouts.expiry(state, cx.now));
+}
+
+/// Whether a plain packet can leave an established connection as it is.
+#[inline(always)]
+fn is_short(protocol: u8, tcp_flags: u8) -> bool {
+    protocol == Protocol::Udp as u8 || State::keeps_established(tcp_flags)
 }
 
 /// The key of a packet's entry, in either table.

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-use crate::conn::{Key4, Key6, State};
+use crate::conn::State;
 use crate::counters::Published;
+use crate::packet::{Key4, Key6};
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
 

@@ -590,8 +590,8 @@ fn packet(
 
 fn id_of(key: &ConnectionKey) -> Id {
     let (tuple, protocol) = match key {
-        ConnectionKey::V4(key) => (dataplane::packet::Tuple::V4(key.tuple), key.protocol()),
-        ConnectionKey::V6(key) => (dataplane::packet::Tuple::V6(key.tuple), key.protocol()),
+        ConnectionKey::V4(key) => (dataplane::packet::Tuple::V4(key.tuple()), key.protocol()),
+        ConnectionKey::V6(key) => (dataplane::packet::Tuple::V6(key.tuple()), key.protocol()),
     };
     let protocol = Protocol::from_number(protocol).unwrap();
     (protocol, tuple.source().into(), tuple.destination().into())

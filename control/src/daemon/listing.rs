@@ -104,7 +104,7 @@ fn connection(
         ConnectionKey::V4(key) => {
             let address = |ip: u32, port| SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), port);
             {
-                let Tuple4 { src, dst, src_port, dst_port } = key.tuple;
+                let Tuple4 { src, dst, src_port, dst_port } = key.tuple();
                 (key.protocol(), address(src, src_port), address(dst, dst_port))
             }
         }
@@ -112,7 +112,7 @@ fn connection(
             let address =
                 |ip: [u8; 16], port| SocketAddr::new(IpAddr::V6(Ipv6Addr::from(ip)), port);
             {
-                let Tuple6 { src, dst, src_port, dst_port } = key.tuple;
+                let Tuple6 { src, dst, src_port, dst_port } = key.tuple();
                 (key.protocol(), address(src, src_port), address(dst, dst_port))
             }
         }

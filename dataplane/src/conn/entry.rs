@@ -6,14 +6,14 @@
 //! each other: the second is found by the server's packets. Each direction
 //! touches its own entry alone, unless the state changes.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use super::hash::HashKey;
 use super::state::State;
 use super::table::Slot;
 use super::tables::Place;
 use crate::forward::nat::{self, Deltas};
-use crate::packet::{Family, Protocol, Tuple, Tuple4, Tuple6};
+use crate::packet::{Family, Key4, Key6, Tuple, Tuple4};
 use crate::service::ClientAddress;
 use crate::time::Tick;
 
@@ -86,6 +86,13 @@ const PROXY_ACKED: u8 = 4;
 const TOA: u8 = 8;
 /// It is told by a PROXY header.
 const PROXY: u8 = 16;
+/// The state is one that most packets leave as it is.
+const STEADY: u8 = 32;
+
+/// The flag of a state.
+const fn steady(state: State) -> u8 {
+    if matches!(state, State::Established | State::Udp) { STEADY } else { 0 }
+}
 
 impl Body {
     /// The body of a connection to `server`, first seen now.
@@ -99,7 +106,7 @@ impl Body {
             detail: 0,
             l4_delta: 0,
             state: state as u8,
-            flags: 0,
+            flags: steady(state),
         }
     }
 
@@ -112,21 +119,14 @@ impl Body {
         self
     }
 
-    /// Whether packets may go the short way: nothing is told the server of the
-    /// client, and both sides are of one family.
+    /// Whether packets that leave its state as it is
+    /// ([`State::keeps_established`]) may go the short way: the state is
+    /// ESTABLISHED or UDP, nothing is told the server of the client, and both
+    /// sides are of one family.
     #[must_use]
     #[inline(always)]
     pub const fn is_short(&self) -> bool {
-        self.flags & (MIXED | TOA | PROXY) == 0
-    }
-
-    /// Whether a TCP or UDP packet with these flags leaves the state as it is,
-    /// as most do. Not all that do are found.
-    #[must_use]
-    #[inline(always)]
-    pub const fn state_stays(&self, tcp_flags: u8) -> bool {
-        (self.state == State::Established as u8 && State::keeps_established(tcp_flags))
-            || self.state == State::Udp as u8
+        self.flags & (STEADY | MIXED | TOA | PROXY) == STEADY
     }
 
     /// Whether the entry is found by the server's packets.
@@ -146,6 +146,7 @@ impl Body {
     /// Changes the state.
     pub const fn set_state(&mut self, state: State) {
         self.state = state as u8;
+        self.flags = self.flags & !STEADY | steady(state);
     }
 
     /// When the last packet of this direction came.
@@ -262,40 +263,6 @@ impl Body {
     }
 }
 
-/// The key of an IPv4 entry.
-#[derive(Debug, Clone, Copy, Eq, Zeroable, Pod)]
-#[repr(C)]
-pub struct Key4 {
-    /// Addresses and ports of the packets.
-    pub tuple: Tuple4,
-    /// IP protocol number. Wider than its byte so that the key has no padding.
-    protocol: u32,
-}
-
-impl PartialEq for Key4 {
-    /// By words: field by field, each would be a branch.
-    #[inline(always)]
-    fn eq(&self, other: &Self) -> bool {
-        let words = bytemuck::must_cast::<Self, [u64; 2]>;
-        words(*self) == words(*other)
-    }
-}
-
-impl Key4 {
-    /// A key.
-    #[must_use]
-    #[inline]
-    pub const fn new(protocol: Protocol, tuple: Tuple4) -> Self {
-        Self { tuple, protocol: protocol as u32 }
-    }
-
-    /// The IP protocol number.
-    #[must_use]
-    pub const fn protocol(&self) -> u8 {
-        self.protocol as u8
-    }
-}
-
 /// An IPv4 entry.
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
@@ -319,15 +286,13 @@ impl Entry for Entry4 {
     }
 
     fn tuple(key: &Key4) -> Tuple {
-        Tuple::V4(key.tuple)
+        Tuple::V4(key.tuple())
     }
 
     #[inline]
     fn hash(key: &Key4, with: &HashKey) -> u64 {
-        let Tuple4 { src, dst, src_port, dst_port } = key.tuple;
-        let addresses = (u64::from(src) << 32) | u64::from(dst);
-        let ports = (u64::from(src_port) << 16) | u64::from(dst_port);
-        with.hash2(addresses, ports | (u64::from(key.protocol) << 32))
+        let [addresses, rest] = key.words();
+        with.hash2(addresses, rest)
     }
 
     #[inline]
@@ -347,46 +312,13 @@ impl Entry for Entry4 {
     #[inline]
     fn rewritten(self, to: &Tuple) -> Self {
         let Tuple::V4(to) = *to else { return self };
-        let Deltas { ip: ip_delta, l4: l4_delta } = nat::delta4(&self.key.tuple, &to);
+        let Deltas { ip: ip_delta, l4: l4_delta } = nat::delta4(&self.key.tuple(), &to);
         Self { to, ip_delta, body: Body { l4_delta, ..self.body }, ..self }
     }
 
     #[inline]
     fn place(slot: Slot) -> Place {
         Place::V4(slot)
-    }
-}
-
-/// The key of an IPv6 entry.
-#[derive(Debug, Clone, Copy, Eq, Zeroable, Pod)]
-#[repr(C)]
-pub struct Key6 {
-    /// Addresses and ports of the packets.
-    pub tuple: Tuple6,
-    protocol: u32,
-}
-
-impl PartialEq for Key6 {
-    /// By words: field by field, each would be a branch.
-    #[inline(always)]
-    fn eq(&self, other: &Self) -> bool {
-        let words = bytemuck::must_cast::<Self, [u64; 5]>;
-        words(*self) == words(*other)
-    }
-}
-
-impl Key6 {
-    /// A key.
-    #[must_use]
-    #[inline]
-    pub const fn new(protocol: Protocol, tuple: Tuple6) -> Self {
-        Self { tuple, protocol: protocol as u32 }
-    }
-
-    /// The IP protocol number.
-    #[must_use]
-    pub const fn protocol(&self) -> u8 {
-        self.protocol as u8
     }
 }
 
@@ -409,16 +341,12 @@ impl Entry for Entry6 {
     }
 
     fn tuple(key: &Key6) -> Tuple {
-        Tuple::V6(key.tuple)
+        Tuple::V6(key.tuple())
     }
 
     #[inline]
     fn hash(key: &Key6, with: &HashKey) -> u64 {
-        let Tuple6 { src, dst, src_port, dst_port } = &key.tuple;
-        let [src_high, src_low] = halves(src);
-        let [dst_high, dst_low] = halves(dst);
-        let ports = (u64::from(*src_port) << 16) | u64::from(*dst_port);
-        with.hash5([src_high, src_low, dst_high, dst_low, ports | (u64::from(key.protocol) << 32)])
+        with.hash5(key.words())
     }
 
     #[inline]
@@ -438,7 +366,7 @@ impl Entry for Entry6 {
     #[inline]
     fn rewritten(self, to: &Tuple) -> Self {
         let Tuple::V6(to) = to else { return self };
-        let l4_delta = nat::delta6(&self.key.tuple, to);
+        let l4_delta = nat::delta6(&self.key.tuple(), to);
         Self { body: Body { l4_delta, ..self.body }, ..self }
     }
 
@@ -446,12 +374,6 @@ impl Entry for Entry6 {
     fn place(slot: Slot) -> Place {
         Place::V6(slot)
     }
-}
-
-#[inline]
-fn halves(address: &[u8; 16]) -> [u64; 2] {
-    let value = u128::from_ne_bytes(*address);
-    [(value >> 64) as u64, value as u64]
 }
 
 const _: () = assert!(size_of::<Entry4>() == 64 && size_of::<Entry6>() == 64);

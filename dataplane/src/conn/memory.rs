@@ -94,6 +94,28 @@ impl<T: Zeroable + Copy> Region<T> {
         self.mapping.ready.load(Ordering::Acquire) >= self.bytes(len)
     }
 
+    /// Asks for the cache line of an element, which need not exist, in the
+    /// second-level cache, or in the first.
+    #[inline(always)]
+    pub fn prefetch(&self, index: usize, near: bool) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+            let line = self.start.as_ptr().wrapping_add(index).cast_const().cast();
+            // SAFETY: a prefetch is a hint without architectural effect, at any
+            // address.
+            unsafe {
+                if near {
+                    _mm_prefetch::<_MM_HINT_T0>(line);
+                } else {
+                    _mm_prefetch::<_MM_HINT_T1>(line);
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (index, near);
+    }
+
     /// The bytes that the first `len` elements take, at most all.
     fn bytes(&self, len: usize) -> usize {
         len.saturating_mul(size_of::<T>()).min(self.mapping.bytes.get())

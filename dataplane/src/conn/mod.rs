@@ -19,7 +19,7 @@ pub mod state;
 pub mod table;
 pub mod tables;
 
-pub use entry::{Entry, Entry4, Entry6, Key4, Key6};
+pub use entry::{Entry, Entry4, Entry6};
 pub use hash::HashKey;
 pub use state::{State, Timeouts};
 pub use table::{Slot, Table, TableFull};

@@ -24,7 +24,7 @@ use bytemuck::Zeroable;
 
 use super::entry::Entry;
 use super::hash::HashKey;
-use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l1, prefetch_l2};
+use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l2};
 use crate::time::Tick;
 
 mod growth;
@@ -43,6 +43,9 @@ const TAG_SHIFT: u32 = 56;
 /// insertion past the fourth is already rare; past this the table counts as
 /// full for the tuple.
 const MAX_PROBES: usize = 32;
+/// Groups behind its home group in which an entry is looked for ahead of time:
+/// nearly all are there.
+const NEXT_GROUPS: usize = 3;
 /// Groups behind the last home, for what overflows there.
 const TAIL: usize = MAX_PROBES - 1;
 /// Groups of a new table, up to twice as many, if its limit wants more: 65,000
@@ -249,7 +252,7 @@ impl<E: Entry> Table<E> {
     #[inline]
     pub fn hash(&self, key: &E::Key) -> u64 {
         let hash = E::hash(key, &self.hash_key);
-        if hash >> TAG_SHIFT == 0 { hash | 1 << TAG_SHIFT } else { hash }
+        if hash >> TAG_SHIFT == 0 { with_a_tag(hash) } else { hash }
     }
 
     #[inline]
@@ -262,39 +265,89 @@ impl<E: Entry> Table<E> {
         (hash >> TAG_SHIFT) as u8
     }
 
-    #[inline]
-    fn prefetch<T>(&self, line: &T) {
-        if self.near { prefetch_l1(line) } else { prefetch_l2(line) }
+    /// First stage of a look-up: asks for the home group's line, and gives the
+    /// group's number.
+    #[inline(always)]
+    pub fn prefetch_group(&self, hash: u64) -> u32 {
+        let home = self.home(hash);
+        self.groups.prefetch(home, self.near);
+        home as u32
     }
 
-    /// First stage of a look-up: asks for the home group's line.
-    #[inline]
-    pub fn prefetch_group(&self, hash: u64) {
-        self.prefetch(&self.groups[self.home(hash)]);
-    }
-
-    /// Second stage: asks for the line of the first entry whose tag matches, and
-    /// gives its slot: most likely the one, which [`Table::is_at`] tells. `None`
-    /// when the key is not in the table: then asks for the line of the slot that
-    /// an insertion takes.
+    /// Second stage: asks for the line of the entry whose tag matches in the home
+    /// group, and gives its slot: most likely the one, which [`Table::at`]
+    /// tells. `None` where the tags leave it open, for [`Table::prefetch_rest`].
     #[must_use]
     #[inline(always)]
-    pub fn prefetch_entry(&self, hash: u64) -> Option<Slot> {
-        let group = self.home(hash);
+    pub fn prefetch_entry(&self, home: u32, hash: u64) -> Option<Slot> {
+        let group = home as usize;
+        let matches = u32::from(self.groups[group].matches(Self::tag(hash)));
+        // One bit, no more.
+        if matches & matches.wrapping_sub(1) != 0 || matches == 0 {
+            return None;
+        }
+        let slot = Slot::of(group, matches.trailing_zeros() as usize);
+        self.entries.prefetch(slot.0 as usize, self.near);
+        Some(slot)
+    }
+
+    /// The second stage of the others: asks for the lines of all entries whose
+    /// tag matches, and gives the first one's slot; where there is none, for
+    /// that of the slot that an insertion would take, or for the group in which
+    /// the search goes on.
+    #[must_use]
+    #[inline(never)]
+    pub fn prefetch_rest(&self, home: u32, hash: u64) -> Slot {
+        let group = home as usize;
         let control = &self.groups[group];
-        let matches = control.matches(Self::tag(hash));
-        if matches != 0 {
-            let slot = Slot::of(group, matches.trailing_zeros() as usize);
-            self.prefetch(&self.entries[slot.0 as usize]);
-            return Some(slot);
+        let slots = match control.matches(Self::tag(hash)) {
+            0 => control.free() & control.free().wrapping_neg(),
+            matches => matches,
+        };
+        for slot in (Due { group, slots }) {
+            self.entries.prefetch(slot.0 as usize, self.near);
         }
-        let free = control.free();
-        if free != 0 {
-            self.prefetch(&self.entries[group * SLOTS + free.trailing_zeros() as usize]);
-        } else {
-            self.prefetch(&self.groups[group + 1]);
+        if control.overflow() != 0 {
+            // Two groups lie in a line.
+            self.groups.prefetch(group + 1, self.near);
+            self.groups.prefetch(group + NEXT_GROUPS, self.near);
         }
-        (control.overflow() != 0).then(|| Slot::of(group, SLOTS - 1))
+        Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize)
+    }
+
+    /// The third stage of those: asks for the line of the entry whose tag
+    /// matches in the groups behind the home group, if any does.
+    #[inline(never)]
+    pub fn prefetch_beyond(&self, home: u32, hash: u64) {
+        let (home, tag) = (home as usize, Self::tag(hash));
+        if self.groups[home].matches(tag) != 0 {
+            return;
+        }
+        for group in home..home + NEXT_GROUPS {
+            if self.groups[group].overflow() == 0 {
+                return;
+            }
+            let slots = self.groups[group + 1].matches(tag);
+            for slot in (Due { group: group + 1, slots }) {
+                self.entries.prefetch(slot.0 as usize, self.near);
+            }
+            if slots != 0 {
+                return;
+            }
+        }
+    }
+
+    /// Asks for the line of an entry whose slot is known.
+    #[inline(always)]
+    pub fn prefetch_at(&self, slot: Slot) {
+        self.entries.prefetch(slot.0 as usize, self.near);
+    }
+
+    /// The first two stages at once, for what is a stage ahead anyway.
+    #[inline]
+    pub fn prefetch_found(&self, hash: u64) -> Slot {
+        let home = self.home(hash) as u32;
+        self.prefetch_entry(home, hash).unwrap_or_else(|| self.prefetch_rest(home, hash))
     }
 
     /// Asks for what an insertion needs besides what [`Table::prefetch_entry`]
@@ -314,12 +367,12 @@ impl<E: Entry> Table<E> {
         }
     }
 
-    /// Whether a connection is in this slot. Free slots have a key that no
-    /// packet has, so that it is true of none that was removed or moved.
+    /// The entry in this slot, if it is this connection's. Free slots have a key
+    /// that no packet has, so that none that was removed or moved is found.
     #[must_use]
     #[inline(always)]
-    pub fn is_at(&self, slot: Slot, key: &E::Key) -> bool {
-        self.entries[slot.0 as usize].key() == *key
+    pub fn at(&self, slot: Slot, key: &E::Key) -> Option<&E> {
+        Some(&self.entries[slot.0 as usize]).filter(|entry| entry.key() == *key)
     }
 
     /// Asks for the lines of an entry and of its group.
@@ -408,7 +461,7 @@ impl<E: Entry> Table<E> {
             passed.tags[SLOTS] -= 1;
         }
         self.groups[group].tags[slot.index()] = 0;
-        // What `is_at` relies on.
+        // What `at` relies on.
         self.entries[slot.0 as usize] = E::zeroed();
     }
 
@@ -530,6 +583,12 @@ impl<E: Entry> Table<E> {
 
     /// Slots in a group: the most that [`Table::scan`] shows.
     pub const GROUP_SLOTS: usize = SLOTS;
+}
+
+/// A hash whose tag would say that there is no connection: one in 256.
+#[cold]
+fn with_a_tag(hash: u64) -> u64 {
+    hash | 1 << TAG_SHIFT
 }
 
 /// The deadline byte for an expiry: never later than the expiry itself, and

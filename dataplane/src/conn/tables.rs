@@ -1,11 +1,11 @@
 //! The two tables of a worker, one an address family, and connections whose
 //! entries lie in either.
 
-use super::entry::{Body, Entry, Entry4, Entry6, Key4, Key6};
+use super::entry::{Body, Entry, Entry4, Entry6};
 use super::hash::HashKey;
 use super::table::{Slot, Table, TableFull};
 use crate::forward::nat::Deltas;
-use crate::packet::{Family, Protocol, Tuple};
+use crate::packet::{Family, Key4, Key6, Protocol, Tuple};
 use crate::time::Tick;
 
 /// Groups that are split in a step: about 500 ns each when their entries have
@@ -175,8 +175,8 @@ impl Tables {
     #[must_use]
     pub fn tuple(&self, place: Place) -> Tuple {
         match place {
-            Place::V4(slot) => Tuple::V4(self.v4.entry(slot).key().tuple),
-            Place::V6(slot) => Tuple::V6(self.v6.entry(slot).key().tuple),
+            Place::V4(slot) => Tuple::V4(self.v4.entry(slot).key().tuple()),
+            Place::V6(slot) => Tuple::V6(self.v6.entry(slot).key().tuple()),
         }
     }
 
@@ -216,15 +216,15 @@ impl Tables {
         match family {
             Family::V4 => self.v4.prefetch_group(hash),
             Family::V6 => self.v6.prefetch_group(hash),
-        }
+        };
     }
 
     /// Second stage: asks for the line of the entry, or of the slot that an
     /// insertion would take.
     pub fn prefetch_entry(&self, family: Family, hash: u64) {
         match family {
-            Family::V4 => self.v4.prefetch_entry(hash).is_some(),
-            Family::V6 => self.v6.prefetch_entry(hash).is_some(),
+            Family::V4 => self.v4.prefetch_found(hash),
+            Family::V6 => self.v6.prefetch_found(hash),
         };
     }
 

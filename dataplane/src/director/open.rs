@@ -233,7 +233,7 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Option<u8> {
         let record = cx.snapshot.servers.record(opening.number)?;
-        if !stage.kind.is_plain() || stage.ip_len > record.short_mtu {
+        if stage.ip_len > record.short_mtu {
             return None;
         }
         // MSS options are in first packets only.

@@ -3,17 +3,20 @@
 //! where they always do. What each function refuses it leaves as it was, for
 //! the long way (`send`, `rewrite`), which does the same to all packets.
 
-use super::{Context, Staged};
-use crate::conn::{Entry, Entry4, Entry6, Key4, Key6, Place, Tabled, Tables};
+use super::{Context, Kind, Staged};
+use crate::conn::{Entry, Entry4, Entry6, Place, Tabled, Tables};
 use crate::fib::Way;
 use crate::forward::tun::Ids;
 use crate::packet::headers::{ETHERNET, PLAIN4, PLAIN6};
-use crate::packet::{Frame, Protocol, Tuple4, Tuple6, checksum};
+use crate::packet::{Frame, Key4, Key6, Protocol, Tuple4, Tuple6, checksum};
 use crate::service::Record;
 use crate::snapshot::Snapshot;
 
 /// What the short way does differently by family.
 pub(super) trait Short: Tabled {
+    /// What stage 1 says of such packets.
+    const SHORT: Kind;
+
     /// The number of the family as the protocol of an outer header.
     const IPIP: u8;
 
@@ -53,6 +56,7 @@ pub(super) trait Short: Tabled {
 }
 
 impl Short for Entry4 {
+    const SHORT: Kind = Kind::Short4;
     const IPIP: u8 = 4;
 
     #[inline(always)]
@@ -112,6 +116,7 @@ impl Short for Entry4 {
 }
 
 impl Short for Entry6 {
+    const SHORT: Kind = Kind::Short6;
     const IPIP: u8 = 41;
 
     #[inline(always)]
@@ -153,7 +158,7 @@ impl Short for Entry6 {
         frame: &mut Frame<'_>,
     ) -> bool {
         let body = entry.body();
-        let from = <Self as Short>::key(staged).tuple;
+        let from = <Self as Short>::key(staged).tuple();
         let dst_port = if record.rport == 0 { from.dst_port } else { record.rport };
         let (src, src_port) = match body.local() {
             // NAT, which has no local port.
@@ -177,7 +182,7 @@ impl Short for Entry6 {
     ) -> Option<u8> {
         let body = entry.body();
         let Some(Place::V6(client)) = body.twin(Entry6::FAMILY) else { return None };
-        let Tuple6 { src, dst, src_port, dst_port } = tables.v6.entry(client).key().tuple;
+        let Tuple6 { src, dst, src_port, dst_port } = tables.v6.entry(client).key().tuple();
         let to = Tuple6 { src: dst, dst: src, src_port: dst_port, dst_port: src_port };
         let (port, macs) = way(snapshot.fib.lookup6(&to.dst), staged)?;
         readdress6(&macs, &to, body.l4_delta, staged, frame).then_some(port)

@@ -710,7 +710,7 @@ fn a_listing_is_complete_and_stays_within_its_room() {
         assert_eq!(dump.rows.capacity(), capacity, "the worker must not allocate");
         for row in &dump.rows {
             let ConnectionKey::V4(key) = row.key else { panic!("an IPv4 row") };
-            assert!(seen.insert(key.tuple.src_port), "twice: {}", key.tuple.src_port);
+            assert!(seen.insert(key.tuple().src_port), "twice: {}", key.tuple().src_port);
             assert_eq!(row.state, State::SynRecv);
             assert_eq!(row.expiry, NOON.plus(60 * TICKS_PER_SECOND));
         }

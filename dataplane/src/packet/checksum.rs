@@ -42,14 +42,14 @@ pub fn ip4_header_is_good(header: &[u8]) -> bool {
     let pair = |at| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
     let (sum, carry) = pair(0).overflowing_add(pair(8));
     let (sum, carry) = sum.overflowing_add(u64::from(word(16)) + u64::from(carry));
-    // Halves and then halves of a half, the carry of each added at its bottom.
-    let (half, more) = (sum as u32).overflowing_add((sum >> 32) as u32);
-    let mut sum = half.wrapping_add(u32::from(more) + u32::from(carry));
+    // Small where there is a carry, so that this is no other.
+    let mut sum = sum.wrapping_add(u64::from(carry));
     if !options.is_empty() {
-        let options = u32::from((add(0, options) as u16).to_be());
-        sum = fold(u64::from(sum) + u64::from(options)).into();
+        sum = u64::from(fold(sum)) + u64::from((add(0, options) as u16).to_be());
     }
-    sum.wrapping_add(sum.rotate_left(16)) >= 0xffff_0000
+    // All ones, however wide, is what 0xffff divides: one multiplication. It is
+    // not 0, which it would divide, too: a version is in it.
+    sum % 0xffff == 0
 }
 
 /// The header checksum after the TTL went down by one: the word that holds it

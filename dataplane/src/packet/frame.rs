@@ -11,8 +11,10 @@ use crate::director::Handed;
 #[derive(Debug)]
 pub struct Frame<'a> {
     buffer: &'a mut [u8],
-    start: usize,
-    len: usize,
+    /// Narrow, so that no sum of two can overflow: both make the range that
+    /// every look at the bytes is checked for.
+    start: u32,
+    len: u32,
     total_len: usize,
     /// Index of the port that it came from. The worker knows the device's; the
     /// director puts a VLAN's in its place.
@@ -37,8 +39,8 @@ impl<'a> Frame<'a> {
         let total_len = total_len.max(len);
         Self {
             buffer,
-            start,
-            len,
+            start: start as u32,
+            len: len as u32,
             total_len,
             port,
             rss_hash: None,
@@ -51,25 +53,25 @@ impl<'a> Frame<'a> {
     #[must_use]
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.start + self.len]
+        &self.buffer[self.start as usize..self.start as usize + self.len as usize]
     }
 
     /// The bytes at hand, for rewriting.
     #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.start..self.start + self.len]
+        &mut self.buffer[self.start as usize..self.start as usize + self.len as usize]
     }
 
     /// Where the packet begins in the buffer.
     #[must_use]
     pub fn start(&self) -> usize {
-        self.start
+        self.start as usize
     }
 
     /// How many bytes of it are in the buffer.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// Whether it has no bytes.
@@ -89,11 +91,11 @@ impl<'a> Frame<'a> {
     /// has not so many bytes of headroom.
     #[must_use]
     pub fn grow_front(&mut self, count: usize) -> bool {
-        if count > self.start {
+        if count > self.start() {
             return false;
         }
-        self.start -= count;
-        self.len += count;
+        self.start -= count as u32;
+        self.len += count as u32;
         self.total_len += count;
         true
     }
@@ -103,19 +105,19 @@ impl<'a> Frame<'a> {
     /// packet goes on in another segment.
     #[must_use]
     pub fn grow_back(&mut self, count: usize) -> bool {
-        if self.total_len != self.len || count > self.buffer.len() - self.start - self.len {
+        if self.total_len != self.len() || count > self.buffer.len() - self.start() - self.len() {
             return false;
         }
-        self.len += count;
+        self.len += count as u32;
         self.total_len += count;
         true
     }
 
     /// Removes `count` bytes at the front (at most all at hand).
     pub fn strip_front(&mut self, count: usize) {
-        let count = count.min(self.len);
-        self.start += count;
-        self.len -= count;
+        let count = count.min(self.len());
+        self.start += count as u32;
+        self.len -= count as u32;
         self.total_len -= count;
     }
 
@@ -124,10 +126,10 @@ impl<'a> Frame<'a> {
     /// trailing bytes of such a packet are harmless padding.
     #[inline(always)]
     pub fn truncate(&mut self, total_len: usize) {
-        if total_len >= self.len || self.total_len != self.len {
+        if total_len >= self.len() || self.total_len != self.len() {
             return;
         }
-        self.len = total_len;
+        self.len = total_len as u32;
         self.total_len = total_len;
     }
 }

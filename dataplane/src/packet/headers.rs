@@ -7,7 +7,7 @@
 //! what IPVS reads): the UDP length and the TCP data offset are not validated.
 
 use crate::counters::DropReason;
-use crate::packet::{Frame, Mac, Tuple, Tuple4, Tuple6, checksum};
+use crate::packet::{Frame, Key4, Key6, Mac, Tuple, Tuple4, Tuple6, checksum};
 use crate::punt::PuntKind;
 
 /// Address families.
@@ -266,33 +266,33 @@ pub fn parse(
 /// A whole TCP or UDP packet right behind an untagged Ethernet header and an IP
 /// header without options or extension headers: what most packets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plain<Tuple> {
-    /// Addresses and ports.
-    pub tuple: Tuple,
-    /// TCP or UDP.
-    pub protocol: Protocol,
+pub struct Plain<Key> {
+    /// Addresses, ports and protocol.
+    pub key: Key,
     /// The flag byte of TCP, 0 of UDP.
     pub tcp_flags: u8,
     /// Length of the IP packet, header included.
     pub ip_len: u16,
 }
 
-impl From<Plain<Tuple4>> for Headers {
+impl From<Plain<Key4>> for Headers {
     #[inline]
-    fn from(plain: Plain<Tuple4>) -> Self {
-        let Plain { tuple: Tuple4 { src, dst, src_port, dst_port }, .. } = plain;
-        let Plain { protocol, tcp_flags, ip_len, .. } = plain;
+    fn from(plain: Plain<Key4>) -> Self {
+        let Plain { key, tcp_flags, ip_len } = plain;
+        let Tuple4 { src, dst, src_port, dst_port } = key.tuple();
+        let protocol = Protocol::from_number(key.protocol()).unwrap_or(Protocol::Tcp);
         let (l3, l4) = (ETHERNET as u16, PLAIN4 as u16);
         let addresses = Addresses::V4 { src, dst };
         Self { addresses, protocol, src_port, dst_port, tcp_flags, l3, l4, ip_len, ..Self::NONE }
     }
 }
 
-impl From<Plain<Tuple6>> for Headers {
+impl From<Plain<Key6>> for Headers {
     #[inline]
-    fn from(plain: Plain<Tuple6>) -> Self {
-        let Plain { tuple: Tuple6 { src, dst, src_port, dst_port }, .. } = plain;
-        let Plain { protocol, tcp_flags, ip_len, .. } = plain;
+    fn from(plain: Plain<Key6>) -> Self {
+        let Plain { key, tcp_flags, ip_len } = plain;
+        let Tuple6 { src, dst, src_port, dst_port } = key.tuple();
+        let protocol = Protocol::from_number(key.protocol()).unwrap_or(Protocol::Tcp);
         let (l3, l4) = (ETHERNET as u16, PLAIN6 as u16);
         let addresses = Addresses::V6 { src, dst };
         Self { addresses, protocol, src_port, dst_port, tcp_flags, l3, l4, ip_len, ..Self::NONE }
@@ -303,19 +303,24 @@ impl From<Plain<Tuple6>> for Headers {
 pub(crate) const PLAIN4: usize = ETHERNET + 20;
 pub(crate) const PLAIN6: usize = ETHERNET + 40;
 
-/// The family of a frame to `port_mac` that may be plain, by its first bytes.
+/// The shortest plain frames. Such of UDP over IPv4 with less than twelve bytes
+/// of payload are padded on Ethernet.
+const SHORTEST4: usize = PLAIN4 + 20;
+const SHORTEST6: usize = PLAIN6 + 8;
+
+/// The family of a frame to `port_mac` that may be plain, by its Ethernet
+/// header.
 #[must_use]
 #[inline(always)]
 pub fn plain_family(bytes: &[u8], port_mac: Mac48) -> Option<Family> {
-    let start = bytes.first_chunk::<16>()?;
-    let mac = u64::from_be_bytes(*start.first_chunk()?) >> 16;
-    // Ethertype, IP version and header length, TOS or traffic class.
-    let kind = u32::from_be_bytes([start[12], start[13], start[14], start[15]]);
-    match () {
-        () if mac != port_mac.0 => None,
-        () if kind & 0xffff_ff00 == 0x0800_4500 => Some(Family::V4),
-        () if kind & 0xffff_f000 == 0x86dd_6000 => Some(Family::V6),
-        () => None,
+    let start = bytes.first_chunk::<SHORTEST4>()?;
+    if !port_mac.is(start.first_chunk()?) {
+        return None;
+    }
+    match u16::from_be_bytes([start[12], start[13]]) {
+        ETHERTYPE_IP4 => Some(Family::V4),
+        ETHERTYPE_IP6 => Some(Family::V6),
+        _ => None,
     }
 }
 
@@ -326,11 +331,20 @@ pub struct Mac48(u64);
 impl Mac48 {
     /// What no frame has.
     pub const NONE: Self = Self(u64::MAX);
+
+    /// The bytes that make it, of the eight that begin with them.
+    const MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+
+    /// Whether these bytes begin with it.
+    #[inline(always)]
+    fn is(self, start: &[u8; 8]) -> bool {
+        u64::from_ne_bytes(*start) & Self::MASK == self.0
+    }
 }
 
 impl From<Mac> for Mac48 {
     fn from([a, b, c, d, e, f]: Mac) -> Self {
-        Self(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+        Self(u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
     }
 }
 
@@ -339,57 +353,55 @@ impl From<Mac> for Mac48 {
 /// those of [`parse`].
 #[must_use]
 #[inline(always)]
-pub fn plain4(frame: &Frame<'_>) -> Option<Plain<Tuple4>> {
-    let bytes = frame.bytes();
-    let start = bytes.first_chunk::<{ PLAIN4 + 8 }>()?;
-    let ip_len = u16::from_be_bytes([start[16], start[17]]);
-    let fragment = u16::from_be_bytes([start[20], start[21]]) & 0x3fff != 0;
-    let addresses = u64::from_be_bytes(*start[26..].first_chunk()?);
-    let (src, dst) = ((addresses >> 32) as u32, addresses as u32);
-    if fragment || is_martian4(src) || ETHERNET + usize::from(ip_len) > frame.total_len() {
+pub fn plain4(frame: &Frame<'_>) -> Option<Plain<Key4>> {
+    // Version, header length; MF, the offset and the reserved bit's neighbours.
+    const FIXED: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+    const PLAIN: u64 = u64::from_ne_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
+    let start = frame.bytes().first_chunk::<SHORTEST4>()?;
+    if u64::from_ne_bytes(*start[ETHERNET..].first_chunk()?) & FIXED != PLAIN {
         return None;
     }
     if !frame.ip_checksum_good && !checksum::ip4_header_is_good(&start[ETHERNET..PLAIN4]) {
         return None;
     }
-    let (protocol, tcp_flags) = plain_l4::<PLAIN4>(bytes, start[ETHERNET + 9], ip_len)?;
-    let ports = u32::from_be_bytes(*start[PLAIN4..].first_chunk()?);
-    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
-    Some(Plain { tuple: Tuple4 { src, dst, src_port, dst_port }, protocol, tcp_flags, ip_len })
+    let ip_len = u16::from_be_bytes([start[16], start[17]]);
+    if is_martian4(start[26]) || ETHERNET + usize::from(ip_len) > frame.total_len() {
+        return None;
+    }
+    let protocol = start[ETHERNET + 9];
+    let tcp_flags = match protocol {
+        6 if ip_len >= 40 => start[PLAIN4 + 13],
+        17 if ip_len >= 28 => 0,
+        _ => return None,
+    };
+    let (addresses, ports) = (*start[26..].first_chunk()?, *start[PLAIN4..].first_chunk()?);
+    Some(Plain { key: Key4::of_packet(protocol, addresses, ports), tcp_flags, ip_len })
 }
 
 /// Reads a plain packet, of which [`plain_family`] said that it may be IPv6. As
 /// [`plain4`].
 #[must_use]
 #[inline(always)]
-pub fn plain6(frame: &Frame<'_>) -> Option<Plain<Tuple6>> {
+pub fn plain6(frame: &Frame<'_>) -> Option<Plain<Key6>> {
     let bytes = frame.bytes();
-    let start = bytes.first_chunk::<{ PLAIN6 + 8 }>()?;
+    let start = bytes.first_chunk::<SHORTEST6>()?;
     let payload_len = u16::from_be_bytes([start[18], start[19]]);
-    if PLAIN6 + usize::from(payload_len) > frame.total_len() {
+    if start[14] >> 4 != 6 || PLAIN6 + usize::from(payload_len) > frame.total_len() {
         return None;
     }
     let ip_len = payload_len.checked_add(40)?;
-    let (src, dst) = (*start[22..].first_chunk::<16>()?, *start[38..].first_chunk()?);
     // A martian begins with zeroes or with 0xff; few others do.
-    if src[..8] == [0; 8] || src[0] == 0xff {
+    if start[22..30] == [0; 8] || start[22] == 0xff {
         return None;
     }
-    let (protocol, tcp_flags) = plain_l4::<PLAIN6>(bytes, start[ETHERNET + 6], ip_len)?;
-    let ports = u32::from_be_bytes(*start[PLAIN6..].first_chunk()?);
-    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
-    Some(Plain { tuple: Tuple6 { src, dst, src_port, dst_port }, protocol, tcp_flags, ip_len })
-}
-
-/// The protocol of a plain packet whose layer 4 is at `L4`, and its TCP flags.
-#[inline(always)]
-fn plain_l4<const L4: usize>(bytes: &[u8], protocol: u8, ip_len: u16) -> Option<(Protocol, u8)> {
-    let end = ETHERNET + usize::from(ip_len);
-    match protocol {
-        6 if end >= L4 + 20 => Some((Protocol::Tcp, bytes.get(..L4 + 20)?[L4 + 13])),
-        17 if end >= L4 + 8 => Some((Protocol::Udp, 0)),
-        _ => None,
-    }
+    let protocol = start[ETHERNET + 6];
+    let tcp_flags = match protocol {
+        6 if payload_len >= 20 => bytes.get(..PLAIN6 + 20)?[PLAIN6 + 13],
+        17 if payload_len >= 8 => 0,
+        _ => return None,
+    };
+    let (addresses, ports) = (*start[22..].first_chunk()?, *start[PLAIN6..].first_chunk()?);
+    Some(Plain { key: Key6::of_packet(protocol, addresses, ports), tcp_flags, ip_len })
 }
 
 /// The VLAN id of a frame that has a tag.
@@ -470,7 +482,7 @@ fn parse_ip4(frame: &Frame<'_>, l3: usize, headers: &mut Headers) -> Result<Pars
     }
     let src = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
     let dst = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
-    if is_martian4(src) {
+    if is_martian4((src >> 24) as u8) {
         return Err(DropReason::IpMartian);
     }
     let Some(protocol) = Protocol::from_number(header[9]) else {
@@ -515,9 +527,9 @@ fn other_ip4(
     Parsed::IcmpError
 }
 
-/// 0/8, 127/8, and everything from 224/4 upwards is no host's address.
-const fn is_martian4(src: u32) -> bool {
-    let first = src >> 24;
+/// By its first byte: 0/8, 127/8, and everything from 224/4 upwards is no host's
+/// address.
+const fn is_martian4(first: u8) -> bool {
     first == 0 || first == 127 || first >= 224
 }
 

@@ -8,11 +8,13 @@
 pub mod checksum;
 pub mod frame;
 pub mod headers;
+pub mod key;
 pub mod options;
 pub mod tuple;
 
 pub use frame::Frame;
 pub use headers::{Family, Headers, Parsed, Protocol};
+pub use key::{Key4, Key6};
 pub use tuple::{Tuple, Tuple4, Tuple6};
 
 /// A MAC address in wire order.

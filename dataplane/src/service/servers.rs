@@ -91,7 +91,8 @@ impl Record {
             this.macs[6..].copy_from_slice(&hop.src_mac);
             this.port = hop.port;
             if hop.vlan == 0 {
-                this.short_mtu = hop.mtu.saturating_sub(overhead);
+                // Below what the director notes of a packet that is not plain.
+                this.short_mtu = hop.mtu.saturating_sub(overhead).min(u16::MAX - 1);
             }
         }
         this

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::growth::DONE;
 use super::*;
-use crate::conn::entry::{Body, Entry4, Entry6, Key4, Key6};
+use crate::conn::entry::{Body, Entry4, Entry6};
 use crate::conn::state::State;
-use crate::packet::{Protocol, Tuple4, Tuple6};
+use crate::packet::{Key4, Key6, Protocol, Tuple4, Tuple6};
 
 const KEY: HashKey = HashKey::new([0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321, 42]);
 
@@ -33,7 +33,7 @@ fn grow(table: &mut Table<Entry4>) -> bool {
     }
     // Where they were they are not any more.
     for i in moved {
-        assert!(before.iter().all(|(slot, was)| *was != key(i) || !table.is_at(*slot, was)));
+        assert!(before.iter().all(|(slot, was)| *was != key(i) || table.at(*slot, was).is_none()));
     }
     true
 }
@@ -224,7 +224,7 @@ fn spread(keys: impl Iterator<Item = Key4>) -> (usize, usize) {
 }
 
 fn crc(key: &Key4) -> u32 {
-    let Tuple4 { src, dst, src_port, dst_port } = key.tuple;
+    let Tuple4 { src, dst, src_port, dst_port } = key.tuple();
     let mut bytes = [0; 12];
     bytes[..4].copy_from_slice(&src.to_be_bytes());
     bytes[4..8].copy_from_slice(&dst.to_be_bytes());
@@ -282,7 +282,7 @@ fn tuples_made_to_collide_spread_as_others_do() {
     };
     let shard = crate::shard::Shard::new(0x6d5a, 4, 128);
     let owner = |key: &Key4| {
-        let Tuple4 { src, dst, src_port, dst_port } = key.tuple;
+        let Tuple4 { src, dst, src_port, dst_port } = key.tuple();
         shard.hash(&crate::packet::headers::Addresses::V4 { src, dst }, src_port, dst_port)
     };
     let first = toeplitz().next().unwrap();

@@ -517,7 +517,7 @@ fn plain_frames() -> [Vec<u8>; 4] {
     builder.tcp(51_000, 80, 1, 1000).ack(7).write(&mut tcp6, b"payload").unwrap();
     let mut udp4 = Vec::new();
     let builder = PacketBuilder::ethernet2(CLIENT_MAC, MAC).ipv4(CIP, VIP, 64);
-    builder.udp(5353, 53).write(&mut udp4, b"").unwrap();
+    builder.udp(5353, 53).write(&mut udp4, b"twelve bytes").unwrap();
     [tcp4(), udp4, tcp6, udp6()]
 }
 
@@ -530,6 +530,20 @@ fn plain_packets_are_found_plain() {
             let len = bytes.len();
             assert_eq!(plain(&Frame::new(&mut bytes, 0, len, len, 0)), Some(expected));
         }
+    }
+}
+
+/// Ethernet has no shorter ones, but some virtual devices have.
+#[test]
+fn a_frame_without_padding_is_not_plain() {
+    let mut bytes = Vec::new();
+    let builder = PacketBuilder::ethernet2(CLIENT_MAC, MAC).ipv4(CIP, VIP, 64);
+    builder.udp(5353, 53).write(&mut bytes, b"eleven byte").unwrap();
+    let expected = flow(&bytes);
+    for (padding, found) in [(0, None), (1, Some(expected))] {
+        bytes.extend(vec![0; padding]);
+        let len = bytes.len();
+        assert_eq!(plain(&Frame::new(&mut bytes, 0, len, len, 0)), found);
     }
 }
 

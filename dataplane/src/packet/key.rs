@@ -1,0 +1,149 @@
+//! What a packet says about the connection that it belongs to.
+//!
+//! Keys are words of a packet as they stand there, whatever the CPU's byte
+//! order: they are compared and hashed for every packet, and taken apart for
+//! few.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Protocol, Tuple4, Tuple6};
+
+/// Addresses, ports and protocol of an IPv4 packet: the key of its connection's
+/// entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+#[repr(transparent)]
+pub struct Key4([u64; 2]);
+
+/// The same of an IPv6 packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+#[repr(transparent)]
+pub struct Key6([u64; 5]);
+
+impl Key4 {
+    /// A key.
+    #[must_use]
+    #[inline]
+    pub fn new(protocol: Protocol, tuple: Tuple4) -> Self {
+        let Tuple4 { src, dst, src_port, dst_port } = tuple;
+        let addresses = (u64::from(src) << 32) | u64::from(dst);
+        Self::of_packet(protocol as u8, addresses.to_be_bytes(), ports(src_port, dst_port))
+    }
+
+    /// The key that a packet has with these addresses and ports.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn of_packet(protocol: u8, addresses: [u8; 8], ports: [u8; 4]) -> Self {
+        Self([u64::from_ne_bytes(addresses), last_word(protocol, ports)])
+    }
+
+    /// Its words.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        self.0
+    }
+
+    /// The IP protocol number.
+    #[must_use]
+    #[inline]
+    pub const fn protocol(&self) -> u8 {
+        protocol(self.0[1])
+    }
+
+    /// Addresses and ports.
+    #[must_use]
+    #[inline]
+    pub fn tuple(&self) -> Tuple4 {
+        let addresses = u64::from_be_bytes(self.0[0].to_ne_bytes());
+        let (src, dst) = ((addresses >> 32) as u32, addresses as u32);
+        let (src_port, dst_port) = ports_of(self.0[1]);
+        Tuple4 { src, dst, src_port, dst_port }
+    }
+}
+
+impl Key6 {
+    /// A key.
+    #[must_use]
+    #[inline]
+    pub fn new(protocol: Protocol, tuple: Tuple6) -> Self {
+        let Tuple6 { src, dst, src_port, dst_port } = tuple;
+        let mut addresses = [0; 32];
+        addresses[..16].copy_from_slice(&src);
+        addresses[16..].copy_from_slice(&dst);
+        Self::of_packet(protocol as u8, addresses, ports(src_port, dst_port))
+    }
+
+    /// The key that a packet has with these addresses and ports.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn of_packet(protocol: u8, addresses: [u8; 32], ports: [u8; 4]) -> Self {
+        let [a, b, c, d]: [u64; 4] = bytemuck::must_cast(addresses);
+        Self([a, b, c, d, last_word(protocol, ports)])
+    }
+
+    /// Its words.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 5] {
+        self.0
+    }
+
+    /// The IP protocol number.
+    #[must_use]
+    #[inline]
+    pub const fn protocol(&self) -> u8 {
+        protocol(self.0[4])
+    }
+
+    /// Addresses and ports.
+    #[must_use]
+    #[inline]
+    pub fn tuple(&self) -> Tuple6 {
+        let [a, b, c, d, last] = self.0;
+        let (src_port, dst_port) = ports_of(last);
+        let [src, dst] = bytemuck::must_cast::<[u64; 4], [[u8; 16]; 2]>([a, b, c, d]);
+        Tuple6 { src, dst, src_port, dst_port }
+    }
+}
+
+fn ports(src: u16, dst: u16) -> [u8; 4] {
+    (u32::from(src) << 16 | u32::from(dst)).to_be_bytes()
+}
+
+#[inline(always)]
+const fn last_word(protocol: u8, ports: [u8; 4]) -> u64 {
+    (protocol as u64) << 32 | u32::from_ne_bytes(ports) as u64
+}
+
+#[inline]
+const fn protocol(last_word: u64) -> u8 {
+    (last_word >> 32) as u8
+}
+
+#[inline]
+const fn ports_of(last_word: u64) -> (u16, u16) {
+    let ports = u32::from_be_bytes((last_word as u32).to_ne_bytes());
+    ((ports >> 16) as u16, ports as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_the_bytes_of_packets() {
+        let tuple =
+            Tuple4 { src: 0x0a01_0203, dst: 0xc0a8_0164, src_port: 0x1234, dst_port: 0x5678 };
+        let key = Key4::new(Protocol::Udp, tuple);
+        let bytes = [10, 1, 2, 3, 192, 168, 1, 100];
+        assert_eq!(key, Key4::of_packet(17, bytes, [0x12, 0x34, 0x56, 0x78]));
+        assert_eq!((key.tuple(), key.protocol()), (tuple, 17));
+
+        let (src, dst) = ([0xfd; 16], std::array::from_fn(|i| i as u8));
+        let tuple = Tuple6 { src, dst, src_port: 0x1234, dst_port: 0x5678 };
+        let key = Key6::new(Protocol::Tcp, tuple);
+        let bytes = std::array::from_fn(|i| if i < 16 { 0xfd } else { i as u8 - 16 });
+        assert_eq!(key, Key6::of_packet(6, bytes, [0x12, 0x34, 0x56, 0x78]));
+        assert_eq!((key.tuple(), key.protocol()), (tuple, 6));
+    }
+}
