@@ -13,7 +13,7 @@ director_start +services-health.toml
 
 # A failing server is known within fall * interval + timeout, a good one within
 # rise * interval + timeout; and some seconds for a busy machine and for looking at it.
-DOWN_MS=$((3 * 500 + 1000 + 4000)) UP_MS=$((2 * 500 + 1000 + 4000))
+DOWN_MS=$((3 * 500 + 500 + 4000)) UP_MS=$((2 * 500 + 500 + 4000))
 
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 within() { # MS WHAT COMMAND...: its time in TOOK, ms

@@ -98,10 +98,9 @@ assert_equal "the answers" "$(sort <<<"$answers" | xargs)" "rs1 rs2"
 say "keepalived stops and takes its services away"
 kill "$KEEPALIVED"
 wait "$KEEPALIVED" || true
-# A mark in a group stays: keepalived 2.2.7 stumbles over it itself when it
-# stops ("Unknown protocol 0 at protocol_to_index"), before it asks anybody.
-assert_equal "services" "$(rvsadm -Sn)" "-A -f 7 -s sh
--a -f 7 -r $RS1:0 -i -w 1 --tun-type ipip"
+# A mark in a group stays at times: keepalived 2.2.7 may stumble over it itself when
+# it stops ("Unknown protocol 0 at protocol_to_index"), before it asks anybody.
+assert_equal "services" "$(rvsadm -Sn | grep -v -- ' -f 7 ' || true)" ''
 
 say "without rvsd keepalived says why it cannot"
 director_stop
