@@ -72,7 +72,8 @@ pub struct Service {
 
 impl Service {
     /// The requests that make it.
-    pub(super) fn into_requests(self) -> Vec<Request> {
+    #[must_use]
+    pub fn into_requests(self) -> Vec<Request> {
         let service = self.spec.id;
         let mut requests = vec![Request::AddService { service: self.spec }];
         let mut drains = Vec::new();

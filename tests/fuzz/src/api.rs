@@ -89,12 +89,9 @@ fn comes_back(old: &Registry) {
     let saved = saved(old);
     let mut new = registry().with_settings(saved.settings);
     new.set_timeouts(saved.timeouts).expect("timeouts that were in force");
-    for service in &saved.services {
-        new.add_service(service.spec.clone()).expect("a service that was there");
-        for server in &service.servers {
-            let added = new.add_server(&service.spec.id, server.clone(), &resolve);
-            added.expect("a server that was there");
-        }
+    for request in saved.services.iter().cloned().flat_map(saved::Service::into_requests) {
+        let done = new.change(&request, &resolve).expect("a request that changes");
+        done.expect("what was there before");
     }
     assert_eq!(new.saved(0, usize::MAX).0, saved);
 }
