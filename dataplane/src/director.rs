@@ -577,7 +577,7 @@ impl Core {
     /// Stage 4: forwards each packet, most of them the short way.
     fn forward_all(&mut self, cx: Context<'_>, tables: &mut Tables, burst: &mut Burst<'_, '_>) {
         let mut missed = 0u64;
-        // Connections that open meanwhile are not those that the look-ups miss.
+        // Whether a connection may have opened since a look-up missed it.
         let mut opened = false;
         let mut index = 0;
         loop {
