@@ -70,6 +70,14 @@ driver_of() { # ADDRESS
     basename "$(readlink "/sys/bus/pci/devices/$1/driver" || echo -)"
 }
 
+# The driver that the NICs had at first.
+kernel_driver() { cat /var/lib/rvs-guest-driver; }
+
+# The name of port 1 or 2, which is its tap's.
+tap() { # NUMBER
+    sed -n 's/^name = "\(.*\)"/\1/p' "$CONFIG" | sed -n "$1p"
+}
+
 in_ns() { # NAMESPACE COMMAND...
     ip netns exec "$@"
 }
@@ -173,4 +181,61 @@ capture_stop() {
     sleep 0.5
     kill "$(</run/capture-client)" "$(</run/capture-servers)"
     wait || true
+}
+
+# ----------------------------------------------------------------- the end
+
+# Back with the kernel, and at work: a ping by each.
+gives_back() { # COMMAND...
+    local n slot interface
+    timeout 120 "$@"
+    for n in 0 1; do
+        slot=${SLOTS[$n]}
+        assert_equal "driver of $slot" "$(driver_of "$slot")" "$(kernel_driver)"
+        interface=$(interface_of "$slot")
+        [[ -n $interface ]] || fail "$slot has no interface"
+        ip link set "$interface" up
+    done
+    assert_equal "huge pages" "$(</sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages)" 0
+    [[ ! -e /etc/tmpfiles.d/rvs-hugepages.conf && ! -e /etc/systemd/system/rvs-nics.service ]] || fail "undo leaves files"
+    ip address add 192.168.1.21/24 dev "$(interface_of "${SLOTS[0]}")"
+    ip address add 10.0.0.1/24 dev "$(interface_of "${SLOTS[1]}")"
+    wait_for 20 ping -c 1 -W 1 192.168.1.12
+    wait_for 20 ping -c 1 -W 1 10.0.0.31
+    for slot in "${SLOTS[@]}"; do ip address flush dev "$(interface_of "$slot")"; done
+}
+
+# --------------------------------------------------------- beside the kernel
+
+# The far ends in a namespace of their own, silent, for compare.py.
+bench_up() {
+    local n interface
+    if ip netns list | grep -q '^client'; then
+        in_ns client ip link set eth0 netns 1
+        in_ns cable ip link set far2 netns 1
+    fi
+    ip netns add bench
+    for n in 0 1; do
+        interface=$(interface_of "${FAR[$n]}")
+        ip link set "$interface" netns bench name "far$((n + 1))"
+        in_ns bench sysctl -q -w "net.ipv6.conf.far$((n + 1)).disable_ipv6=1"
+        in_ns bench ip address flush dev "far$((n + 1))"
+        in_ns bench ip link set "far$((n + 1))" arp off promisc on up
+    done
+}
+
+# What both directors are given: INTERFACE1 and INTERFACE2 are NICs or taps.
+director_ground() { # INTERFACE1 INTERFACE2
+    local last
+    sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+        net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=1000000 net.ipv4.icmp_msgs_burst=10000 \
+        net.ipv6.icmp.ratelimit=0
+    for last in 12 1; do
+        ip neigh replace "192.168.1.$last" lladdr 52:54:00:00:0b:01 dev "$1" nud permanent
+        ip neigh replace "fd00:1::$last" lladdr 52:54:00:00:0b:01 dev "$1" nud permanent
+    done
+    for last in 31 32 254; do
+        ip neigh replace "10.0.0.$last" lladdr "52:54:00:00:0c:${last: -2}" dev "$2" nud permanent
+        ip neigh replace "fd00:2::$last" lladdr "52:54:00:00:0c:${last: -2}" dev "$2" nud permanent
+    done
 }
