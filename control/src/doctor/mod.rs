@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::config::{self, Config};
 pub use host::Host;
 pub use report::{Finding, Severity};
@@ -59,15 +59,8 @@ impl Doctor {
         let config = read_config(&self.config, &mut findings);
         let mut client = match Client::connect(socket) {
             Ok(client) => Some(client),
-            Err(error) if error.unreachable() => {
-                findings.push(
-                    Finding::note("director", error.to_string())
-                        .because("services, servers and counters were not looked at"),
-                );
-                None
-            }
             Err(error) => {
-                findings.push(Finding::error("director", error.to_string()));
+                findings.push(unreachable(&error));
                 None
             }
         };
@@ -88,7 +81,7 @@ impl Doctor {
         host: &Host,
         config: Option<&Config>,
         findings: &mut Vec<Finding>,
-    ) -> Result<(), crate::client::ClientError> {
+    ) -> Result<(), ClientError> {
         let services = client.services(None)?.services;
         let hops = client.next_hops()?;
         findings.extend(services::check(&services, &hops));
@@ -103,6 +96,18 @@ impl Doctor {
         }
         Ok(())
     }
+}
+
+/// Without a director the rest can be looked at; one that does not answer is ill.
+fn unreachable(error: &ClientError) -> Finding {
+    let text = error.to_string();
+    let (what, mend) = text.split_once('\n').unwrap_or((&text, ""));
+    let finding = if error.unreachable() {
+        Finding::note("director", what)
+    } else {
+        Finding::error("director", what)
+    };
+    finding.because("services, servers and counters were not looked at").mend(mend)
 }
 
 /// The file, when it is there and good.
