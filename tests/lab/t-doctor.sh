@@ -21,7 +21,7 @@ say "without rvsd"
 director_config +services.toml 'memory_mb = 64'
 sed -i 's/^connections = .*/connections = 1024/; s/^templates = .*/templates = 1024/; s/^memory_mb = .*/&\nhuge_pages = "never"/' "$LAB_TMP/rvsd.toml"
 doctor 0
-says 'no rvsd' 'note +director: .*\n +why: +services, servers and counters were not looked at'
+says 'no rvsd' 'note +director: .*why: +services, servers and counters were not looked at'
 sed -i 's/^poll = .*/poll = "sometimes"/' "$LAB_TMP/rvsd.toml"
 doctor 1 --json
 assert_equal 'a bad file' "$(jq -r '.findings[0] | .severity + " " + .area' <<<"$OUT")" 'error configuration'

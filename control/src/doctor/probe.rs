@@ -89,6 +89,7 @@ fn answered(vip: Ipv4Addr, tap: &str, mac: &str, hops: &[NextHop]) -> Finding {
     let is_it = |hop: &&NextHop| {
         hop.mac.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(mac))
             && hop.neighbour == Some(hop.server.ip())
+            && hop.server.is_ipv4()
     };
     match hops.iter().find(is_it) {
         Some(hop) => {
