@@ -47,6 +47,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logging::init();
+    for remark in devices::remarks(&Host::this(), &config) {
+        log::warn!("{}: {}; mend it with: {}", remark.what, remark.why, remark.mend);
+    }
     // DPDK would say less.
     let obstacle = devices::obstacle(&Host::this(), &config).map(|obstacle| OpenError {
         message: obstacle.to_string(),

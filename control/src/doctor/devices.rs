@@ -130,14 +130,20 @@ pub(super) fn check(host: &Host, config: &Config) -> Vec<Finding> {
                     .because("rvsd does not start")
                     .mend(mend),
             );
-        } else if port.device.bus == Bus::Pci {
-            findings.extend(place(host, config, port));
         }
     }
+    findings.extend(remarks(host, config));
     findings
 }
 
-/// What does not keep a NIC from working.
+/// What does not keep the NICs from working, but is not as it should be.
+#[must_use]
+pub fn remarks(host: &Host, config: &Config) -> Vec<Finding> {
+    let pci = config.ports.iter().filter(|port| port.device.bus == Bus::Pci);
+    pci.flat_map(|port| place(host, config, port)).collect()
+}
+
+/// Where a NIC is, and what protects memory from it.
 fn place(host: &Host, config: &Config, port: &Port) -> Vec<Finding> {
     let name = &port.device.name;
     let mut findings = Vec::new();
