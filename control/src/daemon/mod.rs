@@ -6,6 +6,7 @@ mod answers;
 pub mod begin;
 mod difference;
 mod health;
+mod links;
 mod listing;
 mod lock;
 mod losses;
@@ -46,6 +47,7 @@ use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
 use health::Touched;
+use links::Links;
 use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
@@ -139,6 +141,7 @@ pub struct Daemon {
     instruments: Instruments,
     metrics: Metrics,
     losses: Losses,
+    links: Links,
     notify: Notify,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
@@ -226,6 +229,7 @@ impl Daemon {
             instruments,
             metrics: Metrics::default(),
             losses: Losses::default(),
+            links: Links::default(),
             notify: Notify::of_environment(),
             kernel_has_news: true,
             next_second: now + SECOND,
@@ -493,6 +497,7 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
+        self.links.say(&(self.instruments.ports)());
         let counters = self.workers.counters();
         self.losses.say(&counters, now);
         let connections: u64 = counters.iter().map(|worker| worker.connections).sum();
