@@ -33,10 +33,11 @@ fn a_removed_tap_is_survived_at_rest() {
     let mut worker = workers.remove(0);
     let taps = ["hv-stays", "hv-goes"]
         .map(|name| Tap::create(name, [2, 0, 0, 0, 0x98, name.len() as u8], 1500).unwrap())
-        .map(|tap| TapPort::new(tap, pool.clone(), None));
+        .map(|tap| TapPort::new(tap, pool.clone(), None, 1500));
     ip("addr add 10.97.0.1/24 dev hv-stays");
     let counters = Arc::new(KernelCounters::default());
-    let path = KernelPath { taps: taps.into(), rings: kernel, counters: Arc::clone(&counters) };
+    let (counting, probes) = (Arc::clone(&counters), Arc::default());
+    let path = KernelPath { taps: taps.into(), rings: kernel, counters: counting, probes };
     let stop = Arc::new(AtomicBool::new(false));
     let thread = std::thread::spawn({
         let stop = Arc::clone(&stop);

@@ -82,11 +82,15 @@ fn a_vlan_has_a_tap_of_its_own() {
     };
     let taps = TAPS.map(|(name, vlan)| {
         ignore_ipv6();
-        TapPort::new(Tap::create(name, MAC, 1500).unwrap(), pool.clone(), vlan)
+        TapPort::new(Tap::create(name, MAC, 1500).unwrap(), pool.clone(), vlan, 1500)
     });
     let counters = Arc::new(KernelCounters::default());
-    let path =
-        KernelPath { taps: taps.into(), rings: kernel_rings, counters: Arc::clone(&counters) };
+    let path = KernelPath {
+        taps: taps.into(),
+        rings: kernel_rings,
+        counters: Arc::clone(&counters),
+        probes: Arc::default(),
+    };
     assert!(control.send(Update::Snapshot(Arc::new(snapshot()))).is_ok());
     let stop = Arc::new(AtomicBool::new(false));
     let kernel_path = std::thread::spawn({

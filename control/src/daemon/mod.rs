@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::conn::persistence::Templates;
+use dataplane::probes::Probes;
 use dataplane::service::Hop;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
@@ -98,6 +99,8 @@ pub struct Instruments {
     pub templates: Arc<Templates>,
     /// Ticks a second of the counter that workers measure their work by.
     pub tsc_hz: u64,
+    /// Health checks that go to the VIP, which the kernel path changes.
+    pub probes: Arc<Probes>,
 }
 
 /// The control thread's state.
@@ -190,11 +193,12 @@ impl Daemon {
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
         let waker = Arc::new(Waker::new(poll.registry(), THREADS).map_err(failed)?);
-        let health = Health::new({
+        let wake = {
             let waker = Arc::clone(&waker);
             // Fails when it has been woken often enough already.
             Arc::new(move || drop(waker.wake()))
-        });
+        };
+        let health = Health::new(wake, Arc::clone(&instruments.probes));
         let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
         let now = Instant::now();
         let mut daemon = Self {

@@ -18,12 +18,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use dataplane::probes::Probes;
+use dataplane::service::Method;
+
 use crate::api::{HealthCheck, HealthProbe, ServiceId};
 use crate::registry::{Registry, Resolve};
 use changes::Changes;
 pub(crate) use changes::duration;
 use plan::{Check, OnFailure, Plan};
-use probe::Target;
+use probe::{ByVip, Target};
 pub use runner::Wake;
 use runner::{Change, Runner, Running, Status};
 use state::State;
@@ -31,6 +34,8 @@ use state::State;
 /// What is checked, and how it stands.
 pub struct Health {
     wake: Wake,
+    /// The probes to the VIP.
+    probes: Arc<Probes>,
     plans: HashMap<ServiceId, Plan>,
     /// Started with the first check.
     runner: Option<Runner>,
@@ -57,11 +62,13 @@ struct Checked {
 
 impl Health {
     /// Checks nothing yet. `wake` is called by another thread when
-    /// [`Health::take_changes`] has something to do.
+    /// [`Health::take_changes`] has something to do. Who moves packets between
+    /// kernel and ports has those of `probes` go to the VIP.
     #[must_use]
-    pub fn new(wake: Wake) -> Self {
+    pub fn new(wake: Wake, probes: Arc<Probes>) -> Self {
         Self {
             wake,
+            probes,
             plans: HashMap::new(),
             runner: None,
             checks: BTreeMap::new(),
@@ -201,6 +208,11 @@ impl Health {
     ) -> bool {
         let check = self.plans.get(service).and_then(|plan| plan.check_of(&server));
         let check = check.filter(|_| registry.has_server(service, server));
+        let by_vip = match registry.method_of(service, server) {
+            Some(Method::Dr) => Some(ByVip::Plain),
+            Some(Method::Tun(encapsulation)) => Some(ByVip::Tunnel(encapsulation)),
+            Some(Method::Nat | Method::Fullnat) | None => None,
+        };
         let id = self.ids.get(service).and_then(|ids| ids.get(&server)).copied();
         let before = id.and_then(|id| self.checks.remove(&id));
         let (id, checked) = match (check, id, before) {
@@ -210,10 +222,14 @@ impl Health {
                 }
                 return id.is_some() && effects::unchecked(service, server, registry);
             }
-            (Some(check), Some(id), Some(checked)) if *checked.check == *check => (id, checked),
+            (Some(check), Some(id), Some(checked))
+                if *checked.check == *check && checked.target.by_vip == by_vip =>
+            {
+                (id, checked)
+            }
             (Some(check), _, before) => {
                 let state = before.map_or(check.initial, |checked| checked.state);
-                let target = Target { service: *service, server };
+                let target = Target { service: *service, server, by_vip };
                 let check = Arc::new(check.clone());
                 match self.start(check, target, state) {
                     Some(started) => started,
@@ -239,7 +255,7 @@ impl Health {
 
     fn start(&mut self, check: Arc<Check>, target: Target, state: State) -> Option<(u64, Checked)> {
         if self.runner.is_none() {
-            match Runner::start(Arc::clone(&self.wake)) {
+            match Runner::start(Arc::clone(&self.wake), Arc::clone(&self.probes)) {
                 Ok(runner) => self.runner = Some(runner),
                 Err(error) => {
                     log::error!("{error}; servers are not checked");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dataplane::service::Hop;
 use socket2::{Domain, Socket, Type};
 
-use super::plan::{Http, Kind};
+use super::plan::{Http, Kind, Via};
 use super::*;
 use crate::api::{Method, Protocol, ServerSpec, ServiceSpec, Timeouts};
 use crate::ipvsadm::names::Names;
@@ -37,6 +37,7 @@ fn check() -> Check {
     Check {
         kind: Kind::Tcp,
         port: None,
+        via: Via::Server,
         interval: Duration::from_millis(20),
         timeout: Duration::from_secs(10),
         rise: 2,
@@ -70,7 +71,8 @@ struct Director {
 impl Director {
     fn new(registry: Registry) -> Self {
         let (sender, woken) = mpsc::channel();
-        let health = Health::new(Arc::new(move || sender.send(()).unwrap_or_default()));
+        let health =
+            Health::new(Arc::new(move || sender.send(()).unwrap_or_default()), Arc::default());
         Self { health, registry, woken }
     }
 

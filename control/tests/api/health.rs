@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use control::api::{ErrorCode, HealthCheck, Request, Response, ServerSpec};
 use control::client::Client;
-use control::health::plan::{Check, Kind, OnFailure, Plan};
+use control::health::plan::{Check, Kind, OnFailure, Plan, Via};
 use control::health::state::State;
 
 use crate::Test;
@@ -23,6 +23,7 @@ fn checked_every(millis: u64) -> Check {
     Check {
         kind: Kind::Tcp,
         port: None,
+        via: Via::Server,
         interval: Duration::from_millis(millis),
         timeout: Duration::from_secs(10),
         rise: 2,

@@ -287,6 +287,7 @@ fn instruments() -> Instruments {
     Instruments {
         cores: vec![0],
         tsc_hz: 1_000_000_000,
+        probes: Arc::default(),
         ports: Box::new(Vec::new),
         kernel_path: Box::new(KernelPathCounters::default),
         connections: FLOWS as u32,

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 use crate::api::Protocol;
-use crate::health::plan::{Body, Http, OnFailure, Pattern, Tls, Udp};
+use crate::health::plan::{Body, Http, OnFailure, Pattern, Tls, Udp, Via};
 use crate::health::state::State;
 
 /// For probes that are to succeed, however slow the machine.
@@ -28,6 +28,7 @@ async fn outcome(kind: Kind, server: SocketAddr, timeout: u64) -> Outcome {
     let check = Check {
         kind,
         port: None,
+        via: Via::Server,
         interval: Duration::from_secs(60),
         timeout: Duration::from_millis(timeout),
         rise: 1,
@@ -38,7 +39,7 @@ async fn outcome(kind: Kind, server: SocketAddr, timeout: u64) -> Outcome {
     };
     let address = "192.0.2.100:80".parse().unwrap();
     let service = ServiceId::Address { protocol: Protocol::Tcp, address };
-    probe(&check, &Target { service, server }, &Configs::default()).await
+    probe(&check, &Target { service, server, by_vip: None }, &Means::default()).await
 }
 
 fn failure(text: &str) -> Outcome {
