@@ -51,6 +51,19 @@ pub struct Health {
     new_sorry_servers: Vec<IpAddr>,
 }
 
+/// What a server's check has found so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkup {
+    /// The server.
+    pub server: SocketAddr,
+    /// Whether it is good.
+    pub up: bool,
+    /// Probes that succeeded.
+    pub good: u64,
+    /// Probes that failed.
+    pub failed: u64,
+}
+
 /// A server that is checked.
 struct Checked {
     target: Target,
@@ -156,6 +169,17 @@ impl Health {
         let now = Instant::now();
         let page = checks.by_ref().take(rows).map(|(_, checked)| checked.row(now)).collect();
         (page, checks.next().map(|(&id, _)| id))
+    }
+
+    /// What the checks of a service's servers have found, in the order of their
+    /// addresses; nothing for a service that is not checked.
+    #[must_use]
+    pub fn checkups(&self, service: &ServiceId) -> Vec<Checkup> {
+        let Some(ids) = self.ids.get(service) else { return Vec::new() };
+        let checked = ids.values().filter_map(|id| self.checks.get(id));
+        let mut found: Vec<_> = checked.map(Checked::checkup).collect();
+        found.sort_unstable_by_key(|checkup| checkup.server);
+        found
     }
 
     /// vips that are to be taken off the director.
@@ -282,6 +306,16 @@ impl Health {
 }
 
 impl Checked {
+    fn checkup(&self) -> Checkup {
+        let status = self.running.status();
+        Checkup {
+            server: self.target.server,
+            up: status.state() == State::Up,
+            good: status.probes - status.failures,
+            failed: status.failures,
+        }
+    }
+
     fn row(&self, now: Instant) -> HealthCheck {
         let status = self.running.status();
         let millis = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;
