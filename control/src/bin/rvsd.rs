@@ -70,7 +70,8 @@ fn run(config: &Config, file: &Path) -> Result<bool, String> {
     let machine = Machine::open(config)?;
     let ports = machine.network_ports();
     let run_dir = &config.director.run_dir;
-    let network = Network::start(ports.to_vec(), &begin::addresses(config), run_dir)?;
+    let mut network = Network::start(ports.to_vec(), &begin::addresses(config), run_dir)?;
+    network.announce_by(machine.sender());
     let ports = ports.iter().map(NetworkPort::to_port).collect();
     let saved = match &config.director.state_dir {
         Some(state_dir) => Saved::lasting(state_dir)?,

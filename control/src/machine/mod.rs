@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use dataplane::conn::HashKey;
 use dataplane::conn::persistence::Templates;
 use dataplane::director::{Director, DirectorConfig};
-use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
+use dataplane::dpdk::kernel_path::{ControlFrame, KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
 use dataplane::dpdk::{
@@ -34,6 +35,9 @@ use crate::daemon::{Instruments, NetworkPort, mac_text};
 /// mbufs that a thread keeps for itself, so that it seldom touches the pool.
 const POOL_CACHE: u32 = 256;
 
+/// Frames of the control thread's that wait for the kernel path.
+const CONTROL_FRAMES: usize = 1024;
+
 /// EAL and the ports, started, and their taps. No thread runs yet.
 pub struct Machine {
     ports: Vec<OpenPort>,
@@ -42,6 +46,7 @@ pub struct Machine {
     /// By the same index.
     taps: Vec<Tap>,
     shard: Arc<Shard>,
+    frames: (SyncSender<ControlFrame>, Receiver<ControlFrame>),
     eal: Eal,
 }
 
@@ -108,13 +113,22 @@ impl Machine {
             let (name, mac, mtu) = (name.to_owned(), info.mac, mtu.min(info.mtu));
             network_ports.push(NetworkPort { name, mac, mtu, device, vlan });
         }
-        Ok(Self { ports, network_ports, taps, shard, eal })
+        let frames = sync_channel(CONTROL_FRAMES);
+        Ok(Self { ports, network_ports, taps, shard, frames, eal })
     }
 
     /// The ports as routes lead to them, by index.
     #[must_use]
     pub fn network_ports(&self) -> &[NetworkPort] {
         &self.network_ports
+    }
+
+    /// What sends frames of the control thread's by a port, by its index. Those
+    /// of before [`Machine::launch`] wait; what is too much is lost.
+    #[must_use]
+    pub fn sender(&self) -> Box<dyn Fn(u8, Vec<u8>)> {
+        let frames = self.frames.0.clone();
+        Box::new(move |port, bytes| drop(frames.try_send(ControlFrame { port, bytes })))
     }
 
     /// Starts the workers and the kernel path. Also the control thread's ends
@@ -126,7 +140,7 @@ impl Machine {
         self,
         config: &Config,
     ) -> Result<(Running, Vec<ControlEnd>, Instruments), String> {
-        let Self { ports, network_ports, taps, shard, eal } = self;
+        let Self { ports, network_ports, taps, shard, frames: (_, frames), eal } = self;
         let clock = Clock::start();
         let tsc_hz = eal.tsc_hz();
         let templates = Templates::new(config.director.templates as usize, HashKey::random())
@@ -149,6 +163,7 @@ impl Machine {
                 })
                 .collect(),
             rings: kernel_rings,
+            control: frames,
             counters: Arc::clone(&counters),
             probes: Arc::clone(&probes),
         };

@@ -3,13 +3,18 @@
 //! kernel sends into a tap leaves by the port. VLANs have taps of their own, in
 //! which frames have no tag: it is taken off and put on here. Health checks that
 //! go to the VIP are made so here, too ([`Probes`]).
+//!
+//! What the control thread itself has to say to a segment ([`ControlFrame`])
+//! takes the same way out.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::rings::{KernelRings, Parcel};
@@ -39,11 +44,20 @@ pub struct KernelCounters {
     pub to_kernel: AtomicU64,
     /// Packets that a tap did not take.
     pub to_kernel_failed: AtomicU64,
-    /// Packets read from a tap and given to a worker.
+    /// Packets read from a tap, or of the control thread's, given to a worker.
     pub from_kernel: AtomicU64,
-    /// Packets read from a tap that found no mbuf, no room in a ring, or did not
-    /// fit into the tunnel of a health check.
+    /// Such packets that found no mbuf, no room in a ring, or did not fit into the
+    /// tunnel of a health check.
     pub from_kernel_dropped: AtomicU64,
+}
+
+/// A frame of the control thread's.
+#[derive(Debug)]
+pub struct ControlFrame {
+    /// Index of the port to send it by.
+    pub port: u8,
+    /// From the Ethernet header on, without VLAN tag.
+    pub bytes: Vec<u8>,
 }
 
 /// A tap and the pool that its packets are copied into.
@@ -111,6 +125,8 @@ pub struct KernelPath {
     pub taps: Vec<TapPort>,
     /// Its rings.
     pub rings: KernelRings,
+    /// What the control thread sends.
+    pub control: Receiver<ControlFrame>,
     /// Its counters.
     pub counters: Arc<KernelCounters>,
     /// Health checks that go to the VIP.
@@ -127,7 +143,8 @@ impl KernelPath {
         let ids = Ids::new(0, 1, 0);
         let mut leaving = Leaving { mtu: 0, ids, outbox: Outbox::default() };
         while !stop.load(Ordering::Relaxed) {
-            let packets = self.deliver() + self.collect(&mut buffer, &mut leaving);
+            let packets =
+                self.deliver() + self.collect(&mut buffer, &mut leaving) + self.announce();
             let now = Instant::now();
             if packets > 0 {
                 last_packet = now;
@@ -176,29 +193,43 @@ impl KernelPath {
     fn collect(&mut self, buffer: &mut [u8], leaving: &mut Leaving) -> usize {
         let mut packets = 0;
         let start = usize::from(HEADROOM);
-        let workers = self.rings.inject.len();
-        for (index, port) in self.taps.iter_mut().enumerate() {
-            let ring = &mut self.rings.inject[index % workers];
-            leaving.mtu = port.mtu;
+        for index in 0..self.taps.len() {
+            leaving.mtu = self.taps[index].mtu;
             for _ in 0..BURST {
-                let Some(len) = port.recv(&mut buffer[start..]) else { break };
+                let Some(len) = self.taps[index].recv(&mut buffer[start..]) else { break };
                 packets += 1;
                 let mut frame = Frame::new(buffer, start, len, len, index as u8);
-                let mbuf = match self.probes.outgoing(&mut frame, leaving) {
-                    Outcome::TooLong => None,
-                    Outcome::Untouched | Outcome::Changed => port.outgoing(frame.bytes()),
-                };
-                let sent =
-                    mbuf.is_some_and(|mbuf| ring.push(Parcel::new(mbuf, index as u8)).is_ok());
-                let counter = if sent {
-                    &self.counters.from_kernel
-                } else {
-                    &self.counters.from_kernel_dropped
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
+                match self.probes.outgoing(&mut frame, leaving) {
+                    Outcome::Untouched | Outcome::Changed => self.inject(index, frame.bytes()),
+                    Outcome::TooLong => {
+                        self.counters.from_kernel_dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
             }
         }
         packets
+    }
+
+    /// Gives what the control thread sends to workers, at most a burst.
+    fn announce(&mut self) -> usize {
+        let frames: ArrayVec<_, BURST> = self.control.try_iter().take(BURST).collect();
+        for ControlFrame { port, bytes } in &frames {
+            if usize::from(*port) < self.taps.len() {
+                self.inject(usize::from(*port), bytes);
+            }
+        }
+        frames.len()
+    }
+
+    /// Has a worker send a frame by a port.
+    fn inject(&mut self, port: usize, frame: &[u8]) {
+        let workers = self.rings.inject.len();
+        let ring = &mut self.rings.inject[port % workers];
+        let mbuf = self.taps[port].outgoing(frame);
+        let sent = mbuf.is_some_and(|mbuf| ring.push(Parcel::new(mbuf, port as u8)).is_ok());
+        let counter =
+            if sent { &self.counters.from_kernel } else { &self.counters.from_kernel_dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
