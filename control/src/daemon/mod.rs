@@ -50,7 +50,7 @@ use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
-use reload::Followed;
+use reload::{Followed, Reload, Reloads};
 use resolve::Resolving;
 use saved::Saved;
 use scrape::Metrics;
@@ -58,8 +58,8 @@ use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-/// The threads of health checks and of metrics, which share the one waker that a
-/// `Poll` can have.
+/// The threads of health checks, of metrics and of reloads, which share the one
+/// waker that a `Poll` can have.
 const THREADS: Token = Token(2);
 /// The last: clients have the tokens after it.
 const SOCKET: Token = Token(3);
@@ -122,6 +122,7 @@ pub struct Daemon {
     saved: Saved,
     /// The configuration file, which [`Daemon::follow_file`] names.
     file: Option<Followed>,
+    reloads: Reloads,
     /// Requests carried out that are not in the record yet.
     unsaved: Vec<Request>,
     resolving: Resolving,
@@ -215,6 +216,7 @@ impl Daemon {
             dirty: true,
             saved,
             file: None,
+            reloads: Reloads::default(),
             unsaved: Vec::new(),
             resolving: Resolving::new(now),
             next_missing: now,
@@ -284,12 +286,12 @@ impl Daemon {
         for event in events.iter() {
             match event.token() {
                 SIGNALS => match self.signal() {
-                    Some(Signal::SIGHUP) => self.reload_on_signal(),
+                    Some(Signal::SIGHUP) => self.ask_for_reload(Reload::on_signal()),
                     Some(signal) => return Ok(Some(signal)),
                     None => {}
                 },
                 KERNEL => self.kernel_has_news = true,
-                // Questions of metrics are answered below.
+                // Questions of metrics are answered below, and reloads go on there.
                 THREADS => self.take_health_changes(),
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
@@ -298,6 +300,7 @@ impl Daemon {
         let now = Instant::now();
         self.read_kernel();
         self.api.expire(now);
+        self.go_on_reloading(now);
         self.carry_out_requests(now);
         self.every_second(now);
         if now >= self.next_rates {
@@ -362,20 +365,23 @@ impl Daemon {
                 Outcome::Changed => (locals, Response::Done),
                 Outcome::Reloaded(response) => (true, response),
             };
-            // The snapshot is made once for all requests of this turn.
-            self.dirty = true;
-            let epoch = self.epoch + 1;
-            let in_force = false;
-            self.waiting.push(Waiting {
-                client,
-                epoch,
-                since: now,
-                in_force,
-                settles,
-                locals,
-                response,
-            });
+            self.answer_in_force(client, settles, locals, response, now);
         }
+    }
+
+    /// Answers a client once all workers run what was changed for it.
+    fn answer_in_force(
+        &mut self,
+        client: ClientId,
+        settles: Option<(ServiceId, SocketAddr)>,
+        locals: bool,
+        response: Response,
+        now: Instant,
+    ) {
+        // The snapshot is made once for all requests of this turn.
+        self.dirty = true;
+        let (epoch, since, in_force) = (self.epoch + 1, now, false);
+        self.waiting.push(Waiting { client, epoch, since, in_force, settles, locals, response });
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {

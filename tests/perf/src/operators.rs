@@ -57,7 +57,8 @@ fn measure(scale: &Scale, report: &mut Report, cores: [usize; 2]) -> Result<(), 
     let directory = Directory::new("operators")?;
     let mut registry = setup.registry()?;
     let mut bed = Bed::with_registry(setup, &mut registry, scale.live)?;
-    bed.flows = random_order(scale.live, SERVICES);
+    // Connections to one half of the services, changes to the other.
+    bed.flows = random_order(scale.live, SERVICES / 2);
     bed.open_all()?;
     let (calls, listings) = (scale.calls, scale.listings);
     let client = |socket: &Path, turns: &Turns| work(&setup, socket, turns, calls, listings);
@@ -141,14 +142,15 @@ fn work(
 /// A call as the program makes it, in turn one that lists all, one that lists a
 /// service, one that changes a server and one that asks for timeouts.
 fn call(setup: &Setup, socket: &Path, number: u32) -> Result<(), String> {
-    let api::ServiceId::Address { address, .. } = setup.service_id(number % SERVICES) else {
+    let service = SERVICES / 2 + number % (SERVICES / 2);
+    let api::ServiceId::Address { address, .. } = setup.service_id(service) else {
         return Err("a service without an address".into());
     };
     let line = match number % 4 {
         0 => "-Ln".to_owned(),
         1 => format!("-Ln --stats -t {address}"),
         2 => {
-            let server = setup.server(number % SERVICES, 0, 1).address;
+            let server = setup.server(service, 0, 1).address;
             format!("-e -t {address} -r {server} -g -w {}", 1 + number % 100)
         }
         _ => "-L --timeout".to_owned(),
