@@ -336,7 +336,7 @@ real_servers() { # start|stop
 # --------------------------------------------------------------------- director
 
 # Writes rvsd's file: that of the topology with lines replaced by key, and files
-# of tests/lab appended.
+# of tests/lab, or with an absolute path, appended.
 director_config() { # 'KEY = VALUE'|+FILE...
     local change key
     local file=$LAB_TMP/$DIRECTOR_FILES.toml
@@ -349,7 +349,9 @@ director_config() { # 'KEY = VALUE'|+FILE...
     if (($(nproc) < 2)); then sed -i 's/^cores = .*/cores = [0]/' "$file"; fi
     for change in "$@"; do
         if [[ $change == +* ]]; then
-            cat "$LAB_DIR/${change#+}" >>"$file"
+            key=${change#+}
+            if [[ $key != /* ]]; then key=$LAB_DIR/$key; fi
+            cat "$key" >>"$file"
             continue
         fi
         key=${change%% = *}
