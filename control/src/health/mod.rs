@@ -25,7 +25,7 @@ use crate::api::{HealthCheck, HealthProbe, ServiceId};
 use crate::registry::{Registry, Resolve};
 use changes::Changes;
 pub(crate) use changes::duration;
-use plan::{Check, OnFailure, Plan};
+use plan::{Check, OnFailure, Plan, Via};
 use probe::{ByVip, Target};
 pub use runner::Wake;
 use runner::{Change, Runner, Running, Status};
@@ -232,11 +232,13 @@ impl Health {
     ) -> bool {
         let check = self.plans.get(service).and_then(|plan| plan.check_of(&server));
         let check = check.filter(|_| registry.has_server(service, server));
-        let by_vip = match registry.method_of(service, server) {
-            Some(Method::Dr) => Some(ByVip::Plain),
-            Some(Method::Tun(encapsulation)) => Some(ByVip::Tunnel(encapsulation)),
-            Some(Method::Nat | Method::Fullnat) | None => None,
-        };
+        let by_vip = check.filter(|check| check.via == Via::Vip).and_then(|_| {
+            match registry.method_of(service, server)? {
+                Method::Dr => Some(ByVip::Plain),
+                Method::Tun(encapsulation) => Some(ByVip::Tunnel(encapsulation)),
+                Method::Nat | Method::Fullnat => None,
+            }
+        });
         let id = self.ids.get(service).and_then(|ids| ids.get(&server)).copied();
         let before = id.and_then(|id| self.checks.remove(&id));
         let (id, checked) = match (check, id, before) {

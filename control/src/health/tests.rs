@@ -290,6 +290,35 @@ fn only_what_differs_begins_anew() {
     assert_eq!(director.health.checks(None, 2).1, Some(running(&director.health)[2].0));
 }
 
+/// A check by the VIP begins anew when packets get to its server in another way,
+/// and no other check does.
+#[test]
+fn a_check_by_the_vip_follows_the_method() {
+    use crate::api::Tunnel;
+    use dataplane::service::Encapsulation;
+    let id = service("192.0.2.100:80");
+    let address: SocketAddr = "192.0.2.1:80".parse().unwrap();
+    let with = |method, weight| ServerSpec { method, ..server(address, weight) };
+    for via in [Via::Vip, Via::Server] {
+        let mut director = Director::new(registry(&[id]));
+        director.registry.add_server(&id, with(Method::Dr, 1), RESOLVE).unwrap();
+        let slow = Check { interval: Duration::from_secs(3_600), via, ..check() };
+        director.configure([(id, Plan { check: Some(slow), ..Plan::default() })]);
+        let ways = [
+            (with(Method::Dr, 5), 0, Some(ByVip::Plain)),
+            (with(Method::Tun(Tunnel::Ipip), 5), 1, Some(ByVip::Tunnel(Encapsulation::Ipip))),
+            (with(Method::Nat, 5), 2, None),
+        ];
+        for (spec, number, by_vip) in ways {
+            director.registry.edit_server(&id, spec, RESOLVE).unwrap();
+            director.health.follow_servers([&(id, address)], &mut director.registry);
+            let (&running, checked) = director.health.checks.iter().next().unwrap();
+            let wanted = if via == Via::Vip { (number, by_vip) } else { (0, None) };
+            assert_eq!((running, checked.target.by_vip), wanted, "{via:?}");
+        }
+    }
+}
+
 #[test]
 fn thousands_of_servers_are_all_probed() {
     const SERVERS: u32 = 5_000;
