@@ -4,13 +4,13 @@
 # Times are printed and not judged; answers, requests, memory are.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/checks.sh"
-SERVICES=10000 CALLS=1000 LISTINGS=100 CYCLES=1000 BATCHES=5
+SERVICES=10000 CALLS=1000 LISTINGS=20 CYCLES=1000 BATCHES=5
 
 lab_up
 real_servers start
 
-# VIP:80, and services without traffic: 10.200.0.0 and on, the N-th with a weight
-# of its own if it is among the first OTHERS.
+# VIP:80, and services without traffic from 10.200.0.1 on, the first OTHERS with
+# another weight.
 services_file() { # OTHERS WEIGHT
     cat <<TOML
 
@@ -20,13 +20,13 @@ address = "$VIP:80"
 scheduler = "rr"
 server = [{ address = "$RS1" }, { address = "$RS2" }]
 TOML
-    python3 - "$SERVICES" "$1" "$2" <<'PY'
+    python3 - "$CLIENT" "$SERVICES" "$1" "$2" <<'PY'
 import sys
-services, others, weight = map(int, sys.argv[1:])
+services, others, weight = map(int, sys.argv[2:])
 for n in range(services):
     w = weight if n < others else 1
     print(f'[[service]]\nprotocol = "tcp"\naddress = "10.{200 + n // 62500}.{n // 250 % 250}.{n % 250 + 1}:80"\n'
-          f'server = [{{ address = "192.168.1.31", weight = {w} }}]')
+          f'server = [{{ address = "{sys.argv[1]}", weight = {w} }}]')
 PY
 }
 
@@ -38,7 +38,7 @@ percentiles() { # WHAT FILE
         printf "%s: %d, p50 %s ms, p99 %s ms, longest %s ms\n", what, NR, t[int((NR + 1) / 2)], t[int((NR * 99 + 99) / 100)], t[NR] }'
 }
 load_start() { # URL
-    spawn client "$LAB_TMP/ab.log" ab -q -s 10 -n 10000000 -c 20 "$1"
+    spawn client "$LAB_TMP/ab.log" ab -q -s 10 -n 10000000 -c 10 "$1"
     LOAD=$SPAWNED
     wait_for 5 "connections" sh -c "'$RVSADM' -Ln --stats | awk '\$2 == \"$RS1:80\" && \$3 > 0 { f = 1 } END { exit !f }'"
 }
@@ -49,37 +49,49 @@ load_stop() {
     check_ab "$(cat "$LAB_TMP/ab.log")"
     grep -E 'Complete requests|Requests per second' "$LAB_TMP/ab.log"
 }
+# On a machine with too much else to do a worker may get no CPU time for two
+# seconds: the change is answered by saying so, and comes into force after that.
+STARVED=0
+starved() {
+    grep -q 'a worker does not answer; the change comes into force when it does' "$LAB_TMP/said" || fail "$(<"$LAB_TMP/said")"
+    STARVED=$((STARVED + 1))
+}
 rss_kb() { awk '$1 == "VmRSS:" { print $2 }' "/proc/$DIRECTOR_PID/status"; }
 
 services_file 0 1 >"$LAB_TMP/services.toml"
 director_start "+$LAB_TMP/services.toml"
 assert_equal "services" "$(rvsadm -Sn | grep -c -e ^-A)" $((SERVICES + 1))
+LISTING=(rvsadm show connections --json)
+if ! "${LISTING[@]}" >/dev/null 2>&1; then LISTING=(rvsadm -Lnc); fi
 rvsadm --set 0 60 0 # so that there is something to list
 
 say "$CALLS calls and $LISTINGS listings of all connections under load"
 load_start "http://$VIP/"
-: >"$LAB_TMP/calls" >"$LAB_TMP/listings"
+: >"$LAB_TMP/calls"
+: >"$LAB_TMP/listings"
 server=10.200.0.1:80
 for ((n = 1; n <= CALLS; n++)); do
     case $((n % 4)) in
     0) call=(-Ln -t "$VIP:80" --stats) ;;
-    1) call=(-e -t "$server" -r "$RS1:80" -g -w $((n % 9 + 1))) ;;
+    1) call=(-e -t "$server" -r "$CLIENT:80" -g -w $((n % 9 + 1))) ;;
     2) call=(-L --timeout) ;;
     3) call=(show workers --json) ;;
     esac
     began=$(now)
-    rvsadm "${call[@]}" >"$LAB_TMP/out"
+    rvsadm "${call[@]}" >"$LAB_TMP/out" 2>"$LAB_TMP/said" || starved
     ms "$began" >>"$LAB_TMP/calls"
     if ((n % (CALLS / LISTINGS) == 0)); then
         began=$(now)
-        rvsadm show connections --json >"$LAB_TMP/connections.json"
+        "${LISTING[@]}" >"$LAB_TMP/connections"
         ms "$began" >>"$LAB_TMP/listings"
     fi
 done
 assert_equal "the weight" "$(rvsadm -Sn | awk -v s="$server" '$3 == s && $1 == "-a" { print $NF }')" $(((CALLS - 3) % 9 + 1))
-jq -e '.connections | length > 0' "$LAB_TMP/connections.json" >/dev/null || fail "no connections in the last listing"
+rows=$(grep -oE '"client":|^TCP ' "$LAB_TMP/connections" | wc -l)
+((rows > 100)) || fail "$rows connections in the last listing"
 percentiles "rvsadm, with the start of the process" "$LAB_TMP/calls"
-percentiles "show connections --json, $(jq '.connections | length' "$LAB_TMP/connections.json") of them, with the transfer" "$LAB_TMP/listings"
+if ((STARVED > 0)); then echo "$STARVED changes while the worker had no CPU time"; fi
+percentiles "${LISTING[*]:1}, $rows rows, with the transfer" "$LAB_TMP/listings"
 load_stop
 
 say "1,000 clients that say nothing, 10 that never read, and rubbish: rvsadm is answered"
@@ -116,7 +128,7 @@ spawn director "$LAB_TMP/crowd.log" python3 "$LAB_TMP/crowd.py" "$RVS_SOCKET" "$
 CROWD=$SPAWNED
 wait_for 20 "the crowd" grep -qs 'there 1000 200' "$LAB_TMP/crowd.log"
 for ((n = 0; n < 20; n++)); do rvsadm -Ln -t "$VIP:80" >/dev/null; done
-rvsadm -e -t "$server" -r "$RS1:80" -g -w 77
+rvsadm -e -t "$server" -r "$CLIENT:80" -g -w 77
 kill "$CROWD"
 wait "$CROWD" 2>/dev/null || true
 
@@ -135,7 +147,7 @@ batch() {
     rvsadm -R <"$LAB_TMP/cycles"
     ip -n rvs-director -batch "$LAB_TMP/neighbours"
     ip -n rvs-director -batch "$LAB_TMP/no-neighbours"
-    rvsadm show connections --json >/dev/null
+    "${LISTING[@]}" >/dev/null
     rvsadm -Ln >/dev/null
     sleep 1.2 # the trash is emptied every second
 }
@@ -160,9 +172,9 @@ rvsadm reload >"$LAB_TMP/reloaded" &
 reload=$!
 : >"$LAB_TMP/calls"
 while kill -0 "$reload" 2>/dev/null; do
-    call=$(now)
+    asked=$(now)
     rvsadm -L --timeout >/dev/null
-    ms "$call" >>"$LAB_TMP/calls"
+    ms "$asked" >>"$LAB_TMP/calls"
 done
 wait "$reload"
 echo "the reload: $(ms "$began") ms"

@@ -8,9 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use control::api::{self, ConnectionCursor, Reply, Request, Response};
+use control::api::{self, ConnectionCursor, Reply, Response};
 use control::frame;
 use control::ipvsadm::{self, Streams};
+use serde_json::{Value, json};
 
 use crate::bed::flows::random_order;
 use crate::bed::{Bed, Family, Method, Protocol, Setup};
@@ -174,13 +175,14 @@ impl Lister {
     fn new(socket: &Path) -> Result<Self, String> {
         let stream = UnixStream::connect(socket).map_err(|e| e.to_string())?;
         let mut lister = Self { stream, cursor: None };
-        lister.ask(&Request::Hello { version: api::VERSION })?;
+        lister.ask(&json!({ "op": "hello", "version": api::VERSION }))?;
         Ok(lister)
     }
 
     /// One more page. Whether there are others.
     fn page(&mut self, times: &mut Times) -> Result<bool, String> {
-        let request = Request::ListConnections { cursor: self.cursor, limit: api::MAX_ROWS };
+        let limit = api::MAX_ROWS;
+        let request = json!({ "op": "list_connections", "cursor": self.cursor, "limit": limit });
         let (response, first_byte) = self.ask(&request)?;
         let Response::Connections { connections, next, .. } = response else {
             return Err("another answer than connections".into());
@@ -192,7 +194,7 @@ impl Lister {
     }
 
     /// An answer, and how long its first byte took.
-    fn ask(&mut self, request: &Request) -> Result<(Response, Duration), String> {
+    fn ask(&mut self, request: &Value) -> Result<(Response, Duration), String> {
         let failed = |error: std::io::Error| format!("the daemon: {error}");
         let bytes = frame::encode(request, api::MAX_REQUEST).map_err(|e| e.to_string())?;
         let start = Instant::now();
