@@ -169,10 +169,15 @@ impl Forwarder {
         time: Duration,
     ) -> Result<(Stretch, Stretch), String> {
         let quiet = self.run(time)?;
+        Ok((quiet, self.busy(turns, time)?))
+    }
+
+    /// Forwards for a time while the client works.
+    pub(crate) fn busy(&mut self, turns: &Turns, time: Duration) -> Result<Stretch, String> {
         turns.busy.store(true, Ordering::Relaxed);
         let busy = self.run(time);
         turns.busy.store(false, Ordering::Relaxed);
-        Ok((quiet, busy?))
+        busy
     }
 
     fn run(&mut self, time: Duration) -> Result<Stretch, String> {
