@@ -4,13 +4,15 @@
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP,
 //! [`logging`], and `machine` (ports, workers; feature `dpdk`). `rvsadm` is
-//! [`ipvsadm`] (its grammar and output), [`commands`] and [`show`] over
+//! [`ipvsadm`] (its grammar and output), [`commandline`] with [`commands`] and
+//! [`show`] over
 //! [`client`], and [`preload`] for others' programs. Both speak [`api`] in
 //! [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
 #![forbid(unsafe_code)]
 
+pub mod commandline;
 pub mod commands;
 pub mod config;
 pub mod daemon;

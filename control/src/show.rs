@@ -3,12 +3,15 @@
 mod health;
 
 use std::fmt::Write;
+use std::io;
+use std::path::Path;
 
 use crate::api::{
     KernelPathCounters, NextHop, PortCounters, Protocol, Request, Response, ServiceId, Settings,
     VlanPort, WorkerCounters,
 };
 use crate::client::{Client, ClientError};
+use crate::commands::Failure;
 
 mod configuration;
 
@@ -36,14 +39,35 @@ pub enum Topic {
     HealthChanges,
 }
 
+/// Show RVS's own counters and state
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// What to show
+    #[arg(value_enum)]
+    topic: Topic,
+    /// In the form of the control API
+    #[arg(long)]
+    json: bool,
+    /// With drop reasons that never occurred
+    #[arg(long)]
+    all: bool,
+}
+
+impl Show {
+    /// Asks rvsd and prints.
+    ///
+    /// # Errors
+    /// For the operator; the exit code is 1.
+    pub fn run(self, socket: &Path, stdout: &mut dyn io::Write) -> Result<(), Failure> {
+        let mut client = Client::connect(socket)?;
+        let text = show(&mut client, self.topic, self.json, self.all)?;
+        Ok(stdout.write_all(text.as_bytes())?)
+    }
+}
+
 /// Asks the daemon and prepares the text. `json` gives the API's own form,
 /// `all` shows drop reasons that never occurred.
-pub fn show(
-    client: &mut Client,
-    topic: Topic,
-    json: bool,
-    all: bool,
-) -> Result<String, ClientError> {
+fn show(client: &mut Client, topic: Topic, json: bool, all: bool) -> Result<String, ClientError> {
     let response = match topic {
         Topic::Services => return configuration::services(client, json),
         Topic::Config => client.call(&Request::Config {})?,

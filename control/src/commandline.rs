@@ -1,0 +1,92 @@
+//! The command line of `rvsadm`, apart from ipvsadm's: every command of RVS's
+//! own, and what each of them runs.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind as Wrong;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::client;
+use crate::commands::{self, Failure, set};
+use crate::preload;
+use crate::show;
+
+/// The command line of RVS. Options of ipvsadm (`rvsadm -h`) are accepted as
+/// they are.
+#[derive(Debug, Parser)]
+#[command(name = "rvsadm", version, about)]
+pub struct CommandLine {
+    /// The socket of rvsd
+    #[arg(long, global = true, env = client::SOCKET_VARIABLE, value_name = "PATH",
+        default_value = client::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Change(commands::Command),
+    Set(set::Set),
+    Show(show::Show),
+    /// Run a program that drives the kernel's IPVS, such as Debian's ipvsadm
+    /// and keepalived, and let it drive rvsd instead
+    Run {
+        /// The program and its arguments
+        #[arg(
+            required = true,
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "COMMAND"
+        )]
+        command: Vec<OsString>,
+    },
+}
+
+impl CommandLine {
+    /// Carries the command out; errors are printed. What the program exits with.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let Self { socket, command } = self;
+        let mut stdout = io::stdout().lock();
+        let done = match command {
+            Command::Change(command) => commands::run(&socket, &command, &mut stdout),
+            Command::Set(set) => set.run(&socket),
+            Command::Show(show) => show.run(&socket, &mut stdout),
+            Command::Run { command } => {
+                let error = preload::run(&socket, &command);
+                eprintln!("{error}");
+                return ExitCode::from(error.code());
+            }
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            // The reader of a pipe has seen enough.
+            Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+                ExitCode::SUCCESS
+            }
+            Err(Failure::Usage(what)) => {
+                CommandLine::command().error(Wrong::ValueValidation, what + "\n").exit()
+            }
+            Err(failure) => {
+                eprintln!("{failure}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}
