@@ -13,6 +13,7 @@ use crate::client;
 use crate::commands::{self, Failure, set};
 use crate::preload;
 use crate::show;
+use crate::top;
 
 /// The command line of RVS. Options of ipvsadm (`rvsadm -h`) are accepted as
 /// they are.
@@ -34,6 +35,7 @@ enum Command {
     Change(commands::Command),
     Set(set::Set),
     Show(show::Show),
+    Top(top::Top),
     /// Run a program that drives the kernel's IPVS, such as Debian's ipvsadm
     /// and keepalived, and let it drive rvsd instead
     Run {
@@ -58,6 +60,7 @@ impl CommandLine {
             Command::Change(command) => commands::run(&socket, &command, &mut stdout),
             Command::Set(set) => set.run(&socket),
             Command::Show(show) => show.run(&socket, &mut stdout),
+            Command::Top(top) => top.run(&socket, &mut stdout),
             Command::Run { command } => {
                 let error = preload::run(&socket, &command);
                 eprintln!("{error}");

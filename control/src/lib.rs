@@ -27,6 +27,7 @@ pub mod preload;
 pub mod registry;
 pub mod server;
 pub mod show;
+pub mod top;
 
 #[cfg(test)]
 use control_api::test_server;

@@ -5,6 +5,7 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod filter;
 mod health;
 mod listing;
 mod lock;

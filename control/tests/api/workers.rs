@@ -9,7 +9,7 @@ use control::api::{Connection, ConnectionCursor, ErrorCode, MAX_ROWS, Request, R
 use crate::Test;
 use crate::bench::{
     ACK, Bench, RS1, RS2, Raw, SYN, VIP, address, client_address, connections, counters,
-    eventually, id, refusal, server, service, tcp,
+    eventually, id, list_all, refusal, server, service, tcp,
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -94,7 +94,7 @@ fn stalled() {
     assert_eq!(counters(&mut client).len(), 2);
     assert_eq!(refusal(&mut client, &request), ErrorCode::ServiceExists);
     let cursor = Some(ConnectionCursor { worker: 1, ipv6: false, group: 0 });
-    let list = Request::ListConnections { cursor, limit: 10 };
+    let list = Request::ListConnections { cursor, limit: 10, filter: None, count: false };
     assert_eq!(refusal(&mut client, &list), ErrorCode::WorkerStalled);
     let ran = bench.adm("-Lnc");
     assert_eq!((ran.code, ran.stderr.as_str()), (1, "rvsd: the worker does not answer\n"));
@@ -182,7 +182,7 @@ fn odd_places() {
     let mut client = bench.client();
     let mut list = |worker, ipv6, group, limit| {
         let cursor = Some(ConnectionCursor { worker, ipv6, group });
-        client.call(&Request::ListConnections { cursor, limit })
+        client.call(&Request::ListConnections { cursor, limit, filter: None, count: false })
     };
     for (worker, limit) in [(0, 0), (0, MAX_ROWS + 1), (0, usize::MAX), (1, 10), (u32::MAX - 1, 10)]
     {
@@ -191,20 +191,21 @@ fn odd_places() {
     }
     // After the last worker come the templates, of which there are none.
     let templates = ConnectionCursor { worker: u32::MAX, ipv6: false, group: 0 };
-    let end = Response::Connections { connections: vec![], next: Some(templates) };
+    let end = Response::Connections { connections: vec![], next: Some(templates), count: None };
     assert_eq!(list(0, true, u64::MAX, 10).unwrap(), end);
-    let end = Response::Connections { connections: vec![], next: None };
+    let end = Response::Connections { connections: vec![], next: None, count: None };
     assert_eq!(list(u32::MAX, false, 0, 10).unwrap(), end);
     assert_eq!(list(u32::MAX, false, u64::MAX, 10).unwrap(), end);
     let past = list(0, false, u64::MAX, 10).unwrap();
     let next = Some(ConnectionCursor { worker: 0, ipv6: true, group: 0 });
-    assert_eq!(past, Response::Connections { connections: vec![], next });
+    assert_eq!(past, Response::Connections { connections: vec![], next, count: None });
     // A page has no more rows than were asked for, or than one group.
     for limit in [1, 7, 15, 16, 100] {
         let (mut cursor, mut seen) = (None, 0);
         loop {
-            let request = Request::ListConnections { cursor, limit };
-            let Response::Connections { connections, next } = client.call(&request).unwrap() else {
+            let request = Request::ListConnections { cursor, limit, filter: None, count: false };
+            let Response::Connections { connections, next, .. } = client.call(&request).unwrap()
+            else {
                 panic!("connections");
             };
             assert!(connections.len() <= limit.max(15), "{} of {limit}", connections.len());
@@ -231,7 +232,7 @@ fn listings_side_by_side() {
     bench.connect((0..100).map(client_address), VIP);
     let mut raws: Vec<_> = (0..20).map(|_| Raw::greeted(&bench)).collect();
     for raw in &mut raws {
-        raw.send(&Request::ListConnections { cursor: None, limit: 10 });
+        raw.send(&list_all(10));
     }
     // Nobody reads, so nothing else wakes the daemon.
     std::thread::sleep(Duration::from_millis(300));

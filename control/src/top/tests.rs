@@ -1,0 +1,1 @@
+//! Rates, keys and screens.
