@@ -1,5 +1,6 @@
 //! The command line of `rvsadm`, apart from ipvsadm's: every command of RVS's
-//! own, and what each of them runs.
+//! own, and what each of them runs. And that of `rvsd`, whose man page is made
+//! with the others.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -8,9 +9,10 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind as Wrong;
 use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::client;
-use crate::commands::{self, Failure, set};
+use crate::commands::{self, Failure, generate, set};
 use crate::preload;
 use crate::show;
 use crate::top;
@@ -48,6 +50,38 @@ enum Command {
         )]
         command: Vec<OsString>,
     },
+    /// Print completions for a shell
+    ///
+    /// For example: rvsadm completions bash >/etc/bash_completion.d/rvsadm
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write man pages of rvsadm, its commands and rvsd
+    #[command(hide = true)]
+    Man {
+        /// The directory, which is made if it is not there
+        directory: PathBuf,
+    },
+}
+
+/// The grammar of rvsadm, for what is made out of it.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    CommandLine::command()
+}
+
+/// The layer-4 load balancer's daemon: forwards packets between DPDK ports
+#[derive(Debug, Parser)]
+#[command(name = "rvsd", version)]
+pub struct DaemonArguments {
+    /// Configuration file
+    #[arg(short, long, default_value = "/etc/rvs/rvsd.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the configuration file and exit: 0 when it is good, 2 when not
+    #[arg(long)]
+    pub check: bool,
 }
 
 impl CommandLine {
@@ -61,6 +95,14 @@ impl CommandLine {
             Command::Set(set) => set.run(&socket),
             Command::Show(show) => show.run(&socket, &mut stdout),
             Command::Top(top) => top.run(&socket, &mut stdout),
+            Command::Completions { shell } => {
+                generate::completions(grammar(), shell, &mut stdout).map_err(Failure::from)
+            }
+            Command::Man { directory } => {
+                let daemon = DaemonArguments::command().name("rvsd");
+                generate::man_pages(grammar(), daemon, &directory)
+                    .map_err(|error| Failure::Other(format!("{}: {error}", directory.display())))
+            }
             Command::Run { command } => {
                 let error = preload::run(&socket, &command);
                 eprintln!("{error}");

@@ -2,10 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use control::commandline::DaemonArguments;
 use control::config::{self, Config};
 use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Lock, Network, NetworkPort, begin};
@@ -14,23 +15,11 @@ use control::machine::Machine;
 use control::server::Access;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The layer-4 load balancer's daemon: forwards packets between DPDK ports.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// Configuration file.
-    #[arg(short, long, default_value = "/etc/rvs/rvsd.toml")]
-    config: PathBuf,
-    /// Check the configuration file and exit: 0 when it is good, 2 when not.
-    #[arg(long)]
-    check: bool,
-}
-
 /// Exit code for a bad configuration file; nothing was started.
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = DaemonArguments::parse();
     let config = match read_config(&arguments) {
         Ok(config) => config,
         Err(message) => {
@@ -55,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn read_config(arguments: &Arguments) -> Result<Config, String> {
+fn read_config(arguments: &DaemonArguments) -> Result<Config, String> {
     let online = config::online_cores().map_err(|e| format!("online cores: {e}"))?;
     Config::from_file(&arguments.config, &online).map_err(|e| e.to_string())
 }

@@ -2,6 +2,7 @@
 //! and restored, servers drained.
 
 mod drain;
+pub mod generate;
 mod saved;
 pub mod set;
 

@@ -15,6 +15,7 @@ mod reload;
 mod resolve;
 pub mod saved;
 mod scrape;
+mod tables;
 mod templates;
 mod ways;
 mod workers;

@@ -1,7 +1,7 @@
 //! The daemon's side of the kernel: its tables are followed and turned into
 //! what workers need, and what rvsd puts into them is kept there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -14,12 +14,12 @@ use dataplane::service::Hop;
 use dataplane::snapshot::Port;
 use dataplane::update::Missing;
 
-use super::mac_text;
+use super::tables;
 use super::ways::{self, Ways};
 use crate::api::{self, NeighbourCursor, RouteCursor};
 use crate::kernel::{
-    KeptNeighbours, Mirror, MissingNeighbours, Monitor, Neighbour as KernelNeighbour, NoRoute,
-    OwnedAddress, OwnedAddresses, Progress, Requests,
+    KeptNeighbours, Mirror, MissingNeighbours, Monitor, NoRoute, OwnedAddress, OwnedAddresses,
+    Progress, Requests,
 };
 
 /// How long the first reading of the kernel's tables may take.
@@ -300,74 +300,25 @@ impl Network {
         }
     }
 
-    /// A page of the neighbours on ports, by port and address, and where to go
-    /// on.
+    /// A page of the neighbours on ports, and where to go on.
     #[must_use]
     pub fn neighbours(
         &self,
         after: Option<NeighbourCursor>,
         rows: usize,
     ) -> (Vec<api::Neighbour>, Option<NeighbourCursor>) {
-        let links: HashMap<u32, usize> = self
-            .ports
-            .iter()
-            .enumerate()
-            .filter_map(|(port, p)| Some((self.mirror.link_by_name(&p.name)?.index, port)))
-            .collect();
-        let place = |cursor: NeighbourCursor| (cursor.port, cursor.address);
-        let mut found: Vec<(usize, &KernelNeighbour)> = self
-            .mirror
-            .neighbours()
-            .filter_map(|neighbour| Some((*links.get(&neighbour.link)?, neighbour)))
-            .filter(|(port, n)| after.is_none_or(|after| (*port, n.ip) > place(after)))
-            .collect();
-        let order = |(port, n): &(usize, &KernelNeighbour)| (*port, n.ip);
-        let more = found.len() > rows;
-        if more {
-            found.select_nth_unstable_by_key(rows, order);
-            found.truncate(rows);
-        }
-        found.sort_unstable_by_key(order);
-        let last = found.last().map(|(port, n)| NeighbourCursor { port: *port, address: n.ip });
-        let page = found.into_iter().map(|(port, n)| api::Neighbour {
-            port: self.ports[port].name.clone(),
-            address: n.ip,
-            mac: n.mac.map(mac_text),
-            state: n.state.name().into(),
-            usable: n.usable_mac().is_some(),
-            kept: self.kept.keeps(n.link, n.ip),
-        });
-        (page.collect(), last.filter(|_| more))
+        let keeps = |link, ip| self.kept.keeps(link, ip);
+        tables::neighbours(&self.mirror, &self.ports, keeps, after, rows)
     }
 
-    /// A page of the kernel's routes, and where to go on: at least `rows` unless
-    /// it is the last, more where the last network has several.
+    /// A page of the kernel's routes, and where to go on.
     #[must_use]
     pub fn routes(
         &self,
         after: Option<RouteCursor>,
         rows: usize,
     ) -> (Vec<api::Route>, Option<RouteCursor>) {
-        let after = after.map(|after| (after.destination, after.prefix));
-        let (found, more) = self.mirror.routes_after(after, rows);
-        let last = found
-            .last()
-            .map(|last| RouteCursor { destination: last.destination, prefix: last.prefix_len });
-        let hop = |hop: &crate::kernel::NextHop| {
-            let name = self.mirror.link(hop.link).map(|link| link.name.to_string());
-            let port = name.as_ref().is_some_and(|name| self.ports.iter().any(|p| p.name == *name));
-            let link = name.unwrap_or_else(|| format!("link {}", hop.link));
-            api::RouteHop { link, gateway: hop.gateway, port }
-        };
-        let page = found.iter().map(|route| api::Route {
-            destination: route.destination,
-            prefix: route.prefix_len,
-            kind: route.kind.name().into(),
-            metric: route.metric,
-            mtu: route.mtu,
-            hops: route.hops.iter().map(hop).collect(),
-        });
-        (page.collect(), last.filter(|_| more))
+        tables::routes(&self.mirror, &self.ports, after, rows)
     }
 
     /// Tells the kernel about owned addresses. What fails is said once, and

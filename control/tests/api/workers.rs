@@ -1,10 +1,14 @@
 //! Changes and listings as the workers see them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use control::api::{Connection, ConnectionCursor, ErrorCode, MAX_ROWS, Request, Response};
+use control::api::{
+    Connection, ConnectionCursor, ConnectionFilter, ErrorCode, MAX_ROWS, MethodName, Protocol,
+    Request, Response,
+};
 
 use crate::Test;
 use crate::bench::{
@@ -19,6 +23,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("many changes at once are all answered", many_at_once),
     ("20,000 connections are listed while workers run", long_listing),
     ("listings at odd places", odd_places),
+    ("listings have what their filter lets pass", filtered),
     ("listings of several clients do not wait for each other", listings_side_by_side),
     ("every frame is accounted for", accounts),
 ];
@@ -223,6 +228,52 @@ fn odd_places() {
         let request = Request::ListServices { service: None, cursor: Some(cursor) };
         assert!(matches!(client.call(&request).unwrap(), Response::Services { next: None, .. }));
     }
+}
+
+fn filtered() {
+    let bench = Bench::with_guide(2);
+    bench.connect((0..500).map(client_address), VIP);
+    let mut client = bench.client();
+    let all = ConnectionFilter::default;
+    let mut list = |filter: &ConnectionFilter| {
+        let (mut listed, mut cursor) = (Vec::new(), None);
+        loop {
+            let (page, next) = client.connections_page(cursor, 100, Some(filter)).unwrap();
+            listed.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(client.count_connections(filter).unwrap(), listed.len() as u64, "{filter:?}");
+        listed
+    };
+    assert_eq!(list(&all()).len(), 500);
+    let only = SocketAddr::from(client_address(7));
+    let one = list(&ConnectionFilter { client: only.to_string().parse().ok(), ..all() });
+    assert_eq!(one.iter().map(|c| c.client).collect::<Vec<_>>(), [only]);
+    assert_eq!(one[0].method, Some(MethodName::Dr));
+    let on_rs1 = list(&ConnectionFilter { server: RS1.parse().ok(), ..all() });
+    assert_eq!(on_rs1.len(), 250);
+    assert!(on_rs1.iter().all(|c| c.server == address(RS1)));
+    let of_worker = |worker| list(&ConnectionFilter { worker: Some(worker), ..all() });
+    let (first, second) = (of_worker(0), of_worker(1));
+    assert_eq!(first.len() + second.len(), 500);
+    assert!(second.iter().all(|c| c.worker == 1) && !second.is_empty());
+    assert!(of_worker(2).is_empty());
+    for none in [
+        ConnectionFilter { protocol: Some(Protocol::Udp), ..all() },
+        ConnectionFilter { method: Some(MethodName::Nat), ..all() },
+        ConnectionFilter { states: vec!["TIME_WAIT".into()], ..all() },
+        ConnectionFilter { virtual_address: ":81".parse().ok(), ..all() },
+        ConnectionFilter { virtual_address: "::/0".parse().ok(), ..all() },
+        ConnectionFilter { templates: Some(true), ..all() },
+    ] {
+        assert!(list(&none).is_empty(), "{none:?}");
+    }
+    let filter = ConnectionFilter { states: vec!["OPEN".into()], ..all() };
+    let error = client.connections_page(None, 10, Some(&filter)).unwrap_err().to_string();
+    assert!(error.contains("there is no state \"OPEN\""), "{error}");
 }
 
 /// The next listing begins when the one before it ends, not when something
