@@ -93,7 +93,7 @@ impl CommandLine {
         let done = match command {
             Command::Change(command) => commands::run(&socket, &command, &mut stdout),
             Command::Set(set) => set.run(&socket),
-            Command::Show(show) => show.run(&socket, &mut stdout),
+            Command::Show(show) => show.run(&socket, show::stdout_width(), &mut stdout),
             Command::Top(top) => top.run(&socket, &mut stdout),
             Command::Completions { shell } => {
                 generate::completions(grammar(), shell, &mut stdout).map_err(Failure::from)

@@ -19,6 +19,7 @@ use crate::api::{
 use crate::client::{Client, ClientError};
 use crate::commands::Failure;
 use listing::Form;
+pub use listing::stdout_width;
 use table::row;
 
 /// Show RVS's own counters and state
@@ -77,13 +78,18 @@ enum Topic {
 }
 
 impl Show {
-    /// Asks rvsd and prints.
+    /// Asks rvsd and prints, into a terminal of this width, or a file or pipe.
     ///
     /// # Errors
     /// For the operator; the exit code is 1.
-    pub fn run(self, socket: &Path, stdout: &mut dyn io::Write) -> Result<(), Failure> {
+    pub fn run(
+        self,
+        socket: &Path,
+        width: Option<usize>,
+        out: &mut dyn io::Write,
+    ) -> Result<(), Failure> {
         let mut client = Client::connect(socket)?;
-        self.topic.show(&mut client, Form::of_stdout(self.json), stdout)
+        self.topic.show(&mut client, Form { json: self.json, width }, out)
     }
 }
 
@@ -169,6 +175,7 @@ fn show_workers(workers: &[WorkerCounters], only: Option<usize>) -> String {
             text.push('\n');
         }
         let core = worker.core;
+        let packets = worker.rx.saturating_add(worker.taken_over).saturating_add(worker.injected);
         row(&mut text, format_args!("worker {index}, core {core}\n"));
         let left = [
             ("received by ports", worker.rx),
@@ -179,7 +186,7 @@ fn show_workers(workers: &[WorkerCounters], only: Option<usize>) -> String {
             ("recycled", worker.recycled),
             ("rounds of work", worker.busy_rounds),
             ("IPv4 places taken", worker.entries[0]),
-            ("cycles a packet", per(worker.busy_cycles, worker.received())),
+            ("cycles a packet", per(worker.busy_cycles, packets)),
         ];
         let right = [
             ("sent by ports", worker.tx),
@@ -190,7 +197,7 @@ fn show_workers(workers: &[WorkerCounters], only: Option<usize>) -> String {
             ("expired", worker.expired),
             ("without entry", worker.stateless),
             ("IPv6 places", worker.entries[1]),
-            ("packets a round", per(worker.received(), worker.busy_rounds)),
+            ("packets a round", per(packets, worker.busy_rounds)),
         ];
         for ((left, a), (right, b)) in left.into_iter().zip(right) {
             row(&mut text, format_args!("  {left:<17} {a:>20}  {right:<16} {b:>20}\n"));

@@ -28,20 +28,19 @@ pub fn man_pages(grammar: Command, daemon: Command, directory: &Path) -> io::Res
     let mut grammar = without_environment(grammar);
     grammar.build();
     for command in [grammar, daemon] {
-        pages(&command, command.get_name(), directory)?;
+        pages(&command, directory)?;
     }
     Ok(())
 }
 
-fn pages(command: &Command, name: &str, directory: &Path) -> io::Result<()> {
+/// The page of a command and those of the commands in it.
+fn pages(command: &Command, directory: &Path) -> io::Result<()> {
+    // That of a command in a command, `rvsadm-show-drops`, is made by `build`.
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let mut page = Vec::new();
-    let titled = command.clone().name(name.to_owned()).bin_name(name.replace('-', " "));
-    clap_mangen::Man::new(titled).section("8").render(&mut page)?;
+    clap_mangen::Man::new(command.clone()).section("8").render(&mut page)?;
     fs::write(directory.join(format!("{name}.8")), page)?;
-    for command in shown(command) {
-        pages(command, &format!("{name}-{}", command.get_name()), directory)?;
-    }
-    Ok(())
+    shown(command).try_for_each(|command| pages(command, directory))
 }
 
 /// The commands that are for people.

@@ -84,7 +84,7 @@ impl Key {
 const COLUMNS: &[Column] = &[
     column("PROTO", Kind::Word),
     column("STATE", Kind::Word),
-    column("EXPIRES", Kind::Number),
+    column("EXPIRE", Kind::Number),
     column("CLIENT", Kind::Long),
     column("VIRTUAL", Kind::Long),
     column("SERVER", Kind::Long),
@@ -265,15 +265,15 @@ mod tests {
 CLIENT
     VIRTUAL
     SERVER
-    PROTO  STATE        EXPIRES  METHOD   WORKER
+    PROTO  STATE        EXPIRE  METHOD   WORKER
 192.168.100.112:40002
     virtual 192.168.1.100:80
     server  192.168.1.31:8080
-    TCP    ESTABLISHED    14:59  fullnat  3
+    TCP    ESTABLISHED   14:59  fullnat  3
 [2001:db8:1234:5678:9abc:def0:1234:5678]:65535
     virtual [2001:db8:8765:4321:9abc:def0:1234:5678]:443
     server  [fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535
-    TCP    ESTABLISHED    14:59  fullnat  3
+    TCP    ESTABLISHED   14:59  fullnat  3
 ";
         assert_eq!(text, expected);
     }
@@ -284,8 +284,8 @@ CLIENT
         let (text, _) =
             shown(&Connections::default(), form(Some(80)), vec![page(vec![short], false)]);
         let expected = "\
-PROTO  STATE        EXPIRES  CLIENT             VIRTUAL           SERVER
-TCP    ESTABLISHED    14:59  192.168.1.12:4002  192.168.1.100:80  192.168.1.31:80
+PROTO  STATE        EXPIRE  CLIENT             VIRTUAL           SERVER
+TCP    ESTABLISHED   14:59  192.168.1.12:4002  192.168.1.100:80  192.168.1.31:80
 ";
         assert_eq!(text, expected);
         let mut long = rows();
@@ -293,9 +293,9 @@ TCP    ESTABLISHED    14:59  192.168.1.12:4002  192.168.1.100:80  192.168.1.31:8
         let (text, _) = shown(&Connections::default(), form(Some(80)), vec![page(long, false)]);
         let expected = "\
 CLIENT                 VIRTUAL           SERVER
-    PROTO  STATE        EXPIRES  METHOD   WORKER
+    PROTO  STATE        EXPIRE  METHOD   WORKER
 192.168.100.112:40002  192.168.1.100:80  192.168.1.31:8080
-    TCP    ESTABLISHED    14:59  fullnat  3
+    TCP    ESTABLISHED   14:59  fullnat  3
 ";
         assert_eq!(text, expected);
     }
@@ -303,9 +303,9 @@ CLIENT                 VIRTUAL           SERVER
     #[test]
     fn a_wide_terminal_and_a_pipe_have_one_line_each() {
         let expected = "\
-PROTO  STATE        EXPIRES  CLIENT                                          VIRTUAL                                       SERVER                                           METHOD   WORKER
-TCP    ESTABLISHED    14:59  192.168.100.112:40002                           192.168.1.100:80                              192.168.1.31:8080                                fullnat  3
-TCP    ESTABLISHED    14:59  [2001:db8:1234:5678:9abc:def0:1234:5678]:65535  [2001:db8:8765:4321:9abc:def0:1234:5678]:443  [fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535  fullnat  3
+PROTO  STATE        EXPIRE  CLIENT                                          VIRTUAL                                       SERVER                                           METHOD   WORKER
+TCP    ESTABLISHED   14:59  192.168.100.112:40002                           192.168.1.100:80                              192.168.1.31:8080                                fullnat  3
+TCP    ESTABLISHED   14:59  [2001:db8:1234:5678:9abc:def0:1234:5678]:65535  [2001:db8:8765:4321:9abc:def0:1234:5678]:443  [fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535  fullnat  3
 ";
         for width in [Some(200), None] {
             let (text, _) = shown(&Connections::default(), form(width), vec![page(rows(), false)]);

@@ -16,13 +16,11 @@ pub(super) struct Form {
     pub(super) width: Option<usize>,
 }
 
-impl Form {
-    /// The one for standard output.
-    pub(super) fn of_stdout(json: bool) -> Self {
-        let terminal = io::stdout().is_terminal();
-        let width = || ratatui::crossterm::terminal::size().ok().map(|(width, _)| width.into());
-        Self { json, width: terminal.then(width).flatten() }
-    }
+/// The width of the terminal that standard output is; none for a file or pipe.
+#[must_use]
+pub fn stdout_width() -> Option<usize> {
+    let width = || ratatui::crossterm::terminal::size().ok().map(|(width, _)| width.into());
+    io::stdout().is_terminal().then(width).flatten()
 }
 
 /// What is listed.

@@ -205,9 +205,9 @@ fn services_at_80x24() {
         "rvsadm top  rvsd 0.1.0  2 services, 2 servers, 1 workers  every 1s",
         "in 1.00k/s  out 900/s  drops 100/s  connections 7 (+30/s)  busiest 50.0 %",
         " 1 services   2 servers   3 workers   4 ports   5 drops",
-        "SERVICE                                              CONN/S IN PKT/S  ACTIVE",
-        "TCP [fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535      20    2.47M       5",
-        "TCP 192.168.1.100:80                                     10    1.23M       5",
+        "SERVICE                                              CONN/S IN PKT/S OUT PKT/S",
+        "TCP [fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535      20    2.47M         0",
+        "TCP 192.168.1.100:80                                     10    1.23M         0",
         "",
     ];
     for (line, expected) in lines.iter().zip(expected) {

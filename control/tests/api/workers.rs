@@ -256,7 +256,7 @@ fn filtered() {
     let on_rs1 = list(&ConnectionFilter { server: RS1.parse().ok(), ..all() });
     assert_eq!(on_rs1.len(), 250);
     assert!(on_rs1.iter().all(|c| c.server == address(RS1)));
-    let of_worker = |worker| list(&ConnectionFilter { worker: Some(worker), ..all() });
+    let mut of_worker = |worker| list(&ConnectionFilter { worker: Some(worker), ..all() });
     let (first, second) = (of_worker(0), of_worker(1));
     assert_eq!(first.len() + second.len(), 500);
     assert!(second.iter().all(|c| c.worker == 1) && !second.is_empty());
