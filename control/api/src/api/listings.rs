@@ -200,7 +200,7 @@ impl FromStr for Side {
                  10.0.0.1:80, [fd00::1]:80 or :80"
             )
         };
-        if let Some(port) = text.strip_prefix(':') {
+        if let Some(port) = text.strip_prefix(':').filter(|port| !port.starts_with(':')) {
             let port = Some(port.parse().map_err(|_| wrong())?);
             return Ok(Self { network: None, port });
         }
@@ -367,6 +367,8 @@ mod tests {
             "10.0.0.1",
             "10.0.0.0/8",
             "0.0.0.0/0",
+            "::/0",
+            "::1",
             ":80",
             "10.0.0.1:80",
             "fd00::/64",
