@@ -5,6 +5,7 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod filter;
 mod health;
 mod listing;
 mod lock;
@@ -15,6 +16,7 @@ mod reload;
 mod resolve;
 pub mod saved;
 mod scrape;
+mod tables;
 mod templates;
 mod ways;
 mod workers;
