@@ -34,7 +34,7 @@ fn a_removed_tap_is_survived_at_rest() {
     let mut worker = workers.remove(0);
     let taps = ["hv-stays", "hv-goes"]
         .map(|name| Tap::create(name, [2, 0, 0, 0, 0x98, name.len() as u8], 1500).unwrap())
-        .map(|tap| TapPort::new(tap, pool.clone(), None));
+        .map(|tap| TapPort::new(tap, pool.clone(), None, 1500));
     ip("addr add 10.97.0.1/24 dev hv-stays");
     let counters = Arc::new(KernelCounters::default());
     let (send, frames) = sync_channel(4);
@@ -43,6 +43,7 @@ fn a_removed_tap_is_survived_at_rest() {
         rings: kernel,
         control: frames,
         counters: Arc::clone(&counters),
+        probes: Arc::default(),
     };
     let stop = Arc::new(AtomicBool::new(false));
     let thread = std::thread::spawn({

@@ -83,7 +83,7 @@ fn a_vlan_has_a_tap_of_its_own() {
     };
     let taps = TAPS.map(|(name, vlan)| {
         ignore_ipv6();
-        TapPort::new(Tap::create(name, MAC, 1500).unwrap(), pool.clone(), vlan)
+        TapPort::new(Tap::create(name, MAC, 1500).unwrap(), pool.clone(), vlan, 1500)
     });
     let counters = Arc::new(KernelCounters::default());
     let (send, frames) = sync_channel(4);
@@ -92,6 +92,7 @@ fn a_vlan_has_a_tap_of_its_own() {
         rings: kernel_rings,
         control: frames,
         counters: Arc::clone(&counters),
+        probes: Arc::default(),
     };
     assert!(control.send(Update::Snapshot(Arc::new(snapshot()))).is_ok());
     let stop = Arc::new(AtomicBool::new(false));

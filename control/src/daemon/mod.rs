@@ -5,6 +5,7 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod filter;
 mod health;
 mod links;
 mod listing;
@@ -16,6 +17,7 @@ mod reload;
 mod resolve;
 pub mod saved;
 mod scrape;
+mod tables;
 mod templates;
 mod ways;
 mod workers;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::conn::persistence::Templates;
+use dataplane::probes::Probes;
 use dataplane::service::Hop;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
@@ -53,7 +56,7 @@ pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
 use notify::Notify;
-use reload::Followed;
+use reload::{Followed, Reload, Reloads};
 use resolve::Resolving;
 use saved::Saved;
 use scrape::Metrics;
@@ -61,8 +64,8 @@ use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-/// The threads of health checks and of metrics, which share the one waker that a
-/// `Poll` can have.
+/// The threads of health checks, of metrics and of reloads, which share the one
+/// waker that a `Poll` can have.
 const THREADS: Token = Token(2);
 /// The last: clients have the tokens after it.
 const SOCKET: Token = Token(3);
@@ -102,6 +105,8 @@ pub struct Instruments {
     pub templates: Arc<Templates>,
     /// Ticks a second of the counter that workers measure their work by.
     pub tsc_hz: u64,
+    /// Health checks that go to the VIP, which the kernel path changes.
+    pub probes: Arc<Probes>,
 }
 
 /// The control thread's state.
@@ -123,6 +128,7 @@ pub struct Daemon {
     saved: Saved,
     /// The configuration file, which [`Daemon::follow_file`] names.
     file: Option<Followed>,
+    reloads: Reloads,
     /// Requests carried out that are not in the record yet.
     unsaved: Vec<Request>,
     resolving: Resolving,
@@ -196,11 +202,12 @@ impl Daemon {
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
         let waker = Arc::new(Waker::new(poll.registry(), THREADS).map_err(failed)?);
-        let health = Health::new({
+        let wake = {
             let waker = Arc::clone(&waker);
             // Fails when it has been woken often enough already.
             Arc::new(move || drop(waker.wake()))
-        });
+        };
+        let health = Health::new(wake, Arc::clone(&instruments.probes));
         let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
         let now = Instant::now();
         let mut daemon = Self {
@@ -217,6 +224,7 @@ impl Daemon {
             dirty: true,
             saved,
             file: None,
+            reloads: Reloads::default(),
             unsaved: Vec::new(),
             resolving: Resolving::new(now),
             next_missing: now,
@@ -293,12 +301,12 @@ impl Daemon {
         for event in events.iter() {
             match event.token() {
                 SIGNALS => match self.signal() {
-                    Some(Signal::SIGHUP) => self.reload_on_signal(),
+                    Some(Signal::SIGHUP) => self.ask_for_reload(Reload::on_signal()),
                     Some(signal) => return Ok(Some(signal)),
                     None => {}
                 },
                 KERNEL => self.kernel_has_news = true,
-                // Questions of metrics are answered below.
+                // Questions of metrics are answered below, and reloads go on there.
                 THREADS => self.take_health_changes(),
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
@@ -307,6 +315,7 @@ impl Daemon {
         let now = Instant::now();
         self.read_kernel();
         self.api.expire(now);
+        self.go_on_reloading(now);
         self.carry_out_requests(now);
         self.every_second(now);
         if now >= self.next_rates {
@@ -371,20 +380,23 @@ impl Daemon {
                 Outcome::Changed => (locals, Response::Done),
                 Outcome::Reloaded(response) => (true, response),
             };
-            // The snapshot is made once for all requests of this turn.
-            self.dirty = true;
-            let epoch = self.epoch + 1;
-            let in_force = false;
-            self.waiting.push(Waiting {
-                client,
-                epoch,
-                since: now,
-                in_force,
-                settles,
-                locals,
-                response,
-            });
+            self.answer_in_force(client, settles, locals, response, now);
         }
+    }
+
+    /// Answers a client once all workers run what was changed for it.
+    fn answer_in_force(
+        &mut self,
+        client: ClientId,
+        settles: Option<(ServiceId, SocketAddr)>,
+        locals: bool,
+        response: Response,
+        now: Instant,
+    ) {
+        // The snapshot is made once for all requests of this turn.
+        self.dirty = true;
+        let (epoch, since, in_force) = (self.epoch + 1, now, false);
+        self.waiting.push(Waiting { client, epoch, since, in_force, settles, locals, response });
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {

@@ -20,6 +20,7 @@ use dataplane::dpdk::{
     PortProblem, RssConfig, RssState, Tap, keep_from_programs,
 };
 use dataplane::icmp::IcmpLimits;
+use dataplane::probes::Probes;
 use dataplane::punt::PuntLimits;
 use dataplane::shard::{DEFAULT_RETA, Shard};
 use dataplane::time::Clock;
@@ -178,17 +179,19 @@ impl Machine {
             make_workers(config, &ports, &network_ports, &shard, &templates, clock)?;
         let stop = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(KernelCounters::default());
+        let probes = Arc::<Probes>::default();
         let kernel_path = KernelPath {
             taps: taps
                 .into_iter()
                 .zip(&network_ports)
-                .map(|(tap, &NetworkPort { device, vlan, .. })| {
-                    TapPort::new(tap, ports[usize::from(device)].pool.clone(), vlan)
+                .map(|(tap, &NetworkPort { device, vlan, mtu, .. })| {
+                    TapPort::new(tap, ports[usize::from(device)].pool.clone(), vlan, mtu)
                 })
                 .collect(),
             rings: kernel_rings,
             control: frames,
             counters: Arc::clone(&counters),
+            probes: Arc::clone(&probes),
         };
         let running = Running {
             workers: workers
@@ -216,6 +219,7 @@ impl Machine {
             clock,
             templates,
             tsc_hz,
+            probes,
         };
         Ok((running, links, instruments))
     }
