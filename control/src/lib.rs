@@ -5,7 +5,7 @@
 //! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP,
 //! [`logging`], and `machine` (ports, workers; feature `dpdk`). `rvsadm` is
 //! [`ipvsadm`] (its grammar and output), [`commands`] and [`show`] over
-//! [`client`], and [`preload`] for others' programs. Both speak [`api`] in
+//! [`client`]; packets that either observes are [`observe`]'s, and [`preload`] for others' programs. Both speak [`api`] in
 //! [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
@@ -21,6 +21,7 @@ pub mod logging;
 #[cfg(feature = "dpdk")]
 pub mod machine;
 pub mod metrics;
+pub mod observe;
 pub mod preload;
 pub mod registry;
 pub mod server;

@@ -24,8 +24,9 @@ use crate::scheduler::Scheduler;
 use crate::service::{Hop, Method, ServiceKey};
 use crate::time::{TICKS_PER_SECOND, Tick};
 
-/// Observations at a time.
-pub const MAX_OBSERVERS: usize = 4;
+/// Observers of a worker at a time: those that control allows, and as many that
+/// have ended and are still to be given back.
+pub const MAX_OBSERVERS: usize = 8;
 /// Most bytes of a packet that are kept: any frame's.
 pub const MAX_SNAPLEN: usize = MAX_FRAME;
 /// Most packets a second, of each worker.
@@ -378,6 +379,12 @@ pub fn observer(watch: &Arc<Watch>, wish: &Wish) -> (Observer, Observed) {
 }
 
 impl Observed {
+    /// When the next record is of, if it is not of after `latest`.
+    #[must_use]
+    pub fn at(&self, latest: Instant) -> Option<Instant> {
+        self.records.peek().ok().map(|record| record.at).filter(|at| *at <= latest)
+    }
+
     /// The next record with its bytes ([`Record::bytes`]), if it is not of after
     /// `latest`.
     ///

@@ -281,7 +281,11 @@ pub fn command(request: &Request) -> Option<String> {
         | Request::Counters {}
         | Request::NextHops { .. }
         | Request::Health { .. }
-        | Request::HealthChanges {} => return None,
+        | Request::HealthChanges {}
+        | Request::ObserveStart { .. }
+        | Request::ObserveNext { .. }
+        | Request::ObserveStop { .. }
+        | Request::Explain { .. } => return None,
     })
 }
 

@@ -173,6 +173,7 @@ impl Machine {
             kernel_path: Box::new(move || read(&counters)),
             connections: config.director.connections,
             clock,
+            shard,
             templates,
             tsc_hz,
         };
