@@ -103,6 +103,7 @@ pub(super) fn observe(
         Response::Observing { id } => id,
         _ => return Err(unexpected()),
     };
+    eprintln!("observing; Ctrl-C ends it");
     let mut sum = Sum::default();
     loop {
         let request = match INTERRUPTED.load(Ordering::Relaxed) {
