@@ -9,6 +9,7 @@ mod bench;
 mod clients;
 mod health;
 mod metrics;
+mod observe;
 mod reload;
 mod restart;
 mod session;
@@ -36,6 +37,7 @@ fn main() {
         health::TESTS,
         clients::TESTS,
         metrics::TESTS,
+        observe::TESTS,
         reload::TESTS,
         restart::TESTS,
     ]
