@@ -18,7 +18,7 @@ observe_stop() {
     sleep 0.5 # what is still on its way
     local pid
     for pid in "${observed[@]}"; do
-        kill -INT "$pid"
+        kill -INT "$pid" 2>/dev/null || true # one that has seen its packets has ended
         wait "$pid" || fail "rvsadm ended with $?"
     done
     observed=()
@@ -146,7 +146,7 @@ check_stop
 
 lab_up one
 real_servers start
-director_start +few-punts.toml
+director_start 'connections = 1024'
 SERVER_OPTIONS=(-g) SERVICE_OPTIONS=()
 service -t "$VIP" 80 "$RS1"
 service -t "$VIP" 81
@@ -195,7 +195,7 @@ dropped_as() { # REASON NAMESPACE PROTOCOL SOURCE DESTINATION [OPTION...]
 
 say "drops that explain foretells"
 dropped_as ttl_expired client TCP "$CLIENT:5000" "$VIP:80" --ttl 1
-dropped_as tcp_rst_no_connection client TCP "$CLIENT:5000" "$VIP:80" --flags R
+dropped_as tcp_rst_no_connection client TCP "$CLIENT:5010" "$VIP:80" --flags R
 dropped_as ip_martian client TCP 127.0.0.1:5000 "$VIP:80"
 dropped_as no_server client TCP "$CLIENT:5000" "$VIP:81"
 dropped_as no_route client TCP "$CLIENT:5000" "$VIP:82"
@@ -207,8 +207,16 @@ rvsadm -d -t "$VIP:84" -r "$RS1:84"
 dropped_as server_deleted client TCP "$CLIENT:5001" "$VIP:84" --flags A
 send client "$(explain TCP "$CLIENT:5002" "$VIP:85" | jq -r .packet.before.bytes)"
 dropped_as nat_ambiguous client TCP "$CLIENT:5002" "$VIP:86"
-for _ in {1..20}; do send client "$(explain TCP "$CLIENT:5003" "$VIP:99" | jq -r .packet.before.bytes)"; done
-dropped_as punt_limited_tcp client TCP "$CLIENT:5003" "$VIP:99"
+service -u "$VIP" 88 "$RS1"
+sleep 1
+in_ns client python3 -c '
+import socket, sys
+for port in range(20000, 21100):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("", port))
+        s.sendto(b"x", (sys.argv[1], 88))
+' "$VIP"
+dropped_as table_full client UDP "$CLIENT:5004" "$VIP:88"
 
 say "drops of frames that are not good"
 while read -r name reason hex; do

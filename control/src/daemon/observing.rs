@@ -304,3 +304,60 @@ impl Daemon {
         self.network.as_ref().map_or_else(Vec::new, super::Network::port_names)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dataplane::update::{Reply, Update, channel};
+
+    use super::*;
+
+    fn order() -> Order {
+        Order::new(&ObserveFilter::default(), 5, 100, 100, 60).unwrap()
+    }
+
+    #[test]
+    fn an_observation_whose_client_does_not_come_ends() {
+        let (control, mut link) = channel();
+        let mut workers = Workers::new(vec![control]);
+        let mut observations = Observations::default();
+        let clock = Clock::start();
+        let client = ClientId::test(1);
+        let Ok(Response::Observing { id }) =
+            observations.start(client, &order(), &mut workers, &clock)
+        else {
+            panic!("it begins")
+        };
+        let Some(Update::Observe(observer)) = link.receive() else { panic!("an observer") };
+        let now = Instant::now();
+        observations.expire(now + PATIENCE - Duration::from_secs(1));
+        assert!(!observer.watch.has_ended(clock.now()) && observations.all.len() == 1);
+        observations.expire(now + PATIENCE);
+        assert!(observer.watch.has_ended(clock.now()));
+        link.reply(Reply::Observed(observer));
+        assert!(workers.collect(now).is_none());
+        let registry = crate::registry::Registry::new(
+            1,
+            Vec::new(),
+            crate::api::Timeouts { tcp: 900, tcp_fin: 120, udp: 300 },
+        );
+        let names = Names { registry: &registry, ports: &[] };
+        let reply = observations.next(client, id, false, &clock, &names);
+        assert_eq!(reply.unwrap_err().code, ErrorCode::NoSuchObservation);
+    }
+
+    #[test]
+    fn a_worker_that_takes_nothing_lets_none_begin() {
+        let (control, link) = channel();
+        let mut workers = Workers::new(vec![control]);
+        // The worker never looks at its queue.
+        for _ in 0..64 {
+            workers.inquire(0, dataplane::director::rehearsal::Inquiry::new(0, Vec::new()));
+        }
+        let mut observations = Observations::default();
+        let started =
+            observations.start(ClientId::test(1), &order(), &mut workers, &Clock::start());
+        assert_eq!(started.unwrap_err().code, ErrorCode::WorkerStalled);
+        assert!(observations.all.is_empty());
+        drop(link);
+    }
+}
