@@ -466,6 +466,10 @@ impl Filter {
             return false;
         }
         let connection = record.after.or(record.before).map(|sight| sight.client);
+        if let (Some(client), Verdict::Handoff { .. }) = (self.client, record.verdict) {
+            // Of a server's packet this worker knows no more than the client.
+            return record.tuple.is_some_and(|tuple| client.is_one_of(&tuple));
+        }
         let is_end = |end: &End, of_connection: fn(&Tuple) -> (IpAddr, u16)| match connection {
             Some(tuple) => end.is(of_connection(&tuple)),
             None => record.tuple.is_some_and(|tuple| end.is_one_of(&tuple)),

@@ -75,7 +75,7 @@ by_method() { # METHOD VIP CLIENT SERVER
     assert_equal "server" "$(jq -r .server <<<"$said")" "$(host_port "$server" 80)"
     assert_equal "opened" "$(jq -c '[.connection.opened, .connection.state_after]' <<<"$said")" '[true,"SYN_RECV"]'
     assert_equal "other packets that opened a connection" "$(tail -n +2 "$trace" | jq -c 'select(.connection.opened)')" ''
-    assert_match "in words" "$(<"$words")" "opened: .*$cport"
+    assert_match "in words" "$(<"$words")" "connection  new: .*$cport"
     assert_match "the note of explain" "$(rvsadm explain TCP "$(host_port "$client" 999)" "$(host_port "$vip" 80)")" \
         'nothing was changed'
 

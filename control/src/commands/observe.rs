@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{Failure, Server};
-use crate::api::{ObserveEnd, ObserveFilter, ObservedPacket, Protocol, Request, Response};
+use crate::api::{
+    ObserveEnd, ObserveFilter, ObservedPacket, PacketVerdict, Protocol, Request, Response,
+};
 use crate::client::{Client, ClientError};
 
 /// Time between two questions for packets.
@@ -114,7 +116,9 @@ pub(super) fn observe(
         else {
             return Err(unexpected());
         };
-        sum.packets += packets.len() as u64;
+        let is_last_part =
+            |p: &&ObservedPacket| !matches!(p.verdict, PacketVerdict::HandedOver { .. });
+        sum.packets += packets.iter().filter(is_last_part).count() as u64;
         (sum.left_out, sum.passed_by) = (left_out, passed_by);
         if let Err(failure) = each(&packets) {
             if ended.is_none() {
@@ -153,7 +157,7 @@ fn stop_on_interrupt() {
 /// What is to be said about packets that are not shown.
 pub(super) fn remarks(sum: &Sum) -> String {
     let Sum { packets, left_out, passed_by } = sum;
-    let mut text = format!("{packets} packets");
+    let mut text = format!("{packets} packet{}", if *packets == 1 { "" } else { "s" });
     if *left_out > 0 {
         text.push_str(&format!(
             "; {left_out} more matched and were left out: narrow the filter, or raise --rate"
@@ -169,4 +173,17 @@ pub(super) fn remarks(sum: &Sum) -> String {
 
 pub(super) fn unexpected() -> Failure {
     ClientError::BadReply("a response of the wrong kind".to_owned()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_is_said() {
+        let said = |packets, left_out, passed_by| remarks(&Sum { packets, left_out, passed_by });
+        assert_eq!((said(1, 0, 0).as_str(), said(2, 0, 0).as_str()), ("1 packet", "2 packets"));
+        assert!(said(2, 7, 0).starts_with("2 packets; 7 more matched and were left out"));
+        assert!(said(0, 0, 9).starts_with("0 packets; 9 were not looked at"));
+    }
 }

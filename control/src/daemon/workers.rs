@@ -30,7 +30,7 @@ pub(super) struct Workers {
     listing: Option<Listing>,
     next_ticket: u64,
     /// Answers to inquiries.
-    told: Vec<Box<Inquiry>>,
+    told: Vec<Inquiry>,
 }
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Workers {
     }
 
     /// The next answer to an inquiry.
-    pub(super) fn told(&mut self) -> Option<Box<Inquiry>> {
+    pub(super) fn told(&mut self) -> Option<Inquiry> {
         self.told.pop()
     }
 
@@ -148,7 +148,7 @@ impl Workers {
                     // Freed here, where it may take its time.
                     Reply::Retired(snapshot) => drop(snapshot),
                     Reply::Observed(observer) => drop(observer),
-                    Reply::Told(inquiry) => self.told.push(inquiry),
+                    Reply::Told(inquiry) => self.told.push(*inquiry),
                     Reply::Dump(dump) => {
                         if self.listing.as_ref().is_some_and(|l| l.ticket == dump.ticket) {
                             listed = Some(dump);

@@ -37,7 +37,8 @@ mod tests {
     #[test]
     fn every_reason_has_a_meaning_and_a_remedy() {
         for reason in DropReason::ALL {
-            let (meaning, remedy) = explained(reason.name()).expect(reason.name());
+            let row = explained(reason.name());
+            let (meaning, remedy) = row.unwrap_or_else(|| panic!("no row {}", reason.name()));
             for text in [meaning, remedy] {
                 assert!(text.len() > 5 && !text.contains(['|', '`']), "{}: {text}", reason.name());
                 assert!(!text.contains("]("), "{}: {text}", reason.name());

@@ -188,7 +188,7 @@ fn frame(frame: &FrameSeen) -> String {
 fn found(connection: &ObservedConnection) -> String {
     let ObservedConnection { opened, reply, client, virtual_address, .. } = connection;
     let how = match (opened, reply) {
-        (true, _) => "opened",
+        (true, _) => "new",
         (false, true) => "found, by its server's packet",
         (false, false) => "found",
     };

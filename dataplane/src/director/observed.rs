@@ -28,6 +28,7 @@ const COUNTED: usize = 1024;
 /// Those who observe a worker's packets, and memory to work with.
 #[derive(Debug)]
 pub(super) struct Observers {
+    #[expect(clippy::vec_box, reason = "they come and go in boxes: no allocation here")]
     all: Vec<Box<Observer>>,
     /// Packets to each server of a service so far.
     counts: Vec<u64>,
