@@ -216,6 +216,7 @@ for port in range(20000, 21100):
         s.bind(("", port))
         s.sendto(b"x", (sys.argv[1], 88))
 ' "$VIP"
+sleep 1 # until all have come
 dropped_as table_full client UDP "$CLIENT:5004" "$VIP:88"
 
 say "drops of frames that are not good"
