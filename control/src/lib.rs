@@ -4,8 +4,9 @@
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP,
 //! [`logging`], and `machine` (ports, workers; feature `dpdk`). `rvsadm` is
-//! [`ipvsadm`] (its grammar and output), [`commands`] and [`show`] over
-//! [`client`]; packets that either observes are [`observe`]'s, and [`preload`] for others' programs. Both speak [`api`] in
+//! [`ipvsadm`] (its grammar and output), [`commands`], [`show`] and [`doctor`]
+//! over [`client`], and [`preload`] for others' programs; what both make of
+//! packets that are looked at is [`observe`]'s. Both speak [`api`] in
 //! [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
@@ -14,6 +15,7 @@
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod health;
 pub mod ipvsadm;
 pub mod kernel;

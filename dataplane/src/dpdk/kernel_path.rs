@@ -2,13 +2,18 @@
 //! the workers punt goes into the tap of the port that it came by; what the
 //! kernel sends into a tap leaves by the port. VLANs have taps of their own, in
 //! which frames have no tag: it is taken off and put on here.
+//!
+//! What the control thread itself has to say to a segment ([`ControlFrame`])
+//! takes the same way out.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::rings::{KernelRings, Parcel};
@@ -34,10 +39,19 @@ pub struct KernelCounters {
     pub to_kernel: AtomicU64,
     /// Packets that a tap did not take.
     pub to_kernel_failed: AtomicU64,
-    /// Packets read from a tap and given to a worker.
+    /// Packets read from a tap, or of the control thread's, given to a worker.
     pub from_kernel: AtomicU64,
-    /// Packets read from a tap that found no mbuf or no room in a ring.
+    /// Such packets that found no mbuf or no room in a ring.
     pub from_kernel_dropped: AtomicU64,
+}
+
+/// A frame of the control thread's.
+#[derive(Debug)]
+pub struct ControlFrame {
+    /// Index of the port to send it by.
+    pub port: u8,
+    /// From the Ethernet header on, without VLAN tag.
+    pub bytes: Vec<u8>,
 }
 
 /// A tap and the pool that its packets are copied into.
@@ -103,6 +117,8 @@ pub struct KernelPath {
     pub taps: Vec<TapPort>,
     /// Its rings.
     pub rings: KernelRings,
+    /// What the control thread sends.
+    pub control: Receiver<ControlFrame>,
     /// Its counters.
     pub counters: Arc<KernelCounters>,
 }
@@ -113,7 +129,7 @@ impl KernelPath {
         let mut last_packet = Instant::now();
         let mut buffer = vec![0; MAX_FRAME];
         while !stop.load(Ordering::Relaxed) {
-            let packets = self.deliver() + self.collect(&mut buffer);
+            let packets = self.deliver() + self.collect(&mut buffer) + self.announce();
             let now = Instant::now();
             if packets > 0 {
                 last_packet = now;
@@ -157,24 +173,36 @@ impl KernelPath {
     /// packets all go by one worker, so they stay in order.
     fn collect(&mut self, buffer: &mut [u8]) -> usize {
         let mut packets = 0;
-        let workers = self.rings.inject.len();
-        for (index, port) in self.taps.iter_mut().enumerate() {
-            let ring = &mut self.rings.inject[index % workers];
+        for index in 0..self.taps.len() {
             for _ in 0..BURST {
-                let Some(len) = port.recv(buffer) else { break };
+                let Some(len) = self.taps[index].recv(buffer) else { break };
                 packets += 1;
-                let mbuf = port.outgoing(&buffer[..len]);
-                let sent =
-                    mbuf.is_some_and(|mbuf| ring.push(Parcel::new(mbuf, index as u8)).is_ok());
-                let counter = if sent {
-                    &self.counters.from_kernel
-                } else {
-                    &self.counters.from_kernel_dropped
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
+                self.inject(index, &buffer[..len]);
             }
         }
         packets
+    }
+
+    /// Gives what the control thread sends to workers, at most a burst.
+    fn announce(&mut self) -> usize {
+        let frames: ArrayVec<_, BURST> = self.control.try_iter().take(BURST).collect();
+        for ControlFrame { port, bytes } in &frames {
+            if usize::from(*port) < self.taps.len() {
+                self.inject(usize::from(*port), bytes);
+            }
+        }
+        frames.len()
+    }
+
+    /// Has a worker send a frame by a port.
+    fn inject(&mut self, port: usize, frame: &[u8]) {
+        let workers = self.rings.inject.len();
+        let ring = &mut self.rings.inject[port % workers];
+        let mbuf = self.taps[port].outgoing(frame);
+        let sent = mbuf.is_some_and(|mbuf| ring.push(Parcel::new(mbuf, port as u8)).is_ok());
+        let counter =
+            if sent { &self.counters.from_kernel } else { &self.counters.from_kernel_dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
