@@ -19,8 +19,10 @@
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
 //!   new one reaches them; [`shared`]: a map of which they share what did not
 //!   change
+//! - [`observe`]: what is noted of packets that somebody wants to see
 //! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
 //!   the kernel
+//! - [`probes`]: health checks that go to the VIP; no worker's matter
 //!
 //! Nothing in these modules knows DPDK, the time of day or threads: a frame is
 //! a byte slice, the time is an argument. `dpdk` (feature `dpdk`) is the one
@@ -42,9 +44,11 @@ pub mod forward;
 pub mod fragment;
 pub mod handoff;
 pub mod icmp;
+pub mod observe;
 pub mod outbox;
 pub mod packet;
 pub mod pending;
+pub mod probes;
 pub mod punt;
 pub mod scheduler;
 pub mod service;

@@ -5,16 +5,21 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod explaining;
+mod filter;
 mod health;
+mod links;
 mod listing;
 mod lock;
 mod losses;
 mod network;
 mod notify;
+mod observing;
 mod reload;
 mod resolve;
 pub mod saved;
 mod scrape;
+mod tables;
 mod templates;
 mod ways;
 mod workers;
@@ -28,7 +33,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::conn::persistence::Templates;
+use dataplane::probes::Probes;
 use dataplane::service::Hop;
+use dataplane::shard::Shard;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
 use mio::unix::SourceFd;
@@ -45,13 +52,16 @@ use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
+use explaining::Explanations;
 use health::Touched;
+use links::Links;
 use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
 use notify::Notify;
-use reload::Followed;
+use observing::Observations;
+use reload::{Followed, Reload, Reloads};
 use resolve::Resolving;
 use saved::Saved;
 use scrape::Metrics;
@@ -59,8 +69,8 @@ use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-/// The threads of health checks and of metrics, which share the one waker that a
-/// `Poll` can have.
+/// The threads of health checks, of metrics and of reloads, which share the one
+/// waker that a `Poll` can have.
 const THREADS: Token = Token(2);
 /// The last: clients have the tokens after it.
 const SOCKET: Token = Token(3);
@@ -96,10 +106,14 @@ pub struct Instruments {
     pub connections: u32,
     /// The workers' clock.
     pub clock: Clock,
+    /// Ownership among the workers.
+    pub shard: Arc<Shard>,
     /// Persistence templates, which the workers share.
     pub templates: Arc<Templates>,
     /// Ticks a second of the counter that workers measure their work by.
     pub tsc_hz: u64,
+    /// Health checks that go to the VIP, which the kernel path changes.
+    pub probes: Arc<Probes>,
 }
 
 /// The control thread's state.
@@ -121,6 +135,7 @@ pub struct Daemon {
     saved: Saved,
     /// The configuration file, which [`Daemon::follow_file`] names.
     file: Option<Followed>,
+    reloads: Reloads,
     /// Requests carried out that are not in the record yet.
     unsaved: Vec<Request>,
     resolving: Resolving,
@@ -136,9 +151,12 @@ pub struct Daemon {
     /// Clients that wait for the workers to run an epoch.
     waiting: Vec<Waiting>,
     listings: Listings,
+    observations: Observations,
+    explanations: Explanations,
     instruments: Instruments,
     metrics: Metrics,
     losses: Losses,
+    links: Links,
     notify: Notify,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
@@ -193,11 +211,12 @@ impl Daemon {
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
         let waker = Arc::new(Waker::new(poll.registry(), THREADS).map_err(failed)?);
-        let health = Health::new({
+        let wake = {
             let waker = Arc::clone(&waker);
             // Fails when it has been woken often enough already.
             Arc::new(move || drop(waker.wake()))
-        });
+        };
+        let health = Health::new(wake, Arc::clone(&instruments.probes));
         let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
         let now = Instant::now();
         let mut daemon = Self {
@@ -214,6 +233,7 @@ impl Daemon {
             dirty: true,
             saved,
             file: None,
+            reloads: Reloads::default(),
             unsaved: Vec::new(),
             resolving: Resolving::new(now),
             next_missing: now,
@@ -223,9 +243,12 @@ impl Daemon {
             stalled: false,
             waiting: Vec::new(),
             listings: Listings::default(),
+            observations: Observations::default(),
+            explanations: Explanations::default(),
             instruments,
             metrics: Metrics::default(),
             losses: Losses::default(),
+            links: Links::default(),
             notify: Notify::of_environment(),
             kernel_has_news: true,
             next_second: now + SECOND,
@@ -271,6 +294,7 @@ impl Daemon {
         // A worker that is stalled for good is looked at now and then only.
         let busy = !self.waiting.is_empty()
             || !self.listings.is_empty()
+            || !self.explanations.is_empty()
             || self.behind.is_some_and(|since| since.elapsed() < PATIENCE);
         let at_work = self.resolving.is_busy() || self.saved.is_busy();
         let timeout = if self.api.has_more() || self.kernel_has_news || at_work {
@@ -289,12 +313,12 @@ impl Daemon {
         for event in events.iter() {
             match event.token() {
                 SIGNALS => match self.signal() {
-                    Some(Signal::SIGHUP) => self.reload_on_signal(),
+                    Some(Signal::SIGHUP) => self.ask_for_reload(Reload::on_signal()),
                     Some(signal) => return Ok(Some(signal)),
                     None => {}
                 },
                 KERNEL => self.kernel_has_news = true,
-                // Questions of metrics are answered below.
+                // Questions of metrics are answered below, and reloads go on there.
                 THREADS => self.take_health_changes(),
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
@@ -303,6 +327,8 @@ impl Daemon {
         let now = Instant::now();
         self.read_kernel();
         self.api.expire(now);
+        self.go_on_reloading(now);
+        self.observations.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
         if now >= self.next_rates {
@@ -319,6 +345,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.go_on_explaining(now);
         self.answer_metrics();
         self.save(now);
         self.acknowledge(now);
@@ -367,20 +394,23 @@ impl Daemon {
                 Outcome::Changed => (locals, Response::Done),
                 Outcome::Reloaded(response) => (true, response),
             };
-            // The snapshot is made once for all requests of this turn.
-            self.dirty = true;
-            let epoch = self.epoch + 1;
-            let in_force = false;
-            self.waiting.push(Waiting {
-                client,
-                epoch,
-                since: now,
-                in_force,
-                settles,
-                locals,
-                response,
-            });
+            self.answer_in_force(client, settles, locals, response, now);
         }
+    }
+
+    /// Answers a client once all workers run what was changed for it.
+    fn answer_in_force(
+        &mut self,
+        client: ClientId,
+        settles: Option<(ServiceId, SocketAddr)>,
+        locals: bool,
+        response: Response,
+        now: Instant,
+    ) {
+        // The snapshot is made once for all requests of this turn.
+        self.dirty = true;
+        let (epoch, since, in_force) = (self.epoch + 1, now, false);
+        self.waiting.push(Waiting { client, epoch, since, in_force, settles, locals, response });
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
@@ -493,6 +523,7 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
+        self.links.say(&(self.instruments.ports)());
         let counters = self.workers.counters();
         self.losses.say(&counters, now);
         let connections: u64 = counters.iter().map(|worker| worker.connections).sum();

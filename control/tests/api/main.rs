@@ -7,8 +7,10 @@
 
 mod bench;
 mod clients;
+mod growth;
 mod health;
 mod metrics;
+mod observe;
 mod reload;
 mod restart;
 mod session;
@@ -35,7 +37,9 @@ fn main() {
         workers::TESTS,
         health::TESTS,
         clients::TESTS,
+        growth::TESTS,
         metrics::TESTS,
+        observe::TESTS,
         reload::TESTS,
         restart::TESTS,
     ]
