@@ -224,6 +224,14 @@ bench_up() {
     done
 }
 
+bench_down() {
+    ip netns exec bench ip link set far1 netns 1
+    ip netns exec bench ip link set far2 netns 1
+    ip netns delete bench
+    ip link set far1 arp on promisc off
+    ip link set far2 arp on promisc off
+}
+
 # What both directors are given: INTERFACE1 and INTERFACE2 are NICs or taps.
 director_ground() { # INTERFACE1 INTERFACE2
     local last
