@@ -2,6 +2,7 @@
 # The words of the guest's tests, and the network around the box. Sourced.
 
 set -u
+# shellcheck source=/dev/null # tests/guest/run writes it
 . /run/brought/variant
 
 # What outlives the guest; tests/guest/run gets it from the third disk.
