@@ -11,10 +11,13 @@
 //!
 //! ```text
 //!  6  the memory for the next doubling is asked for
-//!  8  doubling begins if that is there
-//! 12  doubling begins in any case
-//! 13  it is to be done
+//!  8  doubling begins, or later, when that is there
+//! 12  if it is not yet, each insertion looks for it
+//! 13  doubling is to be done
 //! ```
+//!
+//! Where the memory is late, the table fills up: then it refuses connections, as
+//! at its limit, until the memory is there. No burst waits for it.
 
 use super::{Due, Entry, MAX_PROBES, NEAR_GROUPS, SLOTS, Slot, TAIL, Table};
 use crate::conn::memory::prefetch_l2;
@@ -90,8 +93,7 @@ impl<E: Entry> Table<E> {
             }
             Phase::Asked => {
                 let groups = 2 * self.homes.count() + TAIL;
-                let ready = self.groups.is_ready(groups) && self.entries.is_ready(groups * SLOTS);
-                if !ready && self.live < self.load(LATE) {
+                if !(self.groups.extend(groups) && self.entries.extend(groups * SLOTS)) {
                     self.growth.due = (self.live + SLOTS).min(self.load(LATE));
                     return None;
                 }
