@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use control::api::Request;
 use control::client::{self, Client, ClientError};
 use control::commands::{self, Failure};
+use control::doctor::Doctor;
 use control::ipvsadm::{self, Streams};
 use control::preload;
 use control::settings;
@@ -35,6 +36,9 @@ enum NativeCommand {
     Change(commands::Command),
     #[command(flatten)]
     Ask(Ask),
+    /// Look for what is wrong with the box, the configuration, the director and
+    /// the servers, and say which command mends it
+    Doctor(Doctor),
     /// Run a program that drives the kernel's IPVS, such as Debian's ipvsadm
     /// and keepalived, and let it drive rvsd instead
     Run {
@@ -128,6 +132,9 @@ fn native(native: Native) -> ExitCode {
             let error = preload::run(&native.socket, &command);
             eprintln!("{error}");
             return ExitCode::from(error.code());
+        }
+        NativeCommand::Doctor(doctor) => {
+            return doctor.run(&native.socket, &mut io::stdout().lock());
         }
         NativeCommand::Ask(command) => asked(&native.socket, command)
             .map_err(Failure::from)

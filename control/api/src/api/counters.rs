@@ -96,6 +96,15 @@ pub struct PortCounters {
     pub vlans: Vec<VlanPort>,
 }
 
+impl PortCounters {
+    /// Whether [`Self::link_up`] can be relied on: a tap's driver loses sight of
+    /// its link when the other end is moved to another network namespace.
+    #[must_use]
+    pub fn link_is_known(&self) -> bool {
+        !self.device.starts_with("net_tap")
+    }
+}
+
 /// A VLAN on a port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VlanPort {
