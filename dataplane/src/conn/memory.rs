@@ -6,14 +6,14 @@
 //! TLB. Its address space is there from the start, its pages are taken as the
 //! table grows: a thread, `rvs-memory`, has them made, since to zero a huge page
 //! takes longer than a burst may wait, and the array is as long as its memory is
-//! ready. So no packet ever waits for a page. The rest are hints and comparisons
-//! that the packet path wants done by the CPU's own instructions.
+//! ready. The rest are hints and comparisons that the packet path wants done by
+//! the CPU's own instructions.
 
 use std::ffi::{c_int, c_ulong, c_void};
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,9 +24,6 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 
 /// Size of the huge pages that tables are made of.
 const HUGE_PAGE: usize = 2 << 20;
-/// Size of the smallest pages that memory may be made of, here or by a
-/// hypervisor.
-const PAGE: usize = 4096;
 
 /// What a region has from the start ([`Region::prepare`]): tables up to this
 /// size never wait for the thread. 400,000 connections.
@@ -41,16 +38,16 @@ const LOOK: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct Region<T: Zeroable + Copy> {
     start: NonNull<T>,
-    /// Elements whose memory is ready.
+    /// Elements that there are.
     len: usize,
     /// Elements that there can be.
     most: usize,
     mapping: Arc<Mapping>,
 }
 
-// SAFETY: a Region owns its first `len` elements exclusively, as a Box<[T]>
-// does; nothing about it belongs to the thread that made it. (The thread that
-// prepares pages holds the mapping, and touches only what is behind them.)
+// SAFETY: a Region owns its memory exclusively, as a Box<[T]> does; nothing
+// about it belongs to the thread that made it. (The thread that prepares pages
+// holds the mapping, and neither reads nor writes it.)
 unsafe impl<T: Zeroable + Copy + Send> Send for Region<T> {}
 
 impl<T: Zeroable + Copy> Region<T> {
@@ -60,7 +57,7 @@ impl<T: Zeroable + Copy> Region<T> {
     /// # Errors
     /// The kernel's, when there is no address space, memory or thread left.
     pub fn new(most: usize) -> std::io::Result<Self> {
-        const { assert!(align_of::<T>() <= PAGE, "mappings are page aligned") };
+        const { assert!(align_of::<T>() <= 4096, "mappings are page aligned") };
         let bytes = most
             .checked_mul(size_of::<T>())
             .and_then(|b| b.checked_next_multiple_of(HUGE_PAGE))
@@ -98,21 +95,30 @@ impl<T: Zeroable + Copy> Region<T> {
     }
 
     /// Makes the array `len` elements long, or as long as it can be, if it is
-    /// not. False while the memory that was asked for is not ready.
+    /// not. False while the memory that was asked for is not ready. Where it
+    /// cannot wait, the thread's being late is no reason: the pages are made as
+    /// they are used. That there is no memory is one: to use it would end the
+    /// process.
     #[must_use]
-    pub fn extend(&mut self, len: usize) -> bool {
+    pub fn extend(&mut self, len: usize, can_wait: bool) -> bool {
         let len = len.min(self.most);
         let is_ready = self.mapping.ready.load(Ordering::Acquire) >= self.bytes(len);
-        if is_ready {
+        if is_ready || !(can_wait || self.mapping.short.load(Ordering::Relaxed)) {
             self.len = self.len.max(len);
         }
         self.len >= len
     }
 
-    /// Has the thread leave off, or go on, as if there were no memory.
+    /// Has the thread find no memory, or all.
     #[cfg(test)]
     pub fn starve(&self, starve: bool) {
         self.mapping.starved.store(starve, Ordering::Relaxed);
+    }
+
+    /// Whether the machine had no memory for what was asked for last.
+    #[cfg(test)]
+    pub fn is_short(&self) -> bool {
+        self.mapping.short.load(Ordering::Relaxed)
     }
 
     /// Asks for the cache line of an element, which need not exist, in the
@@ -150,8 +156,7 @@ impl<T: Zeroable + Copy> Deref for Region<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: `start` is page aligned, `len` elements lie within the
         // mapping, which began as zeroes (a valid T by Zeroable) and lives as
-        // long as `self.mapping`. No other thread touches them: the one that
-        // makes pages is done with what `ready` says, and begins behind FIRST.
+        // long as `self.mapping`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -176,14 +181,16 @@ struct Mapping {
     /// wants them near.
     wanted: AtomicUsize,
     cpu: AtomicU32,
-    /// Bytes from the start that the array may have.
+    /// Bytes from the start that are made.
     ready: AtomicUsize,
+    /// The machine had no memory for more.
+    short: AtomicBool,
     #[cfg(test)]
-    starved: std::sync::atomic::AtomicBool,
+    starved: AtomicBool,
 }
 
-// SAFETY: the address is handed to the kernel here, in calls that any thread may
-// make, and what is behind `ready` touched by one thread; the rest are atomics.
+// SAFETY: the address is only handed to the kernel here, in calls that any
+// thread may make; the rest are atomics.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -206,8 +213,9 @@ impl Mapping {
             wanted: AtomicUsize::new(0),
             cpu: AtomicU32::new(0),
             ready: AtomicUsize::new(FIRST),
+            short: AtomicBool::new(false),
             #[cfg(test)]
-            starved: std::sync::atomic::AtomicBool::new(false),
+            starved: AtomicBool::new(false),
         })
     }
 
@@ -221,33 +229,15 @@ impl Mapping {
         match unsafe {
             madvise(self.start.byte_add(from), to - from, MmapAdvise::MADV_POPULATE_WRITE)
         } {
-            // Linux before 5.14: to touch a page makes it.
+            // Linux before 5.14: the first access to each page makes it.
             Err(Errno::EINVAL) => Ok(()),
             result => result,
-        }
-    }
-
-    /// Touches each page of a range, which makes it where the kernel has not,
-    /// and has a hypervisor do what it does on the first access.
-    ///
-    /// # Safety
-    /// Nothing else uses the range, and it is within the mapping.
-    unsafe fn touch(&self, from: usize, to: usize) {
-        for at in (from..to).step_by(PAGE) {
-            // SAFETY: mapped for reading and writing as long as `self` lives; a
-            // byte has no alignment, and nobody else uses it.
-            let byte = unsafe { AtomicU8::from_ptr(self.start.byte_add(at).cast().as_ptr()) };
-            byte.fetch_or(0, Ordering::Relaxed);
         }
     }
 
     /// Makes what is asked for, in pieces: the kernel holds a lock of the
     /// process over each.
     fn go_on(&self) {
-        #[cfg(test)]
-        if self.starved.load(Ordering::Relaxed) {
-            return;
-        }
         let wanted = self.wanted.load(Ordering::Acquire);
         let mut ready = self.ready.load(Ordering::Relaxed);
         if ready >= wanted {
@@ -258,13 +248,17 @@ impl Mapping {
         }
         while ready < wanted {
             let end = (ready + HUGE_PAGE).min(self.bytes.get());
-            if self.populate(ready, end).is_err() {
-                // No memory now: tried again in a while.
+            let result = self.populate(ready, end);
+            #[cfg(test)]
+            let result = match self.starved.load(Ordering::Relaxed) {
+                true => Err(Errno::ENOMEM),
+                false => result,
+            };
+            // Without memory it is tried again in a while.
+            self.short.store(result.is_err(), Ordering::Relaxed);
+            if result.is_err() {
                 return;
             }
-            // SAFETY: the array ends at `ready` at the latest, and `end` is
-            // within the mapping.
-            unsafe { self.touch(ready, end) };
             ready = end;
             self.ready.store(ready, Ordering::Release);
         }
@@ -450,7 +444,7 @@ mod tests {
     fn a_region_is_zeroed_and_keeps_what_is_written() {
         let mut region = Region::<u64>::new(1 << 20).unwrap();
         assert_eq!(region.len(), 1 << 20);
-        assert!(region.extend(2 << 20), "there are no more than it can have");
+        assert!(region.extend(2 << 20, true), "there are no more than it can have");
         assert_eq!(region.len(), 1 << 20);
         assert!(region.iter().step_by(4096).all(|&word| word == 0));
         let last = region.len() - 1;
@@ -468,13 +462,13 @@ mod tests {
     fn it_becomes_longer_when_its_pages_are_made() {
         let first = FIRST / 8;
         let mut region = Region::<u64>::new(8 * first).unwrap();
-        assert!(region.extend(first) && !region.extend(first + 1));
+        assert!(region.extend(first, true) && !region.extend(first + 1, true));
         assert_eq!(region.len(), first);
         region.ask(2 * first);
-        while !region.extend(2 * first) {
+        while !region.extend(2 * first, true) {
             std::thread::sleep(LOOK);
         }
-        assert!(!region.extend(3 * first));
+        assert!(!region.extend(3 * first, true));
         assert_eq!(region.len(), 2 * first);
         assert!(region.iter().step_by(512).all(|&word| word == 0));
         let mut resident = vec![0u8; 2 * FIRST / 4096];
@@ -485,6 +479,19 @@ mod tests {
         };
         assert_eq!(result, 0);
         assert!(resident[FIRST / 4096..].iter().all(|&page| page & 1 == 1));
+        // What cannot wait goes on without, unless there is no memory.
+        region.starve(true);
+        region.ask(4 * first);
+        while !region.is_short() {
+            std::thread::sleep(LOOK);
+        }
+        assert!(!region.extend(4 * first, false));
+        region.starve(false);
+        while region.is_short() {
+            std::thread::sleep(LOOK);
+        }
+        assert!(region.extend(5 * first, false), "nobody asked for it");
+        assert_eq!(region.len(), 5 * first);
     }
 
     #[test]

@@ -12,12 +12,12 @@
 //! ```text
 //!  6  the memory for the next doubling is asked for
 //!  8  doubling begins, or later, when that is there
-//! 12  if it is not yet, each insertion looks for it
-//! 13  doubling is to be done
+//! 12  doubling begins in any case, unless the machine has no memory
+//! 13  it is to be done
 //! ```
 //!
-//! Where the memory is late, the table fills up: then it refuses connections, as
-//! at its limit, until the memory is there. No burst waits for it.
+//! Without memory the table fills up: then it refuses connections, as at its
+//! limit, until there is some.
 
 use super::{Due, Entry, MAX_PROBES, NEAR_GROUPS, SLOTS, Slot, TAIL, Table};
 use crate::conn::memory::prefetch_l2;
@@ -93,7 +93,10 @@ impl<E: Entry> Table<E> {
             }
             Phase::Asked => {
                 let groups = 2 * self.homes.count() + TAIL;
-                if !(self.groups.extend(groups) && self.entries.extend(groups * SLOTS)) {
+                let can_wait = self.live < self.load(LATE);
+                if !(self.groups.extend(groups, can_wait)
+                    && self.entries.extend(groups * SLOTS, can_wait))
+                {
                     self.growth.due = (self.live + SLOTS).min(self.load(LATE));
                     return None;
                 }
