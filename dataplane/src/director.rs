@@ -18,7 +18,8 @@
 //! forwarding method, and what it does to the bytes in `rewrite`; `ownership`
 //! says whose a packet is. What is rare has
 //! files of its own: `open` the first packet of a connection, `icmp` errors
-//! made and passed on, `fragments`, `ageing`, `listing`.
+//! made and passed on, `fragments`, `ageing`, `listing`, `observed`,
+//! `rehearsal`.
 //!
 //! It knows frames and ticks. The worker (`dpdk::worker`), the tests and the
 //! benchmarks all drive it the same way.
@@ -27,14 +28,17 @@ mod ageing;
 mod fragments;
 mod icmp;
 mod listing;
+mod observed;
 mod open;
 mod ownership;
+pub mod rehearsal;
 mod rewrite;
 mod send;
 mod short;
 
 use std::sync::Arc;
 
+use self::observed::Observers;
 use self::short::Short;
 use crate::conn::ageing::SweepPace;
 use crate::conn::persistence::Templates;
@@ -54,7 +58,8 @@ use crate::service::{Method, Server, ShortMethod};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
-use crate::update::{Dump, Reply, Update, WorkerEnd};
+use crate::update::{Reply, Update, WorkerEnd};
+use listing::Listing;
 
 /// Most packets in a burst.
 pub const BURST: usize = 64;
@@ -138,8 +143,11 @@ pub struct Director {
     core: Core,
     staged: Box<[Staged; BURST]>,
     headers: Box<[Headers; BURST]>,
-    /// The listing under way, and the rounds that it took so far.
-    dump: Option<(Box<Dump>, usize)>,
+    /// The listing under way.
+    listing: Option<Listing>,
+    /// Packets that came in up to the last round of housekeeping.
+    packets: u64,
+    observers: Observers,
     sweep: SweepPace,
 }
 
@@ -302,7 +310,9 @@ impl Director {
             },
             staged: Box::new([Staged::NONE; BURST]),
             headers: Box::new([Headers::NONE; BURST]),
-            dump: None,
+            listing: None,
+            packets: 0,
+            observers: Observers::default(),
             sweep: SweepPace::default(),
         })
     }
@@ -314,6 +324,21 @@ impl Director {
     /// # Panics
     /// When the burst is too long or `verdicts` too short.
     pub fn process(
+        &mut self,
+        now: Tick,
+        source: Source,
+        frames: &mut [Frame<'_>],
+        verdicts: &mut [Verdict],
+    ) {
+        if !self.observers.is_empty() {
+            return self.process_observed(now, source, frames, verdicts);
+        }
+        self.process_all(now, source, frames, verdicts);
+    }
+
+    /// [`Director::process`] whether anyone observes it or not.
+    #[inline(always)]
+    fn process_all(
         &mut self,
         now: Tick,
         source: Source,
@@ -351,8 +376,12 @@ impl Director {
             self.take(update);
         }
         self.age(now);
-        if let Some((dump, rounds)) = self.dump.take() {
-            self.go_on_with(dump, rounds + 1);
+        let Counters { rx, taken_over, injected, .. } = self.core.counters;
+        let packets = rx + taken_over + injected;
+        self.go_on_listing(packets == self.packets);
+        self.packets = packets;
+        if !self.observers.is_empty() {
+            self.end_observations(now);
         }
         self.core.counters.connections = self.tables.connections() as u64;
         self.core.counters.entries = [self.tables.v4.len() as u64, self.tables.v6.len() as u64];
@@ -406,12 +435,21 @@ impl Director {
                 self.core.link.running(epoch);
                 self.core.link.reply(Reply::Retired(retired));
             }
-            Update::Dump(dump) => match self.dump {
+            Update::Dump(dump) => match self.listing {
                 // One listing at a time; control sends the next when it has
                 // the last. Answered as it is, it makes control ask again.
                 Some(_) => self.core.link.reply(Reply::Dump(dump)),
-                None => self.dump = Some((dump, 0)),
+                None => self.listing = Some(Listing::new(dump)),
             },
+            Update::Inquire(mut inquiry) => {
+                self.tell(&mut inquiry);
+                self.core.link.reply(Reply::Told(inquiry));
+            }
+            Update::Observe(observer) => {
+                if let Some(observer) = self.observers.add(observer) {
+                    self.core.link.reply(Reply::Observed(observer));
+                }
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 //! single-consumer queues. The worker never waits and never frees memory: what
 //! it is done with goes back to the control thread.
 
+mod filter;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +12,12 @@ use crossbeam::utils::CachePadded;
 
 use crate::conn::State;
 use crate::counters::Published;
+use crate::director::rehearsal::Inquiry;
+use crate::observe::Observer;
 use crate::packet::{Key4, Key6};
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
+pub use filter::{Candidate, Filter, Servers, Side};
 
 /// Messages that fit each queue.
 const QUEUE: usize = 64;
@@ -31,6 +36,10 @@ pub enum Update {
     Snapshot(Arc<Snapshot>),
     /// List connections.
     Dump(Box<Dump>),
+    /// Say what the tables have about packets.
+    Inquire(Box<Inquiry>),
+    /// Note what becomes of packets, until the observation ends.
+    Observe(Box<Observer>),
 }
 
 /// From a worker to control. There is exactly one for each [`Update`].
@@ -40,6 +49,10 @@ pub enum Reply {
     Retired(Arc<Snapshot>),
     /// The listing, as far as there was room and time.
     Dump(Box<Dump>),
+    /// The inquiry, answered.
+    Told(Box<Inquiry>),
+    /// The observation ended, or there were too many.
+    Observed(Box<Observer>),
 }
 
 /// A listing of connections of one table, filled by the worker a few groups a
@@ -54,9 +67,25 @@ pub struct Dump {
     pub group: usize,
     /// Whether the last group was reached.
     pub finished: bool,
+    /// Which connections are wanted.
+    pub filter: Filter,
+    /// Whether they are to be counted only.
+    pub count: bool,
+    /// How many there were.
+    pub found: u64,
     /// Room made by control; the worker fills it up to its capacity and no
     /// further. It must hold at least one group's entries.
     pub rows: Vec<ConnectionRow>,
+}
+
+impl Dump {
+    /// A listing of all connections from a group on, into the room that `rows`
+    /// has.
+    #[must_use]
+    pub fn new(ticket: u64, ipv6: bool, group: usize, rows: Vec<ConnectionRow>) -> Self {
+        let filter = Filter::default();
+        Self { ticket, ipv6, group, finished: false, filter, count: false, found: 0, rows }
+    }
 }
 
 /// A connection in a listing.

@@ -14,6 +14,7 @@ mod counters;
 mod error;
 mod health;
 mod listings;
+mod observe;
 mod origins;
 mod specs;
 
@@ -23,7 +24,13 @@ pub use counters::{Drop, KernelPathCounters, PortCounters, VlanPort, WorkerCount
 pub use error::{Error, ErrorCode};
 pub use health::{HealthChange, HealthCheck, HealthProbe};
 pub use listings::{
-    Connection, ConnectionCursor, NextHop, ServerHealth, ServerStatus, ServiceStatus, Stats,
+    Connection, ConnectionCursor, ConnectionFilter, MethodName, Neighbour, NeighbourCursor,
+    NextHop, Route, RouteCursor, RouteHop, ServerHealth, ServerStatus, ServiceStatus, Side, Stats,
+};
+pub use observe::{
+    AbsorbedWhy, Choice, Explanation, FrameSeen, IpSeen, MAX_OBSERVATIONS, MAX_OBSERVED, MadeFrame,
+    ObserveEnd, ObserveFilter, ObservedConnection, ObservedPacket, OuterSeen, PacketKind,
+    PacketSpec, PacketVerdict, WayOut,
 };
 pub use origins::{Origin, ServerOrigin, ServiceOrigin};
 use serde::{Deserialize, Serialize};
@@ -141,6 +148,13 @@ pub enum Request {
         /// Most rows wanted, 1 to [`MAX_ROWS`]. Rows come in groups of up to
         /// 15, so fewer than 15 may be exceeded.
         limit: usize,
+        /// Which are wanted; all when absent.
+        #[serde(default)]
+        filter: Option<Box<ConnectionFilter>>,
+        /// Only count them: [`Response::Connections::count`] of all replies
+        /// together.
+        #[serde(default)]
+        count: bool,
     },
     /// Reads the counters of every worker and port.
     Counters {},
@@ -149,6 +163,17 @@ pub enum Request {
     NextHops {
         /// Where to go on, from [`Response::NextHops::next`].
         cursor: Option<u64>,
+    },
+    /// Lists the kernel's neighbours on ports, by port and address.
+    Neighbours {
+        /// Where to go on, from [`Response::Neighbours::next`].
+        cursor: Option<NeighbourCursor>,
+    },
+    /// Lists the kernel's routes that rvsd follows: IPv4 first, then by the
+    /// length of the prefix and the address.
+    Routes {
+        /// Where to go on, from [`Response::Routes::next`].
+        cursor: Option<RouteCursor>,
     },
     /// Reads the configuration file again and carries out what is different in
     /// it. Answered by [`Response::Difference`].
@@ -214,10 +239,45 @@ pub enum Request {
     },
     /// Lists the servers that became good or failed, the last one first.
     HealthChanges {},
+    /// Begins to observe packets. Shows what is in them, so it needs the
+    /// permission to change things. Answered by [`Response::Observing`];
+    /// [`ErrorCode::TooManyObservations`] beyond [`MAX_OBSERVATIONS`].
+    ObserveStart {
+        /// Which packets.
+        #[serde(default)]
+        filter: ObserveFilter,
+        /// How many of them, at least 1; those that are handed over count once.
+        count: u64,
+        /// Most bytes of each: 0 to 9,728.
+        snaplen: u32,
+        /// Most packets a second of each worker, 1 to 100,000. The rest are
+        /// counted.
+        rate: u32,
+        /// It ends after so many seconds, 1 to 86,400.
+        seconds: u32,
+    },
+    /// Takes the packets observed since the last time, in their order. Answered
+    /// by [`Response::Observed`]. Who does not ask for five seconds has their
+    /// observation ended.
+    ObserveNext {
+        /// From [`Response::Observing`].
+        id: u64,
+    },
+    /// Ends an observation. Answered as [`Request::ObserveNext`].
+    ObserveStop {
+        /// From [`Response::Observing`].
+        id: u64,
+    },
+    /// Asks what would happen to a packet now. Changes nothing.
+    Explain {
+        /// The packet.
+        packet: PacketSpec,
+    },
 }
 
 impl Request {
-    /// Whether the request changes anything, which needs the permission to.
+    /// Whether the request changes anything, or shows what is in packets: both
+    /// need the permission to change things.
     #[must_use]
     pub fn changes(&self) -> bool {
         match self {
@@ -228,11 +288,14 @@ impl Request {
             | Self::ListConnections { .. }
             | Self::Counters {}
             | Self::NextHops { .. }
+            | Self::Neighbours { .. }
+            | Self::Routes { .. }
             | Self::Save { .. }
             | Self::Config {}
             | Self::Origins { .. }
             | Self::Health { .. }
-            | Self::HealthChanges {} => false,
+            | Self::HealthChanges {}
+            | Self::Explain { .. } => false,
             Self::AddService { .. }
             | Self::EditService { .. }
             | Self::DeleteService { .. }
@@ -247,7 +310,10 @@ impl Request {
             | Self::Reload { .. }
             | Self::Restore { .. }
             | Self::Drain { .. }
-            | Self::Undrain { .. } => true,
+            | Self::Undrain { .. }
+            | Self::ObserveStart { .. }
+            | Self::ObserveNext { .. }
+            | Self::ObserveStop { .. } => true,
         }
     }
 }
@@ -299,6 +365,10 @@ pub enum Response {
         connections: Vec<Connection>,
         /// Present when there are more.
         next: Option<ConnectionCursor>,
+        /// How many there are in what this reply covers, if they were to be
+        /// counted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
     },
     /// To [`Request::Counters`].
     Counters {
@@ -308,6 +378,10 @@ pub enum Response {
         ports: Vec<PortCounters>,
         /// The kernel path's own.
         kernel_path: KernelPathCounters,
+        /// Ticks a second of what `busy_cycles` counts.
+        tsc_hz: u64,
+        /// Places in each worker's table of one address family.
+        table_places: u64,
     },
     /// To [`Request::NextHops`].
     NextHops {
@@ -315,6 +389,20 @@ pub enum Response {
         next_hops: Vec<NextHop>,
         /// Present when there are more.
         next: Option<u64>,
+    },
+    /// To [`Request::Neighbours`].
+    Neighbours {
+        /// The rows.
+        neighbours: Vec<Neighbour>,
+        /// Present when there are more.
+        next: Option<NeighbourCursor>,
+    },
+    /// To [`Request::Routes`].
+    Routes {
+        /// The rows.
+        routes: Vec<Route>,
+        /// Present when there are more.
+        next: Option<RouteCursor>,
     },
     /// To [`Request::Reload`] and [`Request::Restore`]: what was done, and every
     /// worker runs it, or what would be.
@@ -361,6 +449,30 @@ pub enum Response {
         changes: Vec<HealthChange>,
         /// vips that are withdrawn now.
         withdrawn: Vec<IpAddr>,
+    },
+    /// To [`Request::ObserveStart`].
+    Observing {
+        /// What it is known by, to this client only.
+        id: u64,
+    },
+    /// To [`Request::ObserveNext`] and [`Request::ObserveStop`].
+    Observed {
+        /// The packets, at most [`MAX_OBSERVED`].
+        packets: Vec<ObservedPacket>,
+        /// Packets so far that matched and are not shown: beyond the rate, or
+        /// more than the client took.
+        left_out: u64,
+        /// Packets so far that nobody looked at, because there were too many
+        /// that might have matched.
+        passed_by: u64,
+        /// Why there are no more; absent while there may be.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ended: Option<ObserveEnd>,
+    },
+    /// To [`Request::Explain`].
+    Explained {
+        /// What would happen.
+        explanation: Box<Explanation>,
     },
 }
 

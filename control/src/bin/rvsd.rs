@@ -2,10 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use control::commandline::DaemonArguments;
 use control::config::{self, Config};
 use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Lock, Network, NetworkPort, begin};
@@ -15,24 +16,12 @@ use control::machine::{Machine, OpenError};
 use control::server::Access;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The layer-4 load balancer's daemon: forwards packets between DPDK ports.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// Configuration file.
-    #[arg(short, long, default_value = "/etc/rvs/rvsd.toml")]
-    config: PathBuf,
-    /// Check the configuration file and exit: 0 when it is good, 2 when not.
-    #[arg(long)]
-    check: bool,
-}
-
 /// Exit code for a bad configuration file, or one that asks for what the machine
 /// does not have: trying again does not help. Nothing was started.
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = DaemonArguments::parse();
     let config = match read_config(&arguments) {
         Ok(config) => config,
         Err(message) => {
@@ -65,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn read_config(arguments: &Arguments) -> Result<Config, String> {
+fn read_config(arguments: &DaemonArguments) -> Result<Config, String> {
     let online = config::online_cores().map_err(|e| format!("online cores: {e}"))?;
     Config::from_file(&arguments.config, &online).map_err(|e| e.to_string())
 }

@@ -5,16 +5,20 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod explaining;
+mod filter;
 mod health;
 mod listing;
 mod lock;
 mod losses;
 mod network;
 mod notify;
+mod observing;
 mod reload;
 mod resolve;
 pub mod saved;
 mod scrape;
+mod tables;
 mod templates;
 mod ways;
 mod workers;
@@ -30,6 +34,7 @@ use std::time::{Duration, Instant};
 use dataplane::conn::persistence::Templates;
 use dataplane::probes::Probes;
 use dataplane::service::Hop;
+use dataplane::shard::Shard;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
 use mio::unix::SourceFd;
@@ -46,12 +51,14 @@ use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
+use explaining::Explanations;
 use health::Touched;
 use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
 use notify::Notify;
+use observing::Observations;
 use reload::{Followed, Reload, Reloads};
 use resolve::Resolving;
 use saved::Saved;
@@ -101,6 +108,8 @@ pub struct Instruments {
     pub connections: u32,
     /// The workers' clock.
     pub clock: Clock,
+    /// Ownership among the workers.
+    pub shard: Arc<Shard>,
     /// Persistence templates, which the workers share.
     pub templates: Arc<Templates>,
     /// Ticks a second of the counter that workers measure their work by.
@@ -144,6 +153,8 @@ pub struct Daemon {
     /// Clients that wait for the workers to run an epoch.
     waiting: Vec<Waiting>,
     listings: Listings,
+    observations: Observations,
+    explanations: Explanations,
     instruments: Instruments,
     metrics: Metrics,
     losses: Losses,
@@ -233,6 +244,8 @@ impl Daemon {
             stalled: false,
             waiting: Vec::new(),
             listings: Listings::default(),
+            observations: Observations::default(),
+            explanations: Explanations::default(),
             instruments,
             metrics: Metrics::default(),
             losses: Losses::default(),
@@ -281,6 +294,7 @@ impl Daemon {
         // A worker that is stalled for good is looked at now and then only.
         let busy = !self.waiting.is_empty()
             || !self.listings.is_empty()
+            || !self.explanations.is_empty()
             || self.behind.is_some_and(|since| since.elapsed() < PATIENCE);
         let at_work = self.resolving.is_busy() || self.saved.is_busy();
         let timeout = if self.api.has_more() || self.kernel_has_news || at_work {
@@ -316,6 +330,7 @@ impl Daemon {
         self.read_kernel();
         self.api.expire(now);
         self.go_on_reloading(now);
+        self.observations.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
         if now >= self.next_rates {
@@ -332,6 +347,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.go_on_explaining(now);
         self.answer_metrics();
         self.save(now);
         self.acknowledge(now);

@@ -14,7 +14,9 @@ use dataplane::service::Hop;
 use dataplane::snapshot::Port;
 use dataplane::update::Missing;
 
+use super::tables;
 use super::ways::{self, Ways};
+use crate::api::{self, NeighbourCursor, RouteCursor};
 use crate::kernel::{
     Announcements, KeptNeighbours, Mirror, MissingNeighbours, Monitor, NoRoute, OwnedAddress,
     OwnedAddresses, Progress, Requests, announcement,
@@ -272,6 +274,11 @@ impl Network {
         Some((&self.ports[index].name, resolved.neighbour))
     }
 
+    /// The ports' names, by index.
+    pub(super) fn port_names(&self) -> Vec<String> {
+        self.ports.iter().map(|port| port.name.clone()).collect()
+    }
+
     /// The neighbour that packets to a server need, where they leave by a port.
     pub(super) fn neighbour_of(&self, server: IpAddr) -> Option<Neighbour> {
         let resolved = self.mirror.resolve(server).ok()?;
@@ -348,6 +355,27 @@ impl Network {
             self.withdrawn.clone_from(addresses);
             self.sync_owned();
         }
+    }
+
+    /// A page of the neighbours on ports, and where to go on.
+    #[must_use]
+    pub fn neighbours(
+        &self,
+        after: Option<NeighbourCursor>,
+        rows: usize,
+    ) -> (Vec<api::Neighbour>, Option<NeighbourCursor>) {
+        let keeps = |link, ip| self.kept.keeps(link, ip);
+        tables::neighbours(&self.mirror, &self.ports, keeps, after, rows)
+    }
+
+    /// A page of the kernel's routes, and where to go on.
+    #[must_use]
+    pub fn routes(
+        &self,
+        after: Option<RouteCursor>,
+        rows: usize,
+    ) -> (Vec<api::Route>, Option<RouteCursor>) {
+        tables::routes(&self.mirror, &self.ports, after, rows)
     }
 
     /// Tells the kernel about owned addresses. What fails is said once, and

@@ -40,7 +40,7 @@ impl Counters {
 
 pub(super) fn counters(client: &mut Client) -> Result<Counters, ClientError> {
     match client.call(&Request::Counters {})? {
-        Response::Counters { workers, ports, kernel_path } => {
+        Response::Counters { workers, ports, kernel_path, .. } => {
             Ok(Counters { workers, ports, kernel_path })
         }
         other => Err(ClientError::BadReply(format!("counters were asked for, {other:?} came"))),

@@ -280,8 +280,14 @@ pub fn command(request: &Request) -> Option<String> {
         | Request::ListConnections { .. }
         | Request::Counters {}
         | Request::NextHops { .. }
+        | Request::Neighbours { .. }
+        | Request::Routes { .. }
         | Request::Health { .. }
-        | Request::HealthChanges {} => return None,
+        | Request::HealthChanges {}
+        | Request::ObserveStart { .. }
+        | Request::ObserveNext { .. }
+        | Request::ObserveStop { .. }
+        | Request::Explain { .. } => return None,
     })
 }
 

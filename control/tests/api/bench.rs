@@ -333,6 +333,7 @@ fn instruments(workers: usize, clock: Clock) -> Instruments {
         kernel_path: Box::new(KernelPathCounters::default),
         connections: CONNECTIONS,
         clock,
+        shard: Arc::new(Shard::new(0x6d5a, workers, 128)),
         templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
         tsc_hz: 1_000_000_000,
         probes: Arc::default(),
@@ -444,4 +445,9 @@ impl Raw {
 
 pub(crate) fn encoded(request: &Request) -> Vec<u8> {
     frame::encode(request, api::MAX_REQUEST).unwrap()
+}
+
+/// A page of all connections.
+pub(crate) fn list_all(limit: usize) -> Request {
+    Request::ListConnections { cursor: None, limit, filter: None, count: false }
 }

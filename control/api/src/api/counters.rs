@@ -36,6 +36,13 @@ pub struct WorkerCounters {
     pub recycled: u64,
     /// Packets forwarded without a connection because the table was full (mh).
     pub stateless: u64,
+    /// Places taken in its IPv4 and in its IPv6 table: a connection under NAT
+    /// or FULLNAT has two.
+    pub entries: [u64; 2],
+    /// Ticks of the time stamp counter spent on rounds that had packets.
+    pub busy_cycles: u64,
+    /// Those rounds.
+    pub busy_rounds: u64,
 }
 
 impl WorkerCounters {
