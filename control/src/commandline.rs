@@ -13,6 +13,7 @@ use clap_complete::Shell;
 
 use crate::client;
 use crate::commands::{self, Failure, generate, set};
+use crate::doctor::Doctor;
 use crate::preload;
 use crate::show;
 use crate::top;
@@ -38,6 +39,9 @@ enum Command {
     Set(set::Set),
     Show(show::Show),
     Top(top::Top),
+    /// Look for what is wrong with the box, the configuration, the director and
+    /// the servers, and say which command mends it
+    Doctor(Doctor),
     /// Run a program that drives the kernel's IPVS, such as Debian's ipvsadm
     /// and keepalived, and let it drive rvsd instead
     Run {
@@ -92,6 +96,7 @@ impl CommandLine {
         let mut stdout = io::stdout().lock();
         let done = match command {
             Command::Change(command) => commands::run(&socket, &command, &mut stdout),
+            Command::Doctor(doctor) => return doctor.run(&socket, &mut stdout),
             Command::Set(set) => set.run(&socket),
             Command::Show(show) => show.run(&socket, show::stdout_width(), &mut stdout),
             Command::Top(top) => top.run(&socket, &mut stdout),

@@ -4,9 +4,9 @@
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP,
 //! [`logging`], and `machine` (ports, workers; feature `dpdk`). `rvsadm` is
-//! [`ipvsadm`] (its grammar and output), [`commandline`] with [`commands`] and
-//! [`show`] over
-//! [`client`], and [`preload`] for others' programs. Both speak [`api`] in
+//! [`ipvsadm`] (its grammar and output), [`commandline`] with [`commands`],
+//! [`show`], [`top`] and [`doctor`] over [`client`], and [`preload`] for others'
+//! programs. Both speak [`api`] in
 //! [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
@@ -16,6 +16,7 @@ pub mod commandline;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod health;
 pub mod ipvsadm;
 pub mod kernel;

@@ -278,6 +278,13 @@ impl Published {
         self.sequence.store(sequence + 2, Ordering::Release);
     }
 
+    /// How many times a set was published: the loops of a worker, which go on
+    /// without packets.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.sequence.load(Ordering::Relaxed) / 2
+    }
+
     /// The set published last.
     #[must_use]
     pub fn read(&self) -> Counters {
@@ -317,7 +324,9 @@ mod tests {
             ..Default::default()
         };
         counters.drop_many(DropReason::PuntFull, 2);
+        assert_eq!(published.rounds(), 0);
         published.publish(&counters);
+        assert_eq!(published.rounds(), 1);
         assert_eq!(published.read(), counters);
         assert!(counters.balanced());
         counters.rx += 1;

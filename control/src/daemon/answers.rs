@@ -3,7 +3,7 @@
 use dataplane::service::Hop;
 
 use super::listing::Wanted;
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, Reload};
 use crate::api::{Error, ErrorCode, NextHop, Request, Response, WorkerCounters};
 use crate::logging;
 use crate::server::ClientId;
@@ -51,7 +51,10 @@ impl Daemon {
                 });
                 Ok(Response::Routes { routes, next })
             }
-            Request::Reload { dry_run, exact } => return self.reload(dry_run, exact).into(),
+            Request::Reload { dry_run, exact } => {
+                self.ask_for_reload(Reload { client: Some(client), dry_run, exact });
+                return Outcome::Later;
+            }
             Request::Restore { requests, dry_run } => {
                 return self.restore(&requests, dry_run).into();
             }

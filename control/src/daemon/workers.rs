@@ -88,6 +88,11 @@ impl Workers {
         self.ends.iter().map(|end| end.shared().counters.read()).collect()
     }
 
+    /// The loops that each worker has gone through.
+    pub(super) fn rounds(&self) -> Vec<u64> {
+        self.ends.iter().map(|end| end.shared().counters.rounds()).collect()
+    }
+
     /// A neighbour that a worker misses, of each worker in turn.
     pub(super) fn missing(&mut self) -> Option<Missing> {
         let count = self.ends.len();

@@ -335,6 +335,7 @@ fn instruments(workers: usize, clock: Clock) -> Instruments {
         clock,
         templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
         tsc_hz: 1_000_000_000,
+        probes: Arc::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The file read again, states saved and restored, servers drained.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,18 +13,20 @@ use control::show::Show;
 
 use crate::Test;
 use crate::bench::{
-    Bench, Directory, RS1, RS2, VIP, client_address, connections, id, refusal, server, service,
+    Bench, Directory, RS1, RS2, VIP, client_address, connections, eventually, id, refusal, server,
+    service,
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a reload does what is different and nothing else", difference),
+    ("while the file is read, others are answered", slow_file),
     ("a wrong file changes nothing and says what is wrong", wrong_file),
     ("changes at run time stay, are shown, and go on request", run_time),
     ("a start goes on where the last one ended, and follows the file", start),
     ("what was saved is restored exactly, and only what differs is touched", restored),
     ("a restore with an error changes nothing and names the line", wrong_line),
     ("a drained server runs empty and comes back", drained),
-    ("of 1,000 services a reload touches the ten that changed", many),
+    ("of 10,000 services a reload touches the ten that changed", many),
 ];
 
 const HEAD: &str = r#"
@@ -139,6 +142,36 @@ needs a restart of rvsd: director.cores
     assert_eq!(applied.services[0].servers, [server(RS1, 1), server(RS2, 3)]);
     // The services that it began with, then the changes.
     assert_eq!(saved.load().unwrap().changes.len(), 4 + 4);
+}
+
+/// The file is a pipe, so that it is read as slowly as the test likes.
+fn slow_file() {
+    let bench = bench(&[HEAD, GUIDE].concat());
+    let file = bench.directory.0.join("rvsd.toml");
+    fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::thread::scope(|scope| {
+        let reloads: Vec<_> = (0..2).map(|_| scope.spawn(|| reload(&bench))).collect();
+        // Opens when the daemon has, too.
+        let mut pipe = fs::File::options().write(true).open(&file).unwrap();
+        let mut client = bench.client();
+        client.change(&Request::EditServer { service: id(VIP), server: server(RS1, 9) }).unwrap();
+        assert_eq!(of(&status(&mut client), RS1).spec.weight, 9);
+        assert!(reloads.iter().all(|reload| !reload.is_finished()));
+        pipe.write_all([HEAD, GUIDE, "weight = 3\n"].concat().as_bytes()).unwrap();
+        drop(pipe);
+        eventually("the first reload", || of(&status(&mut client), RS2).spec.weight == 3);
+        // The other one reads the file after that, and finds nothing.
+        let mut pipe = fs::File::options().write(true).open(&file).unwrap();
+        pipe.write_all([HEAD, GUIDE, "weight = 3\n"].concat().as_bytes()).unwrap();
+        drop(pipe);
+        let mut said: Vec<_> =
+            reloads.into_iter().map(|reload| reload.join().unwrap().unwrap()).collect();
+        said.sort();
+        let edit = "-e -t 192.168.1.100:80 -r 192.168.1.32:80 -g -w 3\n";
+        assert_eq!(said, [edit, "Nothing is different.\n"]);
+    });
+    assert_eq!(of(&status(&mut bench.client()), RS1).spec.weight, 9, "at run time");
 }
 
 fn wrong_file() {
@@ -367,7 +400,7 @@ fn server_of(text: &str) -> commands::Server {
 }
 
 fn many() {
-    const SERVICES: usize = 1000;
+    const SERVICES: usize = 10_000;
     let text = |weight: &dyn Fn(usize) -> u32| {
         let mut text = HEAD.to_owned();
         for n in 0..SERVICES {
@@ -392,7 +425,7 @@ fn many() {
         services.into_iter().map(row).collect::<Vec<_>>()
     };
     let before = list();
-    write(&bench.directory, &text(&|n| if n % 100 == 0 { 9 } else { 1 }));
+    write(&bench.directory, &text(&|n| if n % 1000 == 0 { 9 } else { 1 }));
     let lines = reload(&bench).unwrap();
     assert_eq!(lines.lines().count(), 10, "{lines}");
     assert_eq!(lines.lines().next(), Some("-e -t 10.0.0.1:80 -r 10.1.0.1:80 -g -w 9"));

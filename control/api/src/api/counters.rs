@@ -38,10 +38,13 @@ pub struct WorkerCounters {
     pub stateless: u64,
     /// Places taken in its IPv4 and in its IPv6 table: a connection under NAT
     /// or FULLNAT has two.
+    #[serde(default)]
     pub entries: [u64; 2],
     /// Ticks of the time stamp counter spent on rounds that had packets.
+    #[serde(default)]
     pub busy_cycles: u64,
     /// Those rounds.
+    #[serde(default)]
     pub busy_rounds: u64,
 }
 
@@ -101,6 +104,15 @@ pub struct PortCounters {
     /// The VLANs on the port. Its counters are those of all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vlans: Vec<VlanPort>,
+}
+
+impl PortCounters {
+    /// Whether [`Self::link_up`] can be relied on: a tap's driver loses sight of
+    /// its link when the other end is moved to another network namespace.
+    #[must_use]
+    pub fn link_is_known(&self) -> bool {
+        !self.device.starts_with("net_tap")
+    }
 }
 
 /// A VLAN on a port.
