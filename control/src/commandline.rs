@@ -100,6 +100,7 @@ impl CommandLine {
             Command::Set(set) => set.run(&socket),
             Command::Show(show) => show.run(&socket, show::stdout_width(), &mut stdout),
             Command::Top(top) => top.run(&socket, &mut stdout),
+            Command::Doctor(doctor) => return doctor.run(&socket, &mut stdout),
             Command::Completions { shell } => {
                 generate::completions(grammar(), shell, &mut stdout).map_err(Failure::from)
             }

@@ -11,7 +11,11 @@ use crate::server::ClientId;
 impl Daemon {
     /// Requests that change nothing that workers run.
     pub(super) fn answer(&mut self, client: ClientId, request: Request) -> Outcome {
+        if let Some(outcome) = self.observe(client, &request) {
+            return outcome;
+        }
         let reply = match request {
+            Request::Explain { packet } => return self.explain(client, &packet),
             Request::Zero { service } => {
                 self.registry.zero(service.as_ref()).map(|()| Response::Done)
             }
@@ -37,6 +41,10 @@ impl Daemon {
             }
             Request::Counters {} => Ok(self.counters()),
             Request::NextHops { cursor } => Ok(self.next_hops(cursor)),
+            Request::Reload { dry_run, exact } => {
+                self.ask_for_reload(Reload { client: Some(client), dry_run, exact });
+                return Outcome::Later;
+            }
             Request::Neighbours { cursor } => {
                 let network = self.network.as_ref();
                 let (neighbours, next) = network.map_or((Vec::new(), None), |network| {
@@ -50,10 +58,6 @@ impl Daemon {
                     network.routes(cursor, crate::api::MAX_ROWS)
                 });
                 Ok(Response::Routes { routes, next })
-            }
-            Request::Reload { dry_run, exact } => {
-                self.ask_for_reload(Reload { client: Some(client), dry_run, exact });
-                return Outcome::Later;
             }
             Request::Restore { requests, dry_run } => {
                 return self.restore(&requests, dry_run).into();
