@@ -96,7 +96,6 @@ impl CommandLine {
         let mut stdout = io::stdout().lock();
         let done = match command {
             Command::Change(command) => commands::run(&socket, &command, &mut stdout),
-            Command::Doctor(doctor) => return doctor.run(&socket, &mut stdout),
             Command::Set(set) => set.run(&socket),
             Command::Show(show) => show.run(&socket, show::stdout_width(), &mut stdout),
             Command::Top(top) => top.run(&socket, &mut stdout),
