@@ -144,7 +144,11 @@ done >"$LAB_TMP/cycles"
 for ((n = 1; n <= 200; n++)); do echo "neigh replace 192.168.1.$((n % 200 + 40)) lladdr 02:00:00:00:01:$(printf %02x $n) dev lan"; done >"$LAB_TMP/neighbours"
 sed 's/replace/del/; s/lladdr [^ ]* //' "$LAB_TMP/neighbours" >"$LAB_TMP/no-neighbours"
 batch() {
-    rvsadm -R <"$LAB_TMP/cycles"
+    until rvsadm -R <"$LAB_TMP/cycles" 2>"$LAB_TMP/said"; do
+        starved
+        # Begin anew without the service that it ended at.
+        rvsadm -Sn | awk '$1 == "-A" && $3 ~ /^10\.100\./ { print "-D -t " $3 }' | rvsadm -R
+    done
     ip -n rvs-director -batch "$LAB_TMP/neighbours"
     ip -n rvs-director -batch "$LAB_TMP/no-neighbours"
     "${LISTING[@]}" >/dev/null
