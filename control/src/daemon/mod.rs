@@ -5,15 +5,18 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod filter;
 mod health;
 mod listing;
 mod lock;
 mod losses;
 mod network;
+mod notify;
 mod reload;
 mod resolve;
 pub mod saved;
 mod scrape;
+mod tables;
 mod templates;
 mod ways;
 mod workers;
@@ -50,6 +53,7 @@ use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
+use notify::Notify;
 use reload::{Followed, Reload, Reloads};
 use resolve::Resolving;
 use saved::Saved;
@@ -141,6 +145,7 @@ pub struct Daemon {
     instruments: Instruments,
     metrics: Metrics,
     losses: Losses,
+    notify: Notify,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
     next_second: Instant,
@@ -229,6 +234,7 @@ impl Daemon {
             instruments,
             metrics: Metrics::default(),
             losses: Losses::default(),
+            notify: Notify::of_environment(),
             kernel_has_news: true,
             next_second: now + SECOND,
             next_rates: now + Duration::from_secs(PERIOD_SECONDS),
@@ -249,12 +255,17 @@ impl Daemon {
         let mut ready = false;
         loop {
             if let Some(signal) = self.turn(&mut events)? {
+                self.notify.stopping();
                 self.saved.end();
                 return Ok(signal);
             }
-            if !ready && self.workers.running() >= self.epoch {
+            let in_force = self.workers.running() >= self.epoch;
+            if !ready && in_force {
                 ready = true;
                 log::info!("ready: {} workers forward", self.workers.count());
+            }
+            if ready {
+                self.notify.keep_up(in_force, || self.workers.rounds(), Instant::now());
             }
         }
     }
@@ -494,7 +505,10 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
-        self.losses.say(&self.workers.counters(), now);
+        let counters = self.workers.counters();
+        self.losses.say(&counters, now);
+        let connections: u64 = counters.iter().map(|worker| worker.connections).sum();
+        self.notify.status(&status(&self.registry, self.workers.count(), connections), now);
         let Some(network) = &mut self.network else { return };
         network.refresh(now);
         if network.reopen_if_due(now) {
@@ -595,6 +609,12 @@ enum Outcome {
 
 fn hop(network: Option<&Network>, server: IpAddr) -> Hop {
     network.map_or(Hop::NoRoute, |network| network.hop(server))
+}
+
+/// The line of `systemctl status`.
+fn status(registry: &Registry, workers: usize, connections: u64) -> String {
+    let (services, servers) = registry.sizes();
+    format!("{workers} workers, {services} services, {servers} servers, {connections} connections")
 }
 
 fn signals() -> SigSet {

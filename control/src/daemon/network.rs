@@ -14,7 +14,9 @@ use dataplane::service::Hop;
 use dataplane::snapshot::Port;
 use dataplane::update::Missing;
 
+use super::tables;
 use super::ways::{self, Ways};
+use crate::api::{self, NeighbourCursor, RouteCursor};
 use crate::kernel::{
     Announcements, KeptNeighbours, Mirror, MissingNeighbours, Monitor, NoRoute, OwnedAddress,
     OwnedAddresses, Progress, Requests, announcement,
@@ -348,6 +350,27 @@ impl Network {
             self.withdrawn.clone_from(addresses);
             self.sync_owned();
         }
+    }
+
+    /// A page of the neighbours on ports, and where to go on.
+    #[must_use]
+    pub fn neighbours(
+        &self,
+        after: Option<NeighbourCursor>,
+        rows: usize,
+    ) -> (Vec<api::Neighbour>, Option<NeighbourCursor>) {
+        let keeps = |link, ip| self.kept.keeps(link, ip);
+        tables::neighbours(&self.mirror, &self.ports, keeps, after, rows)
+    }
+
+    /// A page of the kernel's routes, and where to go on.
+    #[must_use]
+    pub fn routes(
+        &self,
+        after: Option<RouteCursor>,
+        rows: usize,
+    ) -> (Vec<api::Route>, Option<RouteCursor>) {
+        tables::routes(&self.mirror, &self.ports, after, rows)
     }
 
     /// Tells the kernel about owned addresses. What fails is said once, and

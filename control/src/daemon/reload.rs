@@ -204,6 +204,7 @@ impl Daemon {
         if dry_run {
             return Ok(Done::Nothing(response));
         }
+        self.notify.reloading();
         self.carry_out_plan(plan.changes)?;
         self.take_over(config, wanted, restart);
         log_lines("reload", &plan.lines);

@@ -36,3 +36,4 @@ pub use missing::MissingNeighbours;
 pub use netlink::{Fault, Monitor, MonitorStats, NetlinkError, Progress};
 pub use owned::{OwnedAddress, OwnedAddresses, OwnedError};
 pub use requests::{Added, Deleted, KernelNeighbour, Requests};
+pub use routes::ListedRoute;

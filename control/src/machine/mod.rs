@@ -16,8 +16,8 @@ use dataplane::dpdk::kernel_path::{ControlFrame, KernelCounters, KernelPath, Tap
 use dataplane::dpdk::rings;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
 use dataplane::dpdk::{
-    Eal, EalConfig, HEADROOM, HugePages, Launched, Pool, Port, PortConfig, PortInfo, RssConfig,
-    RssState, Tap, keep_from_programs,
+    Eal, EalConfig, HEADROOM, HugePages, Launched, Pool, Port, PortConfig, PortError, PortInfo,
+    PortProblem, RssConfig, RssState, Tap, keep_from_programs,
 };
 use dataplane::icmp::IcmpLimits;
 use dataplane::probes::Probes;
@@ -67,12 +67,38 @@ pub struct Running {
     kernel_path: JoinHandle<()>,
 }
 
+/// Why the machine did not start.
+#[derive(Debug)]
+pub struct OpenError {
+    /// One line for the operator.
+    pub message: String,
+    /// Whether the configuration asks for what the device cannot do.
+    pub configuration: bool,
+}
+
+impl From<String> for OpenError {
+    fn from(message: String) -> Self {
+        Self { message, configuration: false }
+    }
+}
+
+impl From<PortError> for OpenError {
+    fn from(error: PortError) -> Self {
+        use PortProblem::{DataRoom, Mtu, TooManyQueues, UnequalQueues};
+        let configuration = matches!(
+            error.problem,
+            TooManyQueues { .. } | UnequalQueues(_) | Mtu { .. } | DataRoom { .. }
+        );
+        Self { message: error.to_string(), configuration }
+    }
+}
+
 impl Machine {
     /// Starts EAL, the ports and their taps.
     ///
     /// # Errors
-    /// One line for the operator.
-    pub fn open(config: &Config) -> Result<Self, String> {
+    /// What is missing, and whose fault it is.
+    pub fn open(config: &Config) -> Result<Self, OpenError> {
         keep_off_worker_cores(&config.director.cores);
         let devices: Vec<_> = config.ports.iter().map(|p| p.device.to_string()).collect();
         let eal = Eal::init(&EalConfig {
@@ -240,7 +266,7 @@ impl OpenPort {
         config: &Config,
         wanted: &config::Port,
         shard: &Shard,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, OpenError> {
         let pool = Pool::new(
             eal,
             &format!("mbufs-{}", wanted.name),
@@ -266,8 +292,8 @@ impl OpenPort {
             rss: (queues > 1).then_some(&rss),
         };
         let device = wanted.device.to_string();
-        let mut port = Port::open(&device, &port_config, &pool).map_err(|e| e.to_string())?;
-        port.start().map_err(|e| e.to_string())?;
+        let mut port = Port::open(&device, &port_config, &pool)?;
+        port.start()?;
         let PortInfo { driver, mac, .. } = port.info();
         let spread = match port.rss() {
             RssState::Programmed { .. } => "packets arrive on their owner's queue",
@@ -374,11 +400,7 @@ fn worker_ports(ports: &[OpenPort], queue: u16) -> Result<Vec<WorkerPort>, Strin
             trust_rss: matches!(open.port.rss(), RssState::Programmed { .. }),
         })
     };
-    ports
-        .iter()
-        .map(part)
-        .collect::<Result<_, dataplane::dpdk::PortError>>()
-        .map_err(|error| error.to_string())
+    ports.iter().map(part).collect::<Result<_, PortError>>().map_err(|error| error.to_string())
 }
 
 fn launch_worker(

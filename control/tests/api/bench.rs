@@ -445,3 +445,8 @@ impl Raw {
 pub(crate) fn encoded(request: &Request) -> Vec<u8> {
     frame::encode(request, api::MAX_REQUEST).unwrap()
 }
+
+/// A page of all connections.
+pub(crate) fn list_all(limit: usize) -> Request {
+    Request::ListConnections { cursor: None, limit, filter: None, count: false }
+}

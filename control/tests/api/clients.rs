@@ -12,7 +12,7 @@ use control::client::Client;
 use control::server::Access;
 
 use crate::Test;
-use crate::bench::{Bench, RS1, Raw, VIP, encoded, id, server, service};
+use crate::bench::{Bench, RS1, Raw, VIP, encoded, id, list_all, server, service};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("1,000 idle clients keep nobody from being answered", idle_clients),
@@ -186,7 +186,7 @@ fn mutations() {
         Request::DeleteServer { service: address, server: server(RS1, 1).address },
         Request::Zero { service: Some(address) },
         Request::SetTimeouts { timeouts: api::Timeouts { tcp: 9, tcp_fin: 9, udp: 9 } },
-        Request::ListConnections { cursor, limit: 9 },
+        Request::ListConnections { cursor, limit: 9, filter: None, count: false },
         Request::NextHops { cursor: Some(9) },
     ];
     // xorshift: the same numbers in every run.
@@ -345,7 +345,7 @@ fn flood() {
         Request::Counters {},
         Request::NextHops { cursor: None },
         Request::ListServices { service: None, cursor: None },
-        Request::ListConnections { cursor: None, limit: api::MAX_ROWS },
+        Request::ListConnections { cursor: None, limit: api::MAX_ROWS, filter: None, count: false },
         Request::EditServer { service: id("192.168.1.100:1"), server: some },
         Request::DeleteService { service: id("192.168.1.99:1") },
     ] {
@@ -405,7 +405,7 @@ fn leaving() {
         let mut raw = Raw::greeted(&bench);
         match n % 4 {
             0 => {}
-            1 => raw.send(&Request::ListConnections { cursor: None, limit: 10 }),
+            1 => raw.send(&list_all(10)),
             2 => raw.send(&Request::EditServer { service: id(VIP), server: server(RS1, n) }),
             _ => raw.0.write_all(&[0, 0]).unwrap(),
         }
