@@ -8,6 +8,7 @@ mod difference;
 mod explaining;
 mod filter;
 mod health;
+mod links;
 mod listing;
 mod lock;
 mod losses;
@@ -53,6 +54,7 @@ use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
 use explaining::Explanations;
 use health::Touched;
+use links::Links;
 use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
@@ -158,6 +160,7 @@ pub struct Daemon {
     instruments: Instruments,
     metrics: Metrics,
     losses: Losses,
+    links: Links,
     notify: Notify,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
@@ -249,6 +252,7 @@ impl Daemon {
             instruments,
             metrics: Metrics::default(),
             losses: Losses::default(),
+            links: Links::default(),
             notify: Notify::of_environment(),
             kernel_has_news: true,
             next_second: now + SECOND,
@@ -542,6 +546,7 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
+        self.links.say(&(self.instruments.ports)());
         let counters = self.workers.counters();
         self.losses.say(&counters, now);
         let connections: u64 = counters.iter().map(|worker| worker.connections).sum();
