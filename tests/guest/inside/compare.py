@@ -131,6 +131,8 @@ def cases(f):
         yield f"{name} full frame", [from_client(tcp("A", data=b"y" * (1460 if f == 4 else 1440)))]
         yield f"{name} TTL 2", [from_client(tcp("A", hops=2))]
         yield f"{name} TTL 1", [from_client(tcp("A", hops=1))]
+        if name == "dr":
+            yield "dr TTL 1, TOS", [from_client(tcp("A", hops=1, tos=0xBA))]
         yield f"{name} TOS", [from_client(tcp("PA", data=b"tos", tos=0xBA))]
         yield f"{name} congestion experienced", [from_client(tcp("PA", data=b"ce", tos=0x03))]
         yield f"{name} wrong checksum", [from_client(tcp("PA", data=b"wrong", more={"chksum": 0x1111}))]
@@ -207,12 +209,18 @@ def neighbourly(frame):
     return frame[20] == 58 and frame[54] in (130, 131, 132, 133, 134, 135, 136, 143)
 
 
+def mark(sequence):
+    """A datagram by DR that says its number."""
+    datagram = UDP(sport=65000, dport=SERVICES["dr"][0]) / Raw(b"mark" * 4 + struct.pack("!H", sequence))
+    return from_client(ip(4, CLIENT[4], VIP[4]) / datagram)[1]
+
+
 def ping(end, sequence):
     """A ping that the director's kernel answers, and how to know the answer."""
     build, address, source = (
         (from_client, WAN[4], CLIENT[4]) if end == "client" else (from_servers, LAN[4], ROUTER[4])
     )
-    return bytes(build(ip(4, source, address) / ICMP(id=0x5A5A, seq=sequence & 0xFFFF))[1])
+    return bytes(build(ip(4, source, address) / ICMP(id=0x5A5A, seq=sequence))[1])
 
 
 def is_pong(frame):
@@ -224,38 +232,48 @@ def run(path):
     ours = [bytes.fromhex(mac.replace(":", "")) for mac in DIRECTOR_MACS]
     notes, sequence = {}, 0
 
-    def settle(heard):
-        """Until what was sent before has come out: pings of both ends, twice,
-        the second ones sent when the first are back."""
-        nonlocal sequence
-        for _ in range(2):
-            sequence += 1
-            for end in ends:
-                ends[end].socket.send(ping(end, sequence))
-            wanted = {(end, sequence & 0xFFFF) for end in ends}
-            deadline = time.monotonic() + 20
-            while wanted:
-                ready, _, _ = select.select([e.socket for e in ends.values()], [], [], max(0, deadline - time.monotonic()))
-                if not ready:
-                    raise SystemExit(f"the director does not answer pings: {wanted}")
-                for end, it in ends.items():
-                    if it.socket not in ready:
-                        continue
-                    frame, address = it.socket.recvfrom(65535)
-                    if address[2] == socket.PACKET_OUTGOING or frame[6:12] not in ours or neighbourly(frame):
-                        continue
-                    if is_pong(frame):
-                        wanted.discard((end, struct.unpack("!H", frame[40:42])[0]))
-                    else:
-                        heard.append((end, frame.hex()))
+    def take(heard, wanted):
+        """Hears until all that is wanted has come."""
+        deadline = time.monotonic() + 30
+        while wanted:
+            ready, _, _ = select.select([e.socket for e in ends.values()], [], [], max(0, deadline - time.monotonic()))
+            if not ready:
+                raise SystemExit(f"the director does not pass on {wanted}")
+            for end, it in ends.items():
+                if it.socket not in ready:
+                    continue
+                frame, address = it.socket.recvfrom(65535)
+                if address[2] == socket.PACKET_OUTGOING or frame[6:12] not in ours or neighbourly(frame):
+                    continue
+                if is_pong(frame):
+                    wanted.discard((end, struct.unpack("!H", frame[40:42])[0]))
+                elif frame.endswith(b"mark", 0, len(frame) - 2):
+                    wanted.discard(("mark", struct.unpack("!H", frame[-2:])[0]))
+                else:
+                    heard.append((end, frame.hex()))
 
-    settle([])
+    def settle(heard, kernel_path):
+        """Until what was sent before has come out: a marked datagram to a service,
+        twice, the second one sent when the first is out; where the director's
+        kernel has a say, pings of both ends as well."""
+        nonlocal sequence
+        for pings in [False, False] + [True, True] * kernel_path:
+            sequence += 1
+            if pings:
+                for end in ends:
+                    ends[end].socket.send(ping(end, sequence))
+                take(heard, {(end, sequence) for end in ends})
+            else:
+                ends["client"].socket.send(bytes(mark(sequence)))
+                take(heard, {("mark", sequence)})
+
+    settle([], True)
     for family in (4, 6):
         for name, frames in cases(family):
             heard = []
             for end, frame in frames:
                 ends[end].socket.send(bytes(frame))
-            settle(heard)
+            settle(heard, name.startswith(("no ", "ping")))
             notes[f"IPv{family} {name}"] = sorted(heard, key=lambda row: row[0])
     with open(path, "w") as file:
         json.dump(notes, file, indent=1)
@@ -264,14 +282,38 @@ def run(path):
 
 # -------------------------------------------------------------------- comparing
 
-# What neither director's choice says anything about: a case's pattern, a field's
-# pattern, why.
+TUNNEL = r"(ipip|gre|gre-csum|gue|gue-csum|ipip-cross)"
+# What the director says itself by ICMP.
+ERROR = r"(.* TTL 1|.* TTL 1, TOS|.* full frame|no server, .*|no service, UDP|ping of the VIP)"
+# What says nothing: patterns of a case and of a field, why.
 FREE = [
-    (r".*", r"(IP|IP#2)\.chksum", "follows the fields"),
+    (rf"IPv[46] {ERROR}", r"IP\.(id|chksum)", "each counts the ids of its own packets"),
+    (rf"IPv[46] {TUNNEL} .*", r"IP\.(id|chksum)", "each counts the ids of its own packets"),
+    (rf"IPv[46] {TUNNEL} .*", r"IPv6ExtHdrFragment\.id", "each chooses its own"),
+    (r"IPv[46] gue-csum .*", r"UDP\.chksum", "follows the source port; that it is right is checked"),
+    (r"IPv4 .*record route", r"(IP|IP#2)\.chksum", "follows the option"),
+    (r"IPv4 dr TTL 1, TOS", r"IP\.chksum", "follows the TOS"),
 ]
-# The intended differences: a case's pattern, a field's pattern (or "frames" for
-# their number), and a piece of the line of docs/differences.md that says so.
-INTENDED = []
+# The intended differences: patterns of a case and of a field (or "frames" for
+# their number), and the beginning of the line of docs/differences.md that says so.
+INTENDED = [
+    (rf"IPv6 {ERROR}", r"IPv6\.fl", "| flow label of IPv6 errors |"),
+    (r"IPv[46] gue.*", r"UDP\.sport", "| TUN: source ports of GUE |"),
+    (r"IPv4 dr TTL 1, TOS", r"IP\.tos", "| TOS of IPv4 errors |"),
+    (r"IPv4 .*record route", r"IP(#2)?\.options|Raw\.load", "| record route and timestamps in clients' packets |"),
+]
+
+
+def wrong_sums(frame):
+    """The outermost UDP checksum, where the whole datagram is there to sum."""
+    packet = Ether(bytes.fromhex(frame))
+    outer = packet.payload
+    if not isinstance(outer.payload, UDP) or outer.payload.chksum == 0 or isinstance(outer, IP) and (outer.frag or outer.flags.MF):
+        return None
+    was = outer.payload.chksum
+    del outer.payload.chksum
+    right = Ether(bytes(packet)).payload.payload.chksum
+    return None if right == was else f"{was:#x}, {right:#x} is right"
 
 
 def dissected(end, frame):
@@ -318,6 +360,8 @@ def diff(kernel, rvs, document):
             differs("frames", [summary(row) for row in ours], [summary(row) for row in theirs])
         else:
             for n, (one, other) in enumerate(zip(ours, theirs)):
+                if "gue" in case and wrong_sums(one[1]):
+                    problems.append(f"    UDP checksum of RVS: {wrong_sums(one[1])}")
                 one, other = dissected(*one), dissected(*other)
                 names = [name for name, _ in other] + [name for name, _ in one if name not in dict(other)]
                 for name in names:
