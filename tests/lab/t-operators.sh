@@ -60,6 +60,7 @@ rss_kb() { awk '$1 == "VmRSS:" { print $2 }' "/proc/$DIRECTOR_PID/status"; }
 
 services_file 0 1 >"$LAB_TMP/services.toml"
 director_start "+$LAB_TMP/services.toml"
+at_rest=$(mbufs_at_rest)
 assert_equal "services" "$(rvsadm -Sn | grep -c -e ^-A)" $((SERVICES + 1))
 LISTING=(rvsadm show connections --json)
 if ! "${LISTING[@]}" >/dev/null 2>&1; then LISTING=(rvsadm -Lnc); fi
