@@ -5,13 +5,16 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod explaining;
 mod filter;
 mod health;
+mod links;
 mod listing;
 mod lock;
 mod losses;
 mod network;
 mod notify;
+mod observing;
 mod reload;
 mod resolve;
 pub mod saved;
@@ -32,6 +35,7 @@ use std::time::{Duration, Instant};
 use dataplane::conn::persistence::Templates;
 use dataplane::probes::Probes;
 use dataplane::service::Hop;
+use dataplane::shard::Shard;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
 use mio::unix::SourceFd;
@@ -48,12 +52,15 @@ use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
+use explaining::Explanations;
 use health::Touched;
+use links::Links;
 use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
 use notify::Notify;
+use observing::Observations;
 use reload::{Followed, Reload, Reloads};
 use resolve::Resolving;
 use saved::Saved;
@@ -78,6 +85,10 @@ const RESOLVE_SHARE: u32 = 10;
 /// Time for reports of missing neighbours in one turn; what is left waits, as
 /// after a look at the routes.
 const MISSING_SHARE: Duration = Duration::from_millis(2);
+/// How long workers are watched without a rest after a change: one that forwards
+/// takes it up between two bursts, sooner than this thread would be back from a
+/// rest.
+const WATCH: Duration = Duration::from_micros(50);
 /// Rest between looks at the workers while a client waits for them.
 const WORKER_NAP: Duration = Duration::from_micros(50);
 /// How long the answer to a new server waits for its neighbour, so that what
@@ -99,6 +110,8 @@ pub struct Instruments {
     pub connections: u32,
     /// The workers' clock.
     pub clock: Clock,
+    /// Ownership among the workers.
+    pub shard: Arc<Shard>,
     /// Persistence templates, which the workers share.
     pub templates: Arc<Templates>,
     /// Ticks a second of the counter that workers measure their work by.
@@ -142,9 +155,12 @@ pub struct Daemon {
     /// Clients that wait for the workers to run an epoch.
     waiting: Vec<Waiting>,
     listings: Listings,
+    observations: Observations,
+    explanations: Explanations,
     instruments: Instruments,
     metrics: Metrics,
     losses: Losses,
+    links: Links,
     notify: Notify,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
@@ -231,9 +247,12 @@ impl Daemon {
             stalled: false,
             waiting: Vec::new(),
             listings: Listings::default(),
+            observations: Observations::default(),
+            explanations: Explanations::default(),
             instruments,
             metrics: Metrics::default(),
             losses: Losses::default(),
+            links: Links::default(),
             notify: Notify::of_environment(),
             kernel_has_news: true,
             next_second: now + SECOND,
@@ -279,12 +298,15 @@ impl Daemon {
         // A worker that is stalled for good is looked at now and then only.
         let busy = !self.waiting.is_empty()
             || !self.listings.is_empty()
+            || !self.explanations.is_empty()
             || self.behind.is_some_and(|since| since.elapsed() < PATIENCE);
         let at_work = self.resolving.is_busy() || self.saved.is_busy();
         let timeout = if self.api.has_more() || self.kernel_has_news || at_work {
             Duration::ZERO
         } else if busy {
-            std::thread::sleep(WORKER_NAP);
+            if !self.workers_took_it_up() {
+                std::thread::sleep(WORKER_NAP);
+            }
             Duration::ZERO
         } else {
             self.next_due().saturating_duration_since(Instant::now())
@@ -312,6 +334,7 @@ impl Daemon {
         self.read_kernel();
         self.api.expire(now);
         self.go_on_reloading(now);
+        self.observations.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
         if now >= self.next_rates {
@@ -328,6 +351,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.go_on_explaining(now);
         self.answer_metrics();
         self.save(now);
         self.acknowledge(now);
@@ -338,6 +362,23 @@ impl Daemon {
             self.publish();
         }
         Ok(None)
+    }
+
+    /// Whether all workers run a change whose client has no answer yet. Watches
+    /// them for a moment after it was published.
+    fn workers_took_it_up(&self) -> bool {
+        if self.waiting.iter().all(|waiting| waiting.in_force) {
+            return false;
+        }
+        loop {
+            if self.workers.running() >= self.epoch {
+                return true;
+            }
+            if self.behind.is_none_or(|since| since.elapsed() > WATCH) {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
     }
 
     fn next_due(&self) -> Instant {
@@ -505,6 +546,7 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
+        self.links.say(&(self.instruments.ports)());
         let counters = self.workers.counters();
         self.losses.say(&counters, now);
         let connections: u64 = counters.iter().map(|worker| worker.connections).sum();

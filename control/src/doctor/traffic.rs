@@ -48,9 +48,7 @@ pub(super) fn counters(client: &mut Client) -> Result<Counters, ClientError> {
 }
 
 pub(super) fn ports(counters: &Counters) -> Vec<Finding> {
-    // A tap's driver loses sight of its link when the other end is moved away.
-    let down =
-        counters.ports.iter().filter(|port| !port.link_up && !port.device.starts_with("net_tap"));
+    let down = counters.ports.iter().filter(|port| port.link_is_known() && !port.link_up);
     down.map(|port| {
         Finding::error("links", format!("port {} ({}) has no link", port.name, port.device))
             .because("nothing comes or goes by it")
