@@ -5,7 +5,7 @@
 //! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP,
 //! [`logging`], and `machine` (ports, workers; feature `dpdk`). `rvsadm` is
 //! [`ipvsadm`] (its grammar and output), [`commandline`] with [`commands`],
-//! [`show`] and [`doctor`] over [`client`], and [`preload`] for others'
+//! [`show`], [`top`] and [`doctor`] over [`client`], and [`preload`] for others'
 //! programs; what both make of packets that are looked at is [`observe`]'s.
 //! Both speak [`api`] in
 //! [`frame`]s; these are in a

@@ -95,6 +95,21 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
+    /// Shows those that the next [`Receiver::take`] gives out and that are there
+    /// already, up to `most`, for their memory to be asked for.
+    #[inline]
+    pub fn look_ahead(&mut self, most: usize, look: impl FnMut(&T)) {
+        let count = self.ring.slots().min(most);
+        if count == 0 {
+            return;
+        }
+        if let Ok(chunk) = self.ring.read_chunk(count) {
+            // Not committed: they stay.
+            let (one, other) = chunk.as_slices();
+            one.iter().chain(other).for_each(look);
+        }
+    }
+
     /// Takes out what is there, up to `most` packets, gives each to `to`, in
     /// order, and returns how many there were.
     #[inline]
@@ -130,6 +145,22 @@ mod tests {
         assert_eq!(taken(&mut receiver, 2), [0, 1]);
         assert_eq!(taken(&mut receiver, 64), [2, 3, 4]);
         assert_eq!(sender.flush(), Sent::default());
+    }
+
+    #[test]
+    fn a_look_ahead_takes_nothing() {
+        let (mut sender, mut receiver) = ring();
+        // Round the ring's end.
+        (0..CAPACITY).for_each(|n| sender.push(n));
+        sender.flush();
+        assert_eq!(taken(&mut receiver, CAPACITY - 2).len(), CAPACITY - 2);
+        (CAPACITY..CAPACITY + 3).for_each(|n| sender.push(n));
+        sender.flush();
+        let mut seen = Vec::new();
+        receiver.look_ahead(4, |&n| seen.push(n));
+        assert_eq!(seen, [CAPACITY - 2, CAPACITY - 1, CAPACITY, CAPACITY + 1]);
+        assert_eq!(taken(&mut receiver, 64), [&seen[..], &[CAPACITY + 2]].concat());
+        receiver.look_ahead(4, |_| panic!("there are none"));
     }
 
     #[test]

@@ -379,8 +379,10 @@ pub enum Response {
         /// The kernel path's own.
         kernel_path: KernelPathCounters,
         /// Ticks a second of what `busy_cycles` counts.
+        #[serde(default)]
         tsc_hz: u64,
         /// Places in each worker's table of one address family.
+        #[serde(default)]
         table_places: u64,
     },
     /// To [`Request::NextHops`].

@@ -107,7 +107,7 @@ fn row(arg: &clap::Arg) -> String {
         .get_value_names()
         .unwrap_or_default()
         .iter()
-        .map(|name| format!("{}", name.as_str()))
+        .map(|name| name.to_string())
         .collect();
     let takes = arg.get_action().takes_values();
     let value = if takes { values.join(" ") } else { String::new() };

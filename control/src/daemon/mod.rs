@@ -85,6 +85,10 @@ const RESOLVE_SHARE: u32 = 10;
 /// Time for reports of missing neighbours in one turn; what is left waits, as
 /// after a look at the routes.
 const MISSING_SHARE: Duration = Duration::from_millis(2);
+/// How long workers are watched without a rest after a change: one that forwards
+/// takes it up between two bursts, sooner than this thread would be back from a
+/// rest.
+const WATCH: Duration = Duration::from_micros(50);
 /// Rest between looks at the workers while a client waits for them.
 const WORKER_NAP: Duration = Duration::from_micros(50);
 /// How long the answer to a new server waits for its neighbour, so that what
@@ -300,7 +304,9 @@ impl Daemon {
         let timeout = if self.api.has_more() || self.kernel_has_news || at_work {
             Duration::ZERO
         } else if busy {
-            std::thread::sleep(WORKER_NAP);
+            if !self.workers_took_it_up() {
+                std::thread::sleep(WORKER_NAP);
+            }
             Duration::ZERO
         } else {
             self.next_due().saturating_duration_since(Instant::now())
@@ -356,6 +362,23 @@ impl Daemon {
             self.publish();
         }
         Ok(None)
+    }
+
+    /// Whether all workers run a change whose client has no answer yet. Watches
+    /// them for a moment after it was published.
+    fn workers_took_it_up(&self) -> bool {
+        if self.waiting.iter().all(|waiting| waiting.in_force) {
+            return false;
+        }
+        loop {
+            if self.workers.running() >= self.epoch {
+                return true;
+            }
+            if self.behind.is_none_or(|since| since.elapsed() > WATCH) {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
     }
 
     fn next_due(&self) -> Instant {

@@ -55,6 +55,9 @@ impl NetworkPort {
     }
 }
 
+/// Sends a frame, from the Ethernet header on, by the port of an index.
+pub type SendFrame = Box<dyn Fn(u8, Vec<u8>)>;
+
 /// The kernel's addresses, routes and neighbours, and what rvsd keeps there.
 pub struct Network {
     monitor: Option<Monitor>,
@@ -67,7 +70,7 @@ pub struct Network {
     owned: OwnedAddresses,
     announced: Announcements,
     /// Sends a frame by a port. None in tests, where there is no wire.
-    send: Option<Box<dyn Fn(u8, Vec<u8>)>>,
+    send: Option<SendFrame>,
     /// Addresses to own as long as the daemon runs.
     fixed: BTreeSet<OwnedAddress>,
     /// Those among them that are not to be up now.
@@ -140,7 +143,7 @@ impl Network {
 
     /// Announces the addresses that are up, and from now on each that comes up,
     /// by frames that `send` sends by a port.
-    pub fn announce_by(&mut self, send: Box<dyn Fn(u8, Vec<u8>)>) {
+    pub fn announce_by(&mut self, send: SendFrame) {
         self.send = Some(send);
         let all = self.owned.iter().cloned().collect();
         self.announce_all(&all);

@@ -93,7 +93,7 @@ mod tests {
         }
         let port = |name: &str| NetworkPort {
             name: name.into(),
-            mac: [0; 6].into(),
+            mac: [0; 6],
             mtu: 1500,
             device: 0,
             vlan: None,

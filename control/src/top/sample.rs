@@ -173,6 +173,11 @@ impl Value {
     }
 }
 
+/// The sum; of nothing 0, where `sum` has -0.
+fn total(numbers: impl Iterator<Item = f64>) -> f64 {
+    numbers.fold(0.0, |sum, number| sum + number)
+}
+
 /// Rates between two samples.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Between<'a> {
@@ -222,7 +227,7 @@ impl<'a> Between<'a> {
                 Value::Number(self.rate(old.map(count), count(&new)))
             };
             let sum = |count: fn(&crate::api::ServerStatus) -> u32| {
-                Value::Number(service.servers.iter().map(|s| f64::from(count(s))).sum())
+                Value::Number(total(service.servers.iter().map(|s| f64::from(count(s)))))
             };
             vec![
                 Value::Text(service_name(&service.spec.id)),
@@ -386,9 +391,9 @@ impl<'a> Between<'a> {
             Value::Text(_) => 0.0,
         };
         let workers = self.workers();
-        let sum = |column: usize| workers.iter().map(|row| number(&row[column])).sum::<f64>();
+        let sum = |column: usize| total(workers.iter().map(|row| number(&row[column])));
         let busiest = workers.iter().map(|row| number(&row[1])).fold(0.0, f64::max);
-        let opened: f64 = self.services().iter().map(|row| number(&row[1])).sum();
+        let opened = total(self.services().iter().map(|row| number(&row[1])));
         let short = |value: f64| Value::Number(value).short();
         format!(
             "in {}/s  out {}/s  drops {}/s  connections {} (+{}/s)  busiest {}",

@@ -119,8 +119,9 @@ fn draw_table(frame: &mut Frame<'_>, app: &mut App, area: Rect) {
         .collect();
     let (sorted, _) = app.sorted();
     let columns = fitting(&widths, sorted, area.width.into());
-    let is_text =
-        |column: usize| rows.first().is_some_and(|row| matches!(row[column], Value::Text(_)));
+    let is_text = |column: usize| {
+        column == 0 || rows.first().is_some_and(|row| matches!(row[column], Value::Text(_)))
+    };
     let cell = |column: usize, text: &str| {
         let width = widths[column];
         if is_text(column) { format!("{text:<width$}") } else { format!("{text:>width$}") }

@@ -357,3 +357,21 @@ fn intervals_are_seconds() {
         assert!(super::seconds(wrong).is_err(), "{wrong}");
     }
 }
+
+/// A sum of nothing is -0 in floating point.
+#[test]
+fn a_service_without_servers_has_none() {
+    let start = Instant::now();
+    let mut now = sample(start, 2);
+    now.services.iter_mut().for_each(|service| service.servers.clear());
+    for row in Between::new(Some(&sample(start, 1)), &now).rows(View::Services) {
+        assert_eq!([4, 5].map(|column: usize| row[column].short()), ["0", "0"]);
+    }
+    now.services.clear();
+    let mut app = App::new(View::Services, Duration::from_secs(1), String::new());
+    app.take(Ok(now));
+    let lines = shown(&mut app, 80, 24);
+    assert!(lines[1].contains("(+0/s)"), "{lines:#?}");
+    assert!(lines[3].starts_with("SERVICE "), "{lines:#?}");
+    assert_eq!(lines[4], "There is nothing.");
+}

@@ -1,8 +1,10 @@
 //! A daemon in which much comes and goes stays as large as it is.
 
 use std::fs;
+use std::io::Write;
+use std::path::Path;
 
-use control::api::{Request, ServiceId};
+use control::api::{Request, ServiceId, VERSION};
 use control::client::Client;
 
 use crate::Test;
@@ -14,11 +16,13 @@ pub(crate) const TESTS: &[(&str, Test)] =
 
 /// Until all that grows to its size once has: queues, tables, the allocator's
 /// arenas.
-const WARM_UP: u32 = 300;
-const CYCLES: u32 = 600;
-/// Less than what cycles leave that leave their services. Allocators take some
-/// hundred: a run of 4,500 cycles grew by 470 KB until the 900th and by 120 after.
-const GROWTH_KB: u64 = 700;
+const WARM_UP: u32 = 100;
+const CYCLES: u32 = 200;
+/// Servers of a cycle's service.
+const SERVERS: u32 = 20;
+/// What allocators may take, far less than cycles leave that leave their servers:
+/// at half a KB each, [`CYCLES`] times [`SERVERS`] make 2,000.
+const GROWTH_KB: u64 = 1_500;
 
 fn comes_and_goes() {
     let directory = Directory::new();
@@ -38,24 +42,29 @@ fn comes_and_goes() {
     assert!(client.services(None).unwrap().services.is_empty());
 }
 
-/// A service of its own with its servers, looked at and taken away; a client that
-/// stays away, and one that talks nonsense.
-fn cycle(client: &mut Client, socket: &std::path::Path, n: u32) {
+/// A service of its own with its servers, looked at and taken away; and a client
+/// that talks nonsense.
+fn cycle(client: &mut Client, socket: &Path, n: u32) {
     let address = format!("10.{}.{}.1:80", n / 250, n % 250);
     let id: ServiceId = id(&address);
-    let mut change = |request: Request| client.change(&request).unwrap();
-    change(Request::AddService { service: service(&address, ["rr", "wlc", "sh"][n as usize % 3]) });
-    let servers = [1, 2, 3].map(|host| format!("10.{}.{}.{host}:80", 100 + n / 250, n % 250));
-    for address in &servers {
-        change(Request::AddServer { service: id, server: server(address, 1) });
-    }
-    change(Request::EditServer { service: id, server: server(&servers[0], 7) });
-    change(Request::DeleteServer { service: id, server: servers[1].parse().unwrap() });
-    assert_eq!(client.services(Some(id)).unwrap().services[0].servers.len(), 2);
-    assert!(connections(client).0.is_empty());
-    assert_eq!(client.next_hops().unwrap().len(), 2);
+    let servers: Vec<_> =
+        (1..=SERVERS).map(|host| format!("10.{}.{}.{host}:80", 100 + n / 250, n % 250)).collect();
+    let add = |address: &String| Request::AddServer { service: id, server: server(address, 1) };
+    let mut requests = vec![Request::AddService { service: service(&address, "wlc") }];
+    requests.extend(servers.iter().map(add));
+    requests.push(Request::EditServer { service: id, server: server(&servers[0], 7) });
+    let server = servers[1].parse().unwrap();
+    requests.push(Request::DeleteServer { service: id, server });
     let mut raw = Raw::at(socket);
-    std::io::Write::write_all(&mut raw.0, &encoded(&Request::Timeouts {})).unwrap();
+    raw.send(&Request::Hello { version: VERSION });
+    raw.0.write_all(&requests.iter().flat_map(encoded).collect::<Vec<_>>()).unwrap();
+    (0..=requests.len()).for_each(|_| assert!(raw.reply().unwrap().is_ok()));
+    let left = SERVERS as usize - 1;
+    assert_eq!(client.services(Some(id)).unwrap().services[0].servers.len(), left);
+    assert!(connections(client).0.is_empty());
+    assert_eq!(client.next_hops().unwrap().len(), left);
+    let mut raw = Raw::at(socket);
+    raw.send(&Request::Timeouts {});
     assert!(raw.reply().unwrap().is_err());
     client.change(&Request::DeleteService { service: id }).unwrap();
 }

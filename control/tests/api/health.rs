@@ -86,6 +86,7 @@ fn failing() {
     assert_eq!(chosen(&bench, &mut client, 1), [good].into());
     assert!(bench.adm_ok("-Sn").contains("-r 127.0.0.2:80 -g -w 1"), "{}", bench.adm_ok("-Sn"));
 
+    drop(listener);
     eventually("the sorry server is in", || listed(&bench).contains("192.168.1.39:80"));
     assert_eq!(chosen(&bench, &mut client, 2), [sorry].into());
     let delete = Request::DeleteServer { service: id(VIP), server: sorry };

@@ -4,16 +4,16 @@
 //! A [`Region`] is a zeroed array that comes straight from the kernel, from
 //! huge pages where there are any, so that a random access seldom misses the
 //! TLB. Its address space is there from the start, its pages are taken as the
-//! table grows: a thread, `rvs-memory`, has them made before they are needed,
-//! since to zero a huge page takes longer than a burst may wait. The rest are
-//! hints and comparisons that the packet path wants done by the CPU's own
-//! instructions.
+//! table grows: a thread, `rvs-memory`, has them made, since to zero a huge page
+//! takes longer than a burst may wait, and the array is as long as its memory is
+//! ready. The rest are hints and comparisons that the packet path wants done by
+//! the CPU's own instructions.
 
 use std::ffi::{c_int, c_ulong, c_void};
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -33,11 +33,15 @@ const FIRST: usize = 32 << 20;
 /// eighth of its size ahead, and has 260,000 slots at least when it first does.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// A zeroed array of fixed length in memory of its own.
+/// A zeroed array in memory of its own, which can become longer up to a limit,
+/// where it lies.
 #[derive(Debug)]
 pub struct Region<T: Zeroable + Copy> {
     start: NonNull<T>,
+    /// Elements that there are.
     len: usize,
+    /// Elements that there can be.
+    most: usize,
     mapping: Arc<Mapping>,
 }
 
@@ -47,13 +51,14 @@ pub struct Region<T: Zeroable + Copy> {
 unsafe impl<T: Zeroable + Copy + Send> Send for Region<T> {}
 
 impl<T: Zeroable + Copy> Region<T> {
-    /// An array of `len` zeroed elements.
+    /// An array of zeroed elements that can have `most` of them, and begins with
+    /// as many of these as fit 32 MB.
     ///
     /// # Errors
-    /// The kernel's, when there is no address space or memory left.
-    pub fn new(len: usize) -> std::io::Result<Self> {
+    /// The kernel's, when there is no address space, memory or thread left.
+    pub fn new(most: usize) -> std::io::Result<Self> {
         const { assert!(align_of::<T>() <= 4096, "mappings are page aligned") };
-        let bytes = len
+        let bytes = most
             .checked_mul(size_of::<T>())
             .and_then(|b| b.checked_next_multiple_of(HUGE_PAGE))
             .filter(|&b| isize::try_from(b).is_ok())
@@ -61,9 +66,10 @@ impl<T: Zeroable + Copy> Region<T> {
         let mapping = Mapping::new(NonZeroUsize::new(bytes).unwrap_or(ONE_PAGE))?;
         let mapping = Arc::new(mapping);
         if bytes > FIRST {
-            prepare_ahead(&mapping);
+            prepare_ahead(&mapping)?;
         }
-        Ok(Self { start: mapping.start.cast(), len, mapping })
+        let len = most.min(FIRST / size_of::<T>());
+        Ok(Self { start: mapping.start.cast(), len, most, mapping })
     }
 
     /// Whether the memory is of reserved huge pages.
@@ -72,14 +78,15 @@ impl<T: Zeroable + Copy> Region<T> {
         self.mapping.huge
     }
 
-    /// Makes the first pages, for the thread that calls: on its NUMA node.
+    /// Makes the pages that it begins with, for the thread that calls: on its
+    /// NUMA node. Otherwise each is made when it is first used.
     pub fn prepare(&self) {
         // Advice: without it, the first access to each page makes it.
         let _ = self.mapping.populate(0, FIRST.min(self.mapping.bytes.get()));
     }
 
     /// Has the thread make the pages of the first `len` elements, on the NUMA
-    /// node of the caller. Until then [`Region::is_ready`] is false.
+    /// node of the caller.
     pub fn ask(&self, len: usize) {
         // SAFETY: it takes no arguments; glibc answers without the kernel.
         let cpu = unsafe { libc::sched_getcpu() };
@@ -87,11 +94,31 @@ impl<T: Zeroable + Copy> Region<T> {
         self.mapping.wanted.store(self.bytes(len), Ordering::Release);
     }
 
-    /// Whether the pages of the first `len` elements are made, as far as they
-    /// are to be.
+    /// Makes the array `len` elements long, or as long as it can be, if it is
+    /// not. False while the memory that was asked for is not ready. Where it
+    /// cannot wait, the thread's being late is no reason: the pages are made as
+    /// they are used. That there is no memory is one: to use it would end the
+    /// process.
     #[must_use]
-    pub fn is_ready(&self, len: usize) -> bool {
-        self.mapping.ready.load(Ordering::Acquire) >= self.bytes(len)
+    pub fn extend(&mut self, len: usize, can_wait: bool) -> bool {
+        let len = len.min(self.most);
+        let is_ready = self.mapping.ready.load(Ordering::Acquire) >= self.bytes(len);
+        if is_ready || !(can_wait || self.mapping.short.load(Ordering::Relaxed)) {
+            self.len = self.len.max(len);
+        }
+        self.len >= len
+    }
+
+    /// Has the thread find no memory, or all.
+    #[cfg(test)]
+    pub fn starve(&self, starve: bool) {
+        self.mapping.starved.store(starve, Ordering::Relaxed);
+    }
+
+    /// Whether the machine had no memory for what was asked for last.
+    #[cfg(test)]
+    pub fn is_short(&self) -> bool {
+        self.mapping.short.load(Ordering::Relaxed)
     }
 
     /// Asks for the cache line of an element, which need not exist, in the
@@ -156,6 +183,10 @@ struct Mapping {
     cpu: AtomicU32,
     /// Bytes from the start that are made.
     ready: AtomicUsize,
+    /// The machine had no memory for more.
+    short: AtomicBool,
+    #[cfg(test)]
+    starved: AtomicBool,
 }
 
 // SAFETY: the address is only handed to the kernel here, in calls that any
@@ -175,8 +206,17 @@ impl Mapping {
             // Advice only: without transparent huge pages all works the same.
             let _ = unsafe { madvise(start, bytes.get(), MmapAdvise::MADV_HUGEPAGE) };
         }
-        let (wanted, cpu) = (AtomicUsize::new(0), AtomicU32::new(0));
-        Ok(Self { start, bytes, huge, wanted, cpu, ready: AtomicUsize::new(FIRST) })
+        Ok(Self {
+            start,
+            bytes,
+            huge,
+            wanted: AtomicUsize::new(0),
+            cpu: AtomicU32::new(0),
+            ready: AtomicUsize::new(FIRST),
+            short: AtomicBool::new(false),
+            #[cfg(test)]
+            starved: AtomicBool::new(false),
+        })
     }
 
     /// Makes pages, without changing what is in them.
@@ -208,8 +248,15 @@ impl Mapping {
         }
         while ready < wanted {
             let end = (ready + HUGE_PAGE).min(self.bytes.get());
-            if self.populate(ready, end).is_err() {
-                // No memory now: tried again in a while.
+            let result = self.populate(ready, end);
+            #[cfg(test)]
+            let result = match self.starved.load(Ordering::Relaxed) {
+                true => Err(Errno::ENOMEM),
+                false => result,
+            };
+            // Without memory it is tried again in a while.
+            self.short.store(result.is_err(), Ordering::Relaxed);
+            if result.is_err() {
                 return;
             }
             ready = end;
@@ -248,14 +295,14 @@ static AHEAD: Mutex<Ahead> = Mutex::new(Ahead { mappings: Vec::new(), runs: fals
 
 /// Has the thread look after a mapping. One thread serves all tables of the
 /// process; it inherits the caller's cores, and ends when all pages are made.
-/// Without it pages are made when they are first used.
-fn prepare_ahead(mapping: &Arc<Mapping>) {
+fn prepare_ahead(mapping: &Arc<Mapping>) -> std::io::Result<()> {
     let mut ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
     ahead.mappings.push(Arc::downgrade(mapping));
     if !ahead.runs {
-        let thread = std::thread::Builder::new().name("rvs-memory".to_owned());
-        ahead.runs = thread.spawn(make_pages).is_ok();
+        std::thread::Builder::new().name("rvs-memory".to_owned()).spawn(make_pages)?;
+        ahead.runs = true;
     }
+    Ok(())
 }
 
 fn make_pages() {
@@ -328,6 +375,24 @@ pub fn prefetch_l1<T>(value: &T) {
     let _ = value;
 }
 
+/// Asks for the cache line of `value` for writing: from the core that has it,
+/// and from all others at once.
+#[inline(always)]
+pub fn prefetch_to_write<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint without architectural effect; CPUs without
+    // this one, the first of 64 bits, take it for a no-op.
+    unsafe {
+        std::arch::asm!(
+            "prefetchw [{}]",
+            in(reg) std::ptr::from_ref(value),
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
 /// A bit for each of 16 bytes that equals `wanted`, the first byte lowest.
 #[inline(always)]
 #[must_use]
@@ -379,6 +444,8 @@ mod tests {
     fn a_region_is_zeroed_and_keeps_what_is_written() {
         let mut region = Region::<u64>::new(1 << 20).unwrap();
         assert_eq!(region.len(), 1 << 20);
+        assert!(region.extend(2 << 20, true), "there are no more than it can have");
+        assert_eq!(region.len(), 1 << 20);
         assert!(region.iter().step_by(4096).all(|&word| word == 0));
         let last = region.len() - 1;
         region[last] = 7;
@@ -392,16 +459,18 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_made_when_they_are_asked_for() {
-        let len = 8 * FIRST / 8;
-        let region = Region::<u64>::new(len).unwrap();
-        assert!(region.is_ready(FIRST / 8) && !region.is_ready(FIRST / 8 + 1));
-        region.ask(2 * FIRST / 8);
-        while !region.is_ready(2 * FIRST / 8) {
+    fn it_becomes_longer_when_its_pages_are_made() {
+        let first = FIRST / 8;
+        let mut region = Region::<u64>::new(8 * first).unwrap();
+        assert!(region.extend(first, true) && !region.extend(first + 1, true));
+        assert_eq!(region.len(), first);
+        region.ask(2 * first);
+        while !region.extend(2 * first, true) {
             std::thread::sleep(LOOK);
         }
-        assert!(!region.is_ready(3 * FIRST / 8));
-        assert!(region[..2 * FIRST / 8].iter().step_by(512).all(|&word| word == 0));
+        assert!(!region.extend(3 * first, true));
+        assert_eq!(region.len(), 2 * first);
+        assert!(region.iter().step_by(512).all(|&word| word == 0));
         let mut resident = vec![0u8; 2 * FIRST / 4096];
         // SAFETY: one byte is written for each page of the range, which is the
         // region's own.
@@ -410,6 +479,19 @@ mod tests {
         };
         assert_eq!(result, 0);
         assert!(resident[FIRST / 4096..].iter().all(|&page| page & 1 == 1));
+        // What cannot wait goes on without, unless there is no memory.
+        region.starve(true);
+        region.ask(4 * first);
+        while !region.is_short() {
+            std::thread::sleep(LOOK);
+        }
+        assert!(!region.extend(4 * first, false));
+        region.starve(false);
+        while region.is_short() {
+            std::thread::sleep(LOOK);
+        }
+        assert!(region.extend(5 * first, false), "nobody asked for it");
+        assert_eq!(region.len(), 5 * first);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use dpdk_sys::{RVS_BURST, RVS_FRAME_IP_BAD, RVS_FRAME_IP_GOOD, RVS_FRAME_RSS, RVS_HEADROOM};
 use dpdk_sys::{rvs_frame, rvs_mbuf, rvs_segment};
 
-use crate::conn::memory::prefetch_l1;
+use crate::conn::memory::prefetch_to_write;
 
 /// The most frames of a burst.
 pub const BURST: usize = RVS_BURST as usize;
@@ -130,11 +130,11 @@ impl Mbuf {
     #[inline]
     pub fn prefetch(&self) {
         if let Some(first) = self.data().first() {
-            prefetch_l1(first);
+            prefetch_to_write(first);
         }
         // SAFETY: the pointer is not null, and Rust knows the type as one without
         // bytes: the reference is an address.
-        prefetch_l1(unsafe { &*self.frame.mbuf });
+        prefetch_to_write(unsafe { &*self.frame.mbuf });
     }
 
     /// The tailroom: what is written here becomes part of the frame by

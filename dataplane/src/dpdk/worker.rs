@@ -111,6 +111,11 @@ impl Worker {
     /// One round over everything that may have packets. How many there were.
     fn round(&mut self, burst: &mut RxBurst) -> usize {
         let now = self.clock.now();
+        // The sender's core has them in its cache: they are on their way while
+        // this worker's own packets are dealt with.
+        for ring in &mut self.rings.taken_over {
+            ring.look_ahead(BURST, |parcel| parcel.mbuf.prefetch());
+        }
         let mut packets = 0;
         for port in 0..self.ports.len() {
             let received = self.ports[port].rx.rx(burst);
@@ -218,7 +223,7 @@ impl Worker {
             let mut origins = ArrayVec::<Origin, BURST>::new();
             let taken = self.rings.taken_over[ring].take(BURST, |parcel| {
                 let Parcel { mbuf, port: device, handed } = parcel;
-                // The sender's core has it in its cache.
+                // It may have come since the look ahead.
                 mbuf.prefetch();
                 // The burst is empty before, and holds as many as are taken.
                 if burst.push(mbuf).is_ok() {

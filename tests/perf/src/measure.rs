@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
@@ -14,6 +15,29 @@ use nix::unistd::Pid;
 pub(crate) fn thread_time() -> Duration {
     // The clock exists on every Linux.
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// What happened to the calling thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Interruptions {
+    /// Pages that the kernel made or mapped because the thread used them.
+    pub(crate) faults: i64,
+    /// How often another thread had its core.
+    pub(crate) switches: i64,
+}
+
+impl Interruptions {
+    /// Since the thread began.
+    pub(crate) fn so_far() -> Self {
+        getrusage(UsageWho::RUSAGE_THREAD).map_or(Self::default(), |usage| Self {
+            faults: usage.minor_page_faults() + usage.major_page_faults(),
+            switches: usage.voluntary_context_switches() + usage.involuntary_context_switches(),
+        })
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { faults: self.faults - before.faults, switches: self.switches - before.switches }
+    }
 }
 
 /// What a run took.
@@ -73,5 +97,23 @@ pub(crate) fn pin(core: usize) {
     let mut set = CpuSet::new();
     if set.set(core).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_fault_and_a_pause_are_seen() {
+        let before = Interruptions::so_far();
+        let mut fresh = vec![0u8; 1 << 20];
+        for byte in fresh.iter_mut().step_by(4096) {
+            *byte = 1;
+        }
+        std::hint::black_box(&mut fresh);
+        std::thread::sleep(Duration::from_millis(1));
+        let during = Interruptions::so_far().since(before);
+        assert!(during.faults > 0 && during.switches > 0, "{during:?}");
     }
 }

@@ -10,7 +10,7 @@ use crate::bed::flows::{Flow, Random, random_order, scattered};
 use crate::bed::frames::{ACK, Frames, SYN, Side};
 use crate::bed::runner::{Job, SimulatedClock, burst, family_name, not_sent};
 use crate::bed::{Bed, CLIENTS, Family, Harness, Method, PORT, Protocol, Setup, VIPS};
-use crate::measure::{Watch, pin};
+use crate::measure::{Interruptions, Watch, pin};
 use crate::memory::resident;
 use crate::report::{Report, Row};
 use crate::scale::Scale;
@@ -22,6 +22,8 @@ const PART: &str = "table";
 const OPENINGS: usize = 8;
 /// A burst that took so much longer by the clock was interrupted.
 const INTERRUPTED: Duration = Duration::from_micros(5);
+/// What no burst is to take longer than.
+const SLOW: Duration = Duration::from_micros(50);
 /// The bits of a CRC in which tuples collide: those of a table of 16 million.
 const CRC_BITS: u32 = 24;
 /// Bits of a client's number and port that can be chosen.
@@ -56,6 +58,8 @@ fn growth(
     cores.last().copied().into_iter().for_each(pin);
     let mut grower = grower?;
     let before = resident()?;
+    // As a worker does before its first burst.
+    grower.bed.director.prepare();
     let mut random = Random(7);
     while grower.opened < from {
         grower.burst(BURST, &mut random)?;
@@ -70,37 +74,74 @@ fn growth(
         return Err(format!("{live} connections of {to}"));
     }
     let bytes = resident()?.saturating_sub(before) as f64;
-    let us = |time: Duration| time.as_secs_f64() * 1e6;
-    let mut quiet: Vec<_> = bursts
-        .iter()
-        .filter(|(cpu, wall)| wall.saturating_sub(*cpu) < INTERRUPTED)
-        .map(|(cpu, _)| us(*cpu))
-        .collect();
-    quiet.sort_by(f64::total_cmp);
-    let longest = bursts.iter().map(|(cpu, wall)| (us(*cpu), us(*wall)));
-    let (cpu, wall) = longest.fold((0f64, 0f64), |(a, b), (c, d)| (a.max(c), b.max(d)));
-    let base = Row { family: Some(family_name(Family::V4).into()), ..Row::default() };
-    for (name, share) in [("p50", 0.5), ("p99.9", 0.999), ("longest", 1.0)] {
-        let title = format!("{}, burst while it grows, {name}", method.name());
-        let row = Row {
-            flows: Some(to as u64),
-            burst: Some(BURST as u64),
-            family: base.family.clone(),
-            ..Row::value(PART, title, percentile(&quiet, share), "us")
-        };
-        let note = format!(
-            "{} of {} bursts were not interrupted; of all the longest {cpu:.0} us of CPU, {wall:.0} us by the clock",
-            quiet.len(),
-            bursts.len()
-        );
-        report.row(&if share < 1.0 { row } else { row.with_note(note) })?;
+    let mut steady = Vec::with_capacity(bursts.len());
+    while steady.len() < bursts.len() {
+        steady.push(grower.burst(0, &mut random)?);
     }
+    say_bursts(report, &format!("{}, burst while it grows", method.name()), to, &bursts)?;
+    say_bursts(report, &format!("{}, burst without growth", method.name()), to, &steady)?;
     let row = Row {
         flows: Some(to as u64),
-        family: base.family,
+        family: Some(family_name(Family::V4).into()),
         ..Row::value(PART, method.name(), bytes / live as f64, "bytes a connection")
     };
-    report.row(&row.with_note(format!("{:.0} MiB after growth", bytes / 1_048_576.0)))
+    report.row(&row.with_note(format!(
+        "{:.0} MiB after growth, with what the table of the other family begins with",
+        bytes / 1_048_576.0
+    )))
+}
+
+/// Percentiles of the bursts that nobody interrupted, and what happened in those
+/// that were slow.
+fn say_bursts(
+    report: &mut Report,
+    title: &str,
+    flows: usize,
+    bursts: &[Timed],
+) -> Result<(), String> {
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
+    let mut quiet: Vec<_> =
+        bursts.iter().filter(|burst| !burst.was_interrupted()).map(|burst| us(burst.cpu)).collect();
+    quiet.sort_by(f64::total_cmp);
+    let longest =
+        |time: fn(&Timed) -> Duration| us(bursts.iter().map(time).max().unwrap_or_default());
+    let slow = || bursts.iter().filter(|burst| burst.cpu > SLOW);
+    let faulted = slow().filter(|burst| burst.during.faults > 0).count();
+    let switched =
+        slow().filter(|burst| burst.during.faults == 0 && burst.during.switches > 0).count();
+    let note = format!(
+        "{} of {} bursts were not interrupted; of all the longest {:.0} us of CPU, {:.0} us by the clock; {} took above {} us: in {faulted} the worker faulted a page, in {switched} it was scheduled out, in {} nothing that a process can see",
+        quiet.len(),
+        bursts.len(),
+        longest(|burst| burst.cpu),
+        longest(|burst| burst.wall),
+        slow().count(),
+        SLOW.as_micros(),
+        slow().count() - faulted - switched,
+    );
+    for (name, share) in [("p50", 0.5), ("p99.9", 0.999), ("longest", 1.0)] {
+        let row = Row {
+            flows: Some(flows as u64),
+            burst: Some(BURST as u64),
+            family: Some(family_name(Family::V4).into()),
+            ..Row::value(PART, format!("{title}, {name}"), percentile(&quiet, share), "us")
+        };
+        report.row(&if share < 1.0 { row } else { row.with_note(note.clone()) })?;
+    }
+    Ok(())
+}
+
+/// What a burst took.
+struct Timed {
+    cpu: Duration,
+    wall: Duration,
+    during: Interruptions,
+}
+
+impl Timed {
+    fn was_interrupted(&self) -> bool {
+        self.wall.saturating_sub(self.cpu) >= INTERRUPTED
+    }
 }
 
 /// Opens connections in order, among packets of those that are open.
@@ -121,12 +162,8 @@ impl Grower {
         Ok(Self { bed, syn, ack, ring: Ring::new(), opened: 0, clock: SimulatedClock::new() })
     }
 
-    /// CPU time of a burst, and its time by the clock.
-    fn burst(
-        &mut self,
-        openings: usize,
-        random: &mut Random,
-    ) -> Result<(Duration, Duration), String> {
+    /// What a burst takes that opens so many connections.
+    fn burst(&mut self, openings: usize, random: &mut Random) -> Result<Timed, String> {
         let buffers = self.ring.take(BURST);
         for (i, buffer) in buffers.iter_mut().enumerate() {
             let (frames, number) = match i < openings {
@@ -138,10 +175,13 @@ impl Grower {
         self.opened += openings;
         let mut refused = None;
         let (director, clock) = (&mut self.bed.director, &mut self.clock);
+        let before = Interruptions::so_far();
         let watch = Watch::start();
         burst(Some(director), clock, buffers.iter_mut(), self.syn.len(), &mut refused);
         let sample = watch.stop(BURST);
-        refused.map_or(Ok((sample.cpu, sample.wall)), |verdict| Err(not_sent(verdict)))
+        let during = Interruptions::so_far().since(before);
+        let timed = Timed { cpu: sample.cpu, wall: sample.wall, during };
+        refused.map_or(Ok(timed), |verdict| Err(not_sent(verdict)))
     }
 }
 

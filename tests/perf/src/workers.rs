@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use dataplane::conn::memory::prefetch_l1;
+use dataplane::conn::memory::prefetch_to_write;
 use dataplane::counters::DropReason;
 use dataplane::director::{BURST, Director, Handed, Source, Verdict};
 use dataplane::handoff;
@@ -47,15 +47,22 @@ pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result
     let mut apart = Team::new(2, scale.servers, flows, false)?;
     let mut mixed = Team::new(2, scale.servers, flows, true)?;
     let mut rounds = [const { Vec::new() }; 3];
+    let mut passed = Vec::new();
     for round in 0..=scale.rounds {
         report.doing(&format!("workers: round {round} of {}", scale.rounds));
         for (team, results) in [&mut one, &mut apart, &mut mixed].into_iter().zip(&mut rounds) {
-            let harness = team.run(&cores, scale.packets, false)?;
-            let all = team.run(&cores, scale.packets, true)?;
+            let harness = team.run(&cores, scale.packets, Work::Nothing)?;
+            let all = team.run(&cores, scale.packets, Work::Forward)?;
             // The first round finds cold caches.
             if round > 0 {
                 results.push((all, harness));
             }
+        }
+        let harness = apart.run(&cores, scale.packets, Work::Nothing)?;
+        let all = apart.run(&cores, scale.packets, Work::Pass)?;
+        if round > 0 {
+            let net = Sample::sum(&all.samples).ns() - Sample::sum(&harness.samples).ns();
+            passed.push(net / all.handed_off.max(1e-9));
         }
     }
     pin(last);
@@ -96,7 +103,21 @@ pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result
     let share = median(rounds[2].iter().map(|(all, _)| all.handed_off));
     let cost = (nets[2] - nets[1]) / share.max(1e-9);
     let row = Row::value(PART, "a handoff", cost, "ns a packet handed over");
-    report.row(&row.with_note(format!("{:.0} % were", share * 100.0)))
+    report.row(&row.with_note(format!("{:.0} % were", share * 100.0)))?;
+    let limit = median(passed);
+    let row = Row::value(PART, "a line across cores", limit, "ns a packet handed over");
+    report.row(&row.with_note("without a director: what the rings and the caches take of it"))
+}
+
+/// What workers do with their packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// The harness alone.
+    Nothing,
+    /// Every other packet goes to the other worker, which writes to it.
+    Pass,
+    /// What directors say.
+    Forward,
 }
 
 /// A packet on its way to another worker.
@@ -114,6 +135,9 @@ struct Worker {
     /// To the other worker, and from it.
     ring: Ends,
     handed_off: u64,
+    /// Of [`Work::Pass`]: the next packet goes to the other worker. Also after
+    /// bursts of odd length, or the buffers would gather at one worker.
+    passes_on: bool,
     refused: Option<Verdict>,
     _control: ControlEnd,
 }
@@ -150,13 +174,14 @@ impl Team {
                 pool: Pool::new(),
                 ring,
                 handed_off: 0,
+                passes_on: false,
                 refused: None,
                 _control: control,
             };
             // All of its connections open; then come the packets measured.
-            worker.generate(worker.flows.len(), true);
+            worker.generate(worker.flows.len(), Work::Forward);
             worker.frames = Frames::new(setup.family, setup.protocol, Side::ToServer, ACK);
-            worker.generate(worker.flows.len(), true);
+            worker.generate(worker.flows.len(), Work::Forward);
             if mixed {
                 worker.flows = all.iter().skip(index).step_by(workers).copied().collect();
             }
@@ -166,7 +191,7 @@ impl Team {
     }
 
     /// Has each worker generate so many packets.
-    fn run(&mut self, cores: &[usize], packets: usize, process: bool) -> Result<Round, String> {
+    fn run(&mut self, cores: &[usize], packets: usize, work: Work) -> Result<Round, String> {
         let done = AtomicUsize::new(0);
         let workers = self.0.len();
         let samples: Vec<Sample> = std::thread::scope(|scope| {
@@ -178,7 +203,7 @@ impl Team {
                     let done = &done;
                     scope.spawn(move || {
                         pin(core);
-                        worker.run(packets, process, done, workers)
+                        worker.run(packets, work, done, workers)
                     })
                 })
                 .collect();
@@ -196,13 +221,16 @@ impl Team {
 impl Worker {
     /// Runs until all workers have generated their packets and no packet is on
     /// its way to this one.
-    fn run(&mut self, packets: usize, process: bool, done: &AtomicUsize, all: usize) -> Sample {
+    fn run(&mut self, packets: usize, work: Work, done: &AtomicUsize, all: usize) -> Sample {
         let watch = Watch::start();
         let (mut left, mut forwarded, mut idle) = (packets, 0, Idle::default());
         loop {
             let mut busy = 0;
+            if let Some((_, from)) = &mut self.ring {
+                from.look_ahead(BURST, |parcel| prefetch_to_write(&parcel.buffer.0[HEADROOM]));
+            }
             if left > 0 && self.has_room() {
-                let count = self.generate(left.min(BURST), process);
+                let count = self.generate(left.min(BURST), work);
                 left -= count;
                 busy += count;
                 forwarded += count;
@@ -212,7 +240,7 @@ impl Worker {
             }
             // Looked at before the ring: what came last is in it by then.
             let over = done.load(Ordering::Acquire) == all;
-            busy += self.take_over();
+            busy += self.take_over(work);
             idle.after(busy);
             if over && busy == 0 {
                 break;
@@ -229,7 +257,7 @@ impl Worker {
     }
 
     /// Packets of the next flows, as from a port. How many there were.
-    fn generate(&mut self, count: usize, process: bool) -> usize {
+    fn generate(&mut self, count: usize, work: Work) -> usize {
         let mut generated = 0;
         while generated < count {
             let mut buffers = ArrayVec::new();
@@ -242,23 +270,23 @@ impl Worker {
                 self.next = if self.next + 1 == self.flows.len() { 0 } else { self.next + 1 };
             }
             generated += buffers.len();
-            self.forward(&mut buffers, Source::Port, &[], process);
+            self.forward(&mut buffers, Source::Port, &[], work);
         }
         generated
     }
 
     /// Forwards a burst of what the other worker handed over.
-    fn take_over(&mut self) -> usize {
+    fn take_over(&mut self, work: Work) -> usize {
         let Some((_, from)) = &mut self.ring else { return 0 };
         let mut buffers = ArrayVec::new();
         let mut handed = ArrayVec::<Handed, BURST>::new();
         let count = from.take(BURST, |parcel| {
-            prefetch_l1(&parcel.buffer.0[HEADROOM]);
+            prefetch_to_write(&parcel.buffer.0[HEADROOM]);
             buffers.push(parcel.buffer);
             handed.push(parcel.handed);
         });
         if count > 0 {
-            self.forward(&mut buffers, Source::Handoff, &handed, true);
+            self.forward(&mut buffers, Source::Handoff, &handed, work);
         }
         count
     }
@@ -268,7 +296,7 @@ impl Worker {
         buffers: &mut ArrayVec<Box<Buffer>, BURST>,
         source: Source,
         handed: &[Handed],
-        process: bool,
+        work: Work,
     ) {
         let len = self.frames.len();
         let mut verdicts = [Verdict::Send { port: 0 }; BURST];
@@ -279,8 +307,21 @@ impl Worker {
         for (frame, handed) in frames.iter_mut().zip(handed) {
             frame.handed = *handed;
         }
-        if process {
-            self.director.process(NOW, source, &mut frames, &mut verdicts);
+        match (work, source) {
+            (Work::Nothing, _) => {}
+            (Work::Pass, Source::Port) => {
+                for verdict in &mut verdicts[..frames.len()] {
+                    if self.passes_on {
+                        *verdict = Verdict::Handoff { worker: 0, handed: Handed::default() };
+                    }
+                    self.passes_on = !self.passes_on;
+                }
+            }
+            (Work::Pass, Source::Handoff) => {
+                // As the Ethernet header is written.
+                frames.iter_mut().for_each(|frame| frame.bytes_mut()[..12].fill(0));
+            }
+            (Work::Forward, _) => self.director.process(NOW, source, &mut frames, &mut verdicts),
         }
         std::hint::black_box(&mut frames);
         drop(frames);
@@ -296,7 +337,7 @@ impl Worker {
                 }
             }
         }
-        if process && source == Source::Port {
+        if work != Work::Nothing && source == Source::Port {
             if let Some((to, _)) = &mut self.ring {
                 let handoff::Sent { sent, refused } = to.flush();
                 self.handed_off += sent;
@@ -361,7 +402,7 @@ mod tests {
     fn packets_at_the_wrong_worker_are_handed_over() {
         let cores = [0, 0];
         let round = |workers, mixed| {
-            Team::new(workers, 3, 600, mixed).unwrap().run(&cores, 5000, true).unwrap()
+            Team::new(workers, 3, 600, mixed).unwrap().run(&cores, 5000, Work::Forward).unwrap()
         };
         let packets =
             |round: &Round| round.samples.iter().map(|sample| sample.packets).collect::<Vec<_>>();
@@ -369,5 +410,8 @@ mod tests {
         assert_eq!((packets(&one), packets(&apart)), (vec![5000], vec![5000, 5000]));
         assert_eq!((one.handed_off, apart.handed_off), (0.0, 0.0));
         assert!((0.4..0.6).contains(&mixed.handed_off), "{}", mixed.handed_off);
+        let mut team = Team::new(2, 3, 600, false).unwrap();
+        let passed = team.run(&cores, 5000, Work::Pass).unwrap();
+        assert_eq!(passed.handed_off, 0.5);
     }
 }

@@ -38,10 +38,13 @@ pub struct WorkerCounters {
     pub stateless: u64,
     /// Places taken in its IPv4 and in its IPv6 table: a connection under NAT
     /// or FULLNAT has two.
+    #[serde(default)]
     pub entries: [u64; 2],
     /// Ticks of the time stamp counter spent on rounds that had packets.
+    #[serde(default)]
     pub busy_cycles: u64,
     /// Those rounds.
+    #[serde(default)]
     pub busy_rounds: u64,
 }
 

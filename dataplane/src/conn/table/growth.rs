@@ -11,10 +11,13 @@
 //!
 //! ```text
 //!  6  the memory for the next doubling is asked for
-//!  8  doubling begins if that is there
-//! 12  doubling begins in any case
+//!  8  doubling begins, or later, when that is there
+//! 12  doubling begins in any case, unless the machine has no memory
 //! 13  it is to be done
 //! ```
+//!
+//! Without memory the table fills up: then it refuses connections, as at its
+//! limit, until there is some.
 
 use super::{Due, Entry, MAX_PROBES, NEAR_GROUPS, SLOTS, Slot, TAIL, Table};
 use crate::conn::memory::prefetch_l2;
@@ -90,8 +93,10 @@ impl<E: Entry> Table<E> {
             }
             Phase::Asked => {
                 let groups = 2 * self.homes.count() + TAIL;
-                let ready = self.groups.is_ready(groups) && self.entries.is_ready(groups * SLOTS);
-                if !ready && self.live < self.load(LATE) {
+                let can_wait = self.live < self.load(LATE);
+                if !(self.groups.extend(groups, can_wait)
+                    && self.entries.extend(groups * SLOTS, can_wait))
+                {
                     self.growth.due = (self.live + SLOTS).min(self.load(LATE));
                     return None;
                 }

@@ -87,6 +87,41 @@ fn grows_to_its_limit_and_refuses_beyond() {
     }
 }
 
+/// Without memory a table refuses connections when it is full, and keeps those
+/// that it has. It goes on when there is memory.
+#[test]
+fn a_table_waits_for_memory() {
+    let first = 17_600;
+    let mut table = Table::beginning_with(first, 4 * first * SLOTS * 4 / 5, KEY).unwrap();
+    let starve = |table: &Table<Entry4>, starve| {
+        table.groups.starve(starve);
+        table.entries.starve(starve);
+    };
+    starve(&table, true);
+    let homes = table.homes.count();
+    let mut count = 0;
+    while insert(&mut table, count, Tick(0), Tick(100)).is_ok() {
+        count += 1;
+        // Asked for it, and has to hear that there is none.
+        while table.len() == homes * SLOTS / 2 && !table.entries.is_short() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+    assert!(table.len() > homes * SLOTS * DONE / 16, "{} of {}", table.len(), homes * SLOTS);
+    assert_eq!((table.homes.count(), table.is_doubling()), (homes, false));
+    starve(&table, false);
+    while !table.is_doubling() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let _ = insert(&mut table, count, Tick(0), Tick(100));
+    }
+    while table.is_doubling() {
+        grow(&mut table);
+    }
+    assert_eq!(table.homes.count(), 2 * homes);
+    insert(&mut table, count + 1, Tick(0), Tick(100)).expect("there is room again");
+    assert!((0..count).step_by(101).all(|i| find(&table, i) == Some(i)));
+}
+
 /// What comes and goes while a table grows from the smallest size is always
 /// found, and nothing else; at every single step of a split group.
 #[test]
