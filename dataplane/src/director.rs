@@ -36,7 +36,7 @@ mod short;
 use std::sync::Arc;
 
 use self::short::Short;
-use crate::conn::ageing::SweepPace;
+use crate::conn::ageing::SweepPaces;
 use crate::conn::persistence::Templates;
 use crate::conn::{Entry, Entry4, Entry6, HashKey, Place, Slot, State, Tabled, Tables};
 use crate::counters::{Counters, DropReason};
@@ -140,7 +140,7 @@ pub struct Director {
     headers: Box<[Headers; BURST]>,
     /// The listing under way, and the rounds that it took so far.
     dump: Option<(Box<Dump>, usize)>,
-    sweep: SweepPace,
+    sweep: SweepPaces,
 }
 
 /// What forwarding a packet needs besides the tables.
@@ -181,6 +181,9 @@ struct Burst<'b, 'f> {
     staged: &'b mut [Staged],
     /// Of packets that go the long way. Others' are in `staged`.
     headers: &'b mut [Headers],
+    /// Whether a connection may have opened since stage 1 looked for the
+    /// packets' home groups.
+    opened: bool,
 }
 
 /// A packet between two stages: one cache line.
@@ -219,6 +222,8 @@ enum Kind {
     Short6,
     /// As `Flow4`, of IPv6.
     Flow6,
+    /// Of no connection, as stage 2 found out.
+    New,
     /// An ICMP error about a packet that may.
     IcmpError,
     /// It is decided.
@@ -303,7 +308,7 @@ impl Director {
             staged: Box::new([Staged::NONE; BURST]),
             headers: Box::new([Headers::NONE; BURST]),
             dump: None,
-            sweep: SweepPace::default(),
+            sweep: SweepPaces::default(),
         })
     }
 
@@ -328,12 +333,13 @@ impl Director {
             headers: &mut headers[..frames.len()],
             verdicts: &mut verdicts[..frames.len()],
             frames,
+            opened: false,
         };
         core.read(cx, tables, fragments, burst);
         if source == Source::Handoff {
             leave_hints_to_the_long_way(burst);
         }
-        find_entries(tables, burst.staged);
+        find_entries(tables, burst);
         find_servers(cx, tables, burst.staged);
         core.forward_all(cx, tables, burst);
     }
@@ -426,7 +432,7 @@ impl Core {
         fragments: &mut Fragments,
         burst: &mut Burst<'_, '_>,
     ) {
-        let Burst { source, frames, verdicts, staged, headers } = burst;
+        let Burst { source, frames, verdicts, staged, headers, opened } = burst;
         let hands_over = *source == Source::Port && self.shard.workers() > 1;
         let mac = |port: u8| {
             let port = cx.snapshot.ports.get(usize::from(port));
@@ -486,6 +492,8 @@ impl Core {
                 None => {}
             }
             self.read_rare(cx, tables, fragments, frame, &mut headers[i], stage, &mut verdicts[i]);
+            // A fragment may have opened a connection.
+            *opened |= stage.kind == Kind::Decided;
             if hands_over && matches!(stage.kind, Kind::Flow4 | Kind::Flow6) {
                 self.hand_over(cx, frame, &headers[i], stage, &mut verdicts[i]);
             }
@@ -577,8 +585,6 @@ impl Core {
     /// Stage 4: forwards each packet, most of them the short way.
     fn forward_all(&mut self, cx: Context<'_>, tables: &mut Tables, burst: &mut Burst<'_, '_>) {
         let mut missed = 0u64;
-        // Whether a connection may have opened since a look-up missed it.
-        let mut opened = false;
         let mut index = 0;
         loop {
             // Packets are forwarded in their order: those of one connection may
@@ -588,12 +594,14 @@ impl Core {
                 Some(Kind::Short6) => self.forward_short::<Entry6>(cx, tables, burst, index),
                 _ => 0,
             };
-            let Burst { source, frames, verdicts, staged, headers } = burst;
+            let Burst { source, frames, verdicts, staged, headers, opened } = burst;
             let Some(stage) = staged.get_mut(index) else { break };
-            if stage.kind != Kind::Decided {
+            if stage.kind == Kind::New {
+                missed |= 1 << index;
+            } else if stage.kind != Kind::Decided {
                 stage.take_the_long_way(&mut headers[index]);
                 // An error about a packet may open a connection.
-                opened |= stage.kind == Kind::IcmpError;
+                *opened |= stage.kind == Kind::IcmpError;
                 let (headers, frame) = (&mut headers[index], &mut frames[index]);
                 match self.long(cx, *source, tables, stage, headers, frame) {
                     Some(sent) => verdicts[index] = sent,
@@ -603,7 +611,7 @@ impl Core {
             index += 1;
         }
         if missed != 0 {
-            self.open_missed(cx, tables, missed, opened, burst);
+            self.open_missed(cx, tables, missed, burst);
         }
     }
 
@@ -709,7 +717,7 @@ impl Core {
                 let key = stage.key6();
                 self.forward_known::<Entry6>(cx, tables, &key, stage.hash, headers, frame)
             }
-            Kind::IcmpError | Kind::Decided => {
+            Kind::IcmpError | Kind::New | Kind::Decided => {
                 Some(self.icmp_error(cx, tables, source, headers, frame))
             }
         }
@@ -884,9 +892,9 @@ impl Core {
 
 /// Stage 2: which entry is it, by its tag?
 #[inline(never)]
-fn find_entries(tables: &Tables, staged: &mut [Staged]) {
+fn find_entries(tables: &Tables, burst: &mut Burst<'_, '_>) {
     let mut open = 0u64;
-    for (index, stage) in staged.iter_mut().enumerate() {
+    for (index, stage) in burst.staged.iter_mut().enumerate() {
         // One after the other: a jump table would be slower.
         let slot = if let Kind::Short4 | Kind::Flow4 = stage.kind {
             tables.v4.prefetch_entry(stage.home, stage.hash)
@@ -900,26 +908,41 @@ fn find_entries(tables: &Tables, staged: &mut [Staged]) {
             None => open |= 1 << index,
         }
     }
-    find_rest(tables, staged, open);
+    if open != 0 {
+        find_rest(tables, burst, open);
+    }
 }
 
 /// Stage 2 of packets, a bit each, whose tag several entries have, or none in
-/// the home group: one in ten of a full table's.
-fn find_rest(tables: &Tables, staged: &mut [Staged], open: u64) {
+/// the home group: one in ten of a full table's, and those without connection.
+#[inline(never)]
+fn find_rest(tables: &Tables, burst: &mut Burst<'_, '_>, open: u64) {
+    let Burst { staged, headers, .. } = burst;
     let mut rest = open;
-    while let Some(stage) = staged.get_mut(rest.trailing_zeros() as usize) {
+    while let (Some(stage), Some(headers)) = {
+        let index = rest.trailing_zeros() as usize;
+        (staged.get_mut(index), headers.get_mut(index))
+    } {
         rest &= rest - 1;
-        stage.slot = match stage.kind {
+        let found = match stage.kind {
             Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_rest(stage.home, stage.hash),
             _ => tables.v6.prefetch_rest(stage.home, stage.hash),
         };
+        match found {
+            Some(slot) => stage.slot = slot,
+            None => {
+                stage.take_the_long_way(headers);
+                stage.kind = Kind::New;
+            }
+        }
     }
     rest = open;
     while let Some(stage) = staged.get(rest.trailing_zeros() as usize) {
         rest &= rest - 1;
         match stage.kind {
             Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_beyond(stage.home, stage.hash),
-            _ => tables.v6.prefetch_beyond(stage.home, stage.hash),
+            Kind::Short6 | Kind::Flow6 => tables.v6.prefetch_beyond(stage.home, stage.hash),
+            _ => {}
         }
     }
 }

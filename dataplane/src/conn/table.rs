@@ -11,10 +11,11 @@
 //!   `overflow`. A look-up ends at the first group whose overflow is 0, so a
 //!   miss usually costs one line. Removing a connection takes the counts back:
 //!   no tombstones, no pointers.
-//! - Beside each tag lies a deadline: the coarse time (8 s) at which the
-//!   connection may be over at the earliest. It is written when the entry's
-//!   tick changes. The sweep compares deadlines of a whole group at once and
-//!   touches an entry only when its deadline has passed; the entry decides.
+//! - Beside each tag lies a deadline (`deadline`): the second at which the
+//!   connection may be over at the earliest, of one far ahead a coarser one. It
+//!   is written when the entry's tick changes. The sweep compares deadlines of
+//!   a whole group at once and touches an entry only when its deadline has
+//!   passed; the entry decides.
 //!
 //! A hit touches the group's line and the entry's line, nothing else. The table
 //! begins small and doubles in place, a group at a time (`growth`), until at
@@ -27,9 +28,11 @@ use super::hash::HashKey;
 use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l2};
 use crate::time::Tick;
 
+mod deadline;
 mod growth;
 mod homes;
 
+use deadline::{deadline, near, passed};
 use growth::Growth;
 use homes::Homes;
 
@@ -63,12 +66,6 @@ const OUTDATED_STEP: usize = if cfg!(debug_assertions) { 128 } else { 64 };
 const VICTIM_GROUPS: usize = 4;
 /// The most homes that a table can have: slots are numbered below 2^31.
 const MAX_GROUPS: usize = (u32::MAX / 4) as usize / SLOTS;
-/// Ticks in a unit of the deadline byte: 8 s.
-const DEADLINE_UNIT: u32 = 64;
-/// The furthest deadline, in units. Bytes compare as signed differences, so it
-/// must stay below 128. A connection that lives longer is looked at when this
-/// has passed, and given a new one.
-const MAX_DEADLINE: u32 = 120;
 
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(32))]
@@ -99,8 +96,14 @@ impl Group {
     }
 
     /// The used slots whose deadline has passed.
-    fn due(&self, now: u8) -> u16 {
-        passed_bytes(&self.deadlines, now) & !self.free() & SLOT_BITS
+    #[inline]
+    fn due(&self, now: Tick) -> u16 {
+        passed(&self.deadlines, now) & !self.free() & SLOT_BITS
+    }
+
+    /// The used slots whose deadline is not later than `latest`, or not much.
+    fn due_by(&self, now: Tick, latest: Tick) -> u16 {
+        deadline::passed_by(&self.deadlines, now, latest) & !self.free() & SLOT_BITS
     }
 }
 
@@ -293,14 +296,21 @@ impl<E: Entry> Table<E> {
 
     /// The second stage of the others: asks for the lines of all entries whose
     /// tag matches, and gives the first one's slot; where there is none, for
-    /// that of the slot that an insertion would take, or for the group in which
-    /// the search goes on.
+    /// that of the slot that an insertion would take, and for the group in which
+    /// the search goes on. `None` when it ends here: the connection is not in
+    /// the table.
     #[must_use]
-    #[inline(never)]
-    pub fn prefetch_rest(&self, home: u32, hash: u64) -> Slot {
+    #[inline]
+    pub fn prefetch_rest(&self, home: u32, hash: u64) -> Option<Slot> {
         let group = home as usize;
         let control = &self.groups[group];
-        let slots = match control.matches(Self::tag(hash)) {
+        let matches = control.matches(Self::tag(hash));
+        if matches | u16::from(control.overflow()) == 0 {
+            let free = control.free().trailing_zeros() as usize;
+            self.entries.prefetch(group * SLOTS + free, self.near);
+            return None;
+        }
+        let slots = match matches {
             0 => control.free() & control.free().wrapping_neg(),
             matches => matches,
         };
@@ -312,7 +322,7 @@ impl<E: Entry> Table<E> {
             self.groups.prefetch(group + 1, self.near);
             self.groups.prefetch(group + NEXT_GROUPS, self.near);
         }
-        Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize)
+        Some(Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize))
     }
 
     /// The third stage of those: asks for the line of the entry whose tag
@@ -345,9 +355,9 @@ impl<E: Entry> Table<E> {
 
     /// The first two stages at once, for what is a stage ahead anyway.
     #[inline]
-    pub fn prefetch_found(&self, hash: u64) -> Slot {
+    pub fn prefetch_found(&self, hash: u64) -> Option<Slot> {
         let home = self.home(hash) as u32;
-        self.prefetch_entry(home, hash).unwrap_or_else(|| self.prefetch_rest(home, hash))
+        self.prefetch_entry(home, hash).or_else(|| self.prefetch_rest(home, hash))
     }
 
     /// Asks for what an insertion needs besides what [`Table::prefetch_entry`]
@@ -357,7 +367,7 @@ impl<E: Entry> Table<E> {
     pub fn prefetch_insertion(&self, hash: u64, now: Tick, latest: Tick) {
         let group = self.home(hash);
         if self.live >= self.limit {
-            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+            for slot in (Due { group, slots: self.groups[group].due_by(now, latest) }) {
                 prefetch_l2(self.entry(slot));
             }
         } else if self.groups[group].free() == 0 {
@@ -514,12 +524,12 @@ impl<E: Entry> Table<E> {
     pub fn sweep(&mut self, now: Tick) -> Due {
         let group = self.cursor;
         self.cursor = if group + 1 < self.group_count() { group + 1 } else { 0 };
-        self.swept = (now.0 / DEADLINE_UNIT) as u8;
+        self.swept = near(now);
         let slots = if self.outdated > 0 {
             self.outdated -= 1;
             self.groups[group].used()
         } else {
-            self.groups[group].due(self.swept)
+            self.groups[group].due(now)
         };
         Due { group, slots }
     }
@@ -550,7 +560,7 @@ impl<E: Entry> Table<E> {
         let home = self.home(hash);
         for group in home..home + VICTIM_GROUPS {
             let mut best: Option<(u32, Slot)> = None;
-            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+            for slot in (Due { group, slots: self.groups[group].due_by(now, latest) }) {
                 if let Some(rank) = rank(slot, self.entry(slot)) {
                     if best.is_none_or(|(lowest, _)| rank < lowest) {
                         best = Some((rank, slot));
@@ -589,13 +599,6 @@ impl<E: Entry> Table<E> {
 #[cold]
 fn with_a_tag(hash: u64) -> u64 {
     hash | 1 << TAG_SHIFT
-}
-
-/// The deadline byte for an expiry: never later than the expiry itself, and
-/// near enough to compare as a signed byte.
-fn deadline(now: Tick, expiry: Tick) -> u8 {
-    let furthest = now.0 / DEADLINE_UNIT + MAX_DEADLINE;
-    (expiry.0 / DEADLINE_UNIT).min(furthest) as u8
 }
 
 #[cfg(test)]

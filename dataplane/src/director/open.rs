@@ -60,17 +60,16 @@ struct Pair {
 
 impl Core {
     /// Stage 4: opens connections for the packets of a burst that have none, a
-    /// bit each. `opened` says that others were opened since stage 2.
+    /// bit each.
     #[inline(never)]
     pub(super) fn open_missed(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         mut missed: u64,
-        mut opened: bool,
         burst: &mut Burst<'_, '_>,
     ) {
-        let Burst { frames, verdicts, staged, headers, .. } = burst;
+        let Burst { frames, verdicts, staged, headers, opened, .. } = burst;
         let mut seen = Seen::default();
         let mut last = None;
         let half_open = cx.snapshot.timeouts.last_half_open(cx.now);
@@ -96,7 +95,7 @@ impl Core {
                         break;
                     }
                     missed &= missed - 1;
-                    opened = true;
+                    *opened = true;
                     *verdict = match headers.family() {
                         Family::V4 => {
                             self.forward_staged::<Entry4>(cx, tables, stage, headers, frame)
@@ -129,7 +128,7 @@ impl Core {
             let openings = openings.get(..begun).unwrap_or_default();
             for pair in pairs.iter().take(begun).flatten() {
                 // What one of them makes may be the other's.
-                opened = true;
+                *opened = true;
                 tables.prefetch_entry(pair.to.family(), pair.hash);
             }
             for ((opening, pair), index) in openings.iter().flatten().zip(&pairs).zip(&indices) {
@@ -145,10 +144,10 @@ impl Core {
                 };
                 match headers.family() {
                     Family::V4 => self.complete::<Entry4>(
-                        cx, tables, opened, made, stage, headers, frame, verdict,
+                        cx, tables, *opened, made, stage, headers, frame, verdict,
                     ),
                     Family::V6 => self.complete::<Entry6>(
-                        cx, tables, opened, made, stage, headers, frame, verdict,
+                        cx, tables, *opened, made, stage, headers, frame, verdict,
                     ),
                 }
             }
