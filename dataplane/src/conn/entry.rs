@@ -129,6 +129,15 @@ impl Body {
         self.flags & (STEADY | MIXED | TOA | PROXY) == STEADY
     }
 
+    /// Whether its client's packets need nothing but other addresses and ports:
+    /// nothing is told the server of the client, and both sides are of one
+    /// family.
+    #[must_use]
+    #[inline]
+    pub const fn is_plain_pair(&self) -> bool {
+        self.flags & (MIXED | TOA | PROXY) == 0 && self.has_twin()
+    }
+
     /// Whether the entry is found by the server's packets.
     #[must_use]
     #[inline]

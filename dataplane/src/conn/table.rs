@@ -21,11 +21,12 @@
 //! begins small and doubles in place, a group at a time (`growth`), until at
 //! its limit it is 80 % full.
 
+use arrayvec::ArrayVec;
 use bytemuck::Zeroable;
 
 use super::entry::Entry;
 use super::hash::HashKey;
-use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l2};
+use super::memory::{Region, equal_bytes, prefetch_l2};
 use crate::time::Tick;
 
 mod deadline;
@@ -154,7 +155,7 @@ pub struct Table<E: Entry> {
     growth: Growth,
     live: usize,
     limit: usize,
-    /// The group that the sweep looks at next.
+    /// The group that the sweep looks at next; behind the last it begins anew.
     cursor: usize,
     /// Groups whose deadlines the sweep does not go by, because timeouts
     /// changed since they were written.
@@ -163,9 +164,9 @@ pub struct Table<E: Entry> {
     swept: u8,
 }
 
-/// Connections of a group whose deadline has passed.
+/// Some slots of a group.
 #[derive(Debug, Clone, Copy)]
-pub struct Due {
+struct Due {
     group: usize,
     slots: u16,
 }
@@ -493,8 +494,15 @@ impl<E: Entry> Table<E> {
     /// Removes a connection.
     #[inline]
     pub fn remove(&mut self, slot: Slot) {
-        let hash = self.hash(&self.entries[slot.0 as usize].key());
-        self.vacate(self.home(hash), slot);
+        let group = slot.group();
+        // Where nobody was sent on from the group before, it is at home. That
+        // group is only asked where it lies in the same line.
+        let home = if group % 2 == 1 && self.groups[group - 1].overflow() == 0 {
+            group
+        } else {
+            self.home(self.hash(&self.entries[slot.0 as usize].key()))
+        };
+        self.vacate(home, slot);
         self.live -= 1;
     }
 
@@ -516,22 +524,47 @@ impl<E: Entry> Table<E> {
         self.groups[slot.group()].deadlines[slot.index()] = deadline(now, expiry);
     }
 
-    /// Goes on to the next group, and names its connections whose deadline has
-    /// passed: they may be over, and the caller decides. It removes each, or
-    /// gives it a new deadline ([`Table::set_expiry`]). After
-    /// [`Table::group_count`] calls it has seen every entry.
+    /// Goes through the next groups, and names in `due` the connections whose
+    /// deadline has passed, asking for their entries: they may be over, and the
+    /// caller decides. It removes each, or gives it a new deadline
+    /// ([`Table::set_expiry`]). How many of `groups` are left when there is no
+    /// room for another group's in `due`. Over [`Table::group_count`] groups it
+    /// has seen every entry.
     #[inline]
-    pub fn sweep(&mut self, now: Tick) -> Due {
-        let group = self.cursor;
-        self.cursor = if group + 1 < self.group_count() { group + 1 } else { 0 };
+    pub fn sweep<const N: usize>(
+        &mut self,
+        now: Tick,
+        mut groups: usize,
+        due: &mut ArrayVec<Slot, N>,
+    ) -> usize {
+        let count = self.group_count();
         self.swept = near(now);
-        let slots = if self.outdated > 0 {
-            self.outdated -= 1;
-            self.groups[group].used()
-        } else {
-            self.groups[group].due(now)
-        };
-        Due { group, slots }
+        while groups > 0 && due.remaining_capacity() >= SLOTS {
+            if self.cursor >= count {
+                self.cursor = 0;
+            }
+            let step = groups.min(count - self.cursor);
+            let mut done = 0;
+            for control in &self.groups[self.cursor..self.cursor + step] {
+                let group = self.cursor + done;
+                let slots = if done < self.outdated { control.used() } else { control.due(now) };
+                done += 1;
+                if slots == 0 {
+                    continue;
+                }
+                for slot in (Due { group, slots }) {
+                    self.entries.prefetch(slot.0 as usize, self.near);
+                    due.push(slot);
+                }
+                if due.remaining_capacity() < SLOTS {
+                    break;
+                }
+            }
+            self.outdated -= self.outdated.min(done);
+            groups -= done;
+            self.cursor += done;
+        }
+        groups
     }
 
     /// Of so many groups that are to be swept in a step, those that there is

@@ -350,6 +350,7 @@ fn made<E: Entry>(entry: E, to: Option<&Tuple>) -> E {
 mod tests {
     use std::collections::BTreeSet;
 
+    use arrayvec::ArrayVec;
     use proptest::prelude::*;
 
     use super::*;
@@ -412,13 +413,16 @@ mod tests {
     /// Lets the sweep end what is over, as the worker does.
     fn sweep(tables: &mut Tables, now: Tick, there: &mut BTreeSet<u32>) {
         for _ in 0..group_count(tables) {
-            for slot in tables.v4.sweep(now) {
+            let (mut v4, mut v6) = (ArrayVec::<_, 15>::new(), ArrayVec::<_, 15>::new());
+            tables.v4.sweep(now, 1, &mut v4);
+            for slot in v4 {
                 if tables.v4.is_used(slot) {
                     assert!(there.remove(&tables.body(Place::V4(slot)).server));
                     tables.remove(Place::V4(slot));
                 }
             }
-            for slot in tables.v6.sweep(now) {
+            tables.v6.sweep(now, 1, &mut v6);
+            for slot in v6 {
                 if tables.v6.is_used(slot) {
                     assert!(there.remove(&tables.body(Place::V6(slot)).server));
                     tables.remove(Place::V6(slot));

@@ -50,18 +50,10 @@ impl Core {
     /// passed, some at a time, so that they are on their way from memory while
     /// others are found.
     fn sweep<E: Tabled>(&mut self, cx: Context<'_>, tables: &mut Tables, groups: usize) {
-        let mut due = ArrayVec::<Slot, DUE_AT_ONCE>::new();
-        for _ in 0..E::table(tables).sweep_step(groups) {
-            for slot in E::table_mut(tables).sweep(cx.now) {
-                E::table(tables).prefetch_at(slot);
-                due.push(slot);
-                if due.is_full() {
-                    self.judge_all::<E>(cx, tables, &due);
-                    due.clear();
-                }
-            }
-        }
-        if !due.is_empty() {
+        let mut left = E::table(tables).sweep_step(groups);
+        while left > 0 {
+            let mut due = ArrayVec::<Slot, DUE_AT_ONCE>::new();
+            left = E::table_mut(tables).sweep(cx.now, left, &mut due);
             self.judge_all::<E>(cx, tables, &due);
         }
     }
@@ -73,8 +65,8 @@ impl Core {
             if let Some(twin) = body.twin(E::FAMILY) {
                 tables.prefetch(twin);
             }
-            if let Some(server) = cx.snapshot.server(body.server) {
-                prefetch_l1(&server.counts.connections);
+            if let Some(record) = cx.snapshot.servers.record(body.server) {
+                prefetch_l1(record.connections());
             }
         }
         for &slot in due {
@@ -156,8 +148,8 @@ impl Core {
     /// and its template's count.
     #[inline]
     fn uncount(&self, cx: Context<'_>, body: &Body) {
-        if let Some(server) = cx.snapshot.server(body.server) {
-            server.counts.connections.close(body.state().is_active());
+        if let Some(record) = cx.snapshot.servers.record(body.server) {
+            record.connections().close(body.state().is_active());
         }
         if let Some(slot) = TemplateSlot::from_number(body.template()) {
             self.templates.close(slot);

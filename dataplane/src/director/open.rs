@@ -70,6 +70,10 @@ impl Core {
         burst: &mut Burst<'_, '_>,
     ) {
         let Burst { frames, verdicts, staged, headers, opened, .. } = burst;
+        // All of one length, which need be checked once.
+        let count = staged.len().min(headers.len()).min(frames.len()).min(verdicts.len());
+        let (staged, headers) = (&mut staged[..count], &mut headers[..count]);
+        let (frames, verdicts) = (&mut frames[..count], &mut verdicts[..count]);
         let mut seen = Seen::default();
         let mut last = None;
         let half_open = cx.snapshot.timeouts.last_half_open(cx.now);
@@ -88,7 +92,7 @@ impl Core {
                 else {
                     return;
                 };
-                if seen.before(stage.hash) {
+                if seen.before(stage.hash) && is_repeated(staged, index) {
                     // Perhaps the same connection: those before go first, then
                     // it may be there.
                     if begun > 0 {
@@ -243,7 +247,7 @@ impl Core {
             Method::Dr => E::pass(stage, &record.macs, frame),
             Method::Nat | Method::Fullnat => {
                 let entry = E::table(tables).entry(slot);
-                entry.body().is_short()
+                entry.body().is_plain_pair()
                     && E::pass_to_server(cx.snapshot, entry, record, stage, frame)
             }
             Method::Tun(_) => false,
@@ -835,9 +839,12 @@ fn ask_for_next(cx: Context<'_>, worker: usize, service: &Service) {
         cx.snapshot.servers.prefetch(number);
     }
     let soon = scheduler.soon(state, candidates, 4);
-    if let Some(record) = soon.and_then(|number| cx.snapshot.servers.record(number)) {
-        prefetch_l1(&record.server().method);
-        prefetch_l1(&record.server().counts);
+    let Some(number) = soon else { return };
+    if let Some(server) = cx.snapshot.server(number) {
+        prefetch_l1(&server.method);
+        prefetch_l1(&server.counts);
+    }
+    if let Some(record) = cx.snapshot.servers.record(number) {
         prefetch_l1(record.traffic(worker));
     }
 }
@@ -884,6 +891,13 @@ impl Seen {
         let (word, bit) = Self::place(hash);
         self.0[word] |= bit;
     }
+}
+
+/// Whether an earlier packet of a burst has the hash of the one at `index`.
+#[inline(never)]
+fn is_repeated(staged: &[Staged], index: usize) -> bool {
+    let (before, rest) = staged.split_at(index);
+    rest.first().is_some_and(|stage| before.iter().any(|other| other.hash == stage.hash))
 }
 
 /// Whether a packet only says that there is no connection: nobody need be told

@@ -12,7 +12,7 @@
 //! or twice when they end, by a sweep that comes by every second, and not at
 //! each pass of the last 16 seconds.
 
-use super::passed_bytes;
+use crate::conn::memory::passed_bytes;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// Ticks in the two units.
@@ -46,26 +46,17 @@ fn far(time: Tick) -> u8 {
 /// A bit for each of the deadlines that has come, the first lowest.
 #[inline]
 pub(super) fn passed(deadlines: &[u8; 16], now: Tick) -> u16 {
-    // The lowest bits differ only where the unit is another.
-    let (near, far) = (passed_bytes(deadlines, near(now)), passed_bytes(deadlines, far(now)));
-    if near | far == 0 {
-        return 0;
-    }
-    let is_far = far_ones(deadlines);
-    near & !is_far | far & is_far
+    passed_bytes(deadlines, near(now), far(now))
 }
 
 /// A bit for each of the deadlines that are not later than `latest`, or not
 /// much: where that is half a minute ahead, all near ones. To compare them would
 /// leave out what the sweep should have found a while ago.
 pub(super) fn passed_by(deadlines: &[u8; 16], now: Tick, latest: Tick) -> u16 {
-    let latest = latest.0.min(now.0.saturating_add(AHEAD * FAR));
-    let is_far = far_ones(deadlines);
-    let near_ones = match latest / NEAR > now.0 / NEAR + AHEAD / 2 {
-        true => !is_far,
-        false => passed_bytes(deadlines, near(Tick(latest))) & !is_far,
-    };
-    near_ones | passed_bytes(deadlines, far(Tick(latest))) & is_far
+    let latest = Tick(latest.0.min(now.0.saturating_add(AHEAD * FAR)));
+    let passed = passed(deadlines, latest);
+    let all_near = latest.0 / NEAR > now.0 / NEAR + AHEAD / 2;
+    if all_near { passed | !far_ones(deadlines) } else { passed }
 }
 
 /// A bit for each far deadline.
