@@ -160,6 +160,9 @@ struct Core {
     /// Until when there may be TCP connections that found the table full and
     /// have no entry.
     stateless_until: Tick,
+    /// Whether a connection may have opened since stage 1 looked for the home
+    /// groups of the burst's packets.
+    opened: bool,
     link: WorkerEnd,
     /// See [`Director::foreign_packets`].
     #[cfg(debug_assertions)]
@@ -181,9 +184,6 @@ struct Burst<'b, 'f> {
     staged: &'b mut [Staged],
     /// Of packets that go the long way. Others' are in `staged`.
     headers: &'b mut [Headers],
-    /// Whether a connection may have opened since stage 1 looked for the
-    /// packets' home groups.
-    opened: bool,
 }
 
 /// A packet between two stages: one cache line.
@@ -301,6 +301,7 @@ impl Director {
                 templates: config.templates,
                 next_local: config.random,
                 stateless_until: Tick(0),
+                opened: false,
                 link,
                 #[cfg(debug_assertions)]
                 foreign: 0,
@@ -333,14 +334,16 @@ impl Director {
             headers: &mut headers[..frames.len()],
             verdicts: &mut verdicts[..frames.len()],
             frames,
-            opened: false,
         };
+        core.opened = false;
         core.read(cx, tables, fragments, burst);
         if source == Source::Handoff {
             leave_hints_to_the_long_way(burst);
         }
         find_entries(tables, burst);
-        find_servers(cx, tables, burst.staged);
+        if !is_all_near(cx, tables) {
+            find_servers(cx, tables, burst.staged);
+        }
         core.forward_all(cx, tables, burst);
     }
 
@@ -432,7 +435,7 @@ impl Core {
         fragments: &mut Fragments,
         burst: &mut Burst<'_, '_>,
     ) {
-        let Burst { source, frames, verdicts, staged, headers, opened } = burst;
+        let Burst { source, frames, verdicts, staged, headers } = burst;
         let hands_over = *source == Source::Port && self.shard.workers() > 1;
         let mac = |port: u8| {
             let port = cx.snapshot.ports.get(usize::from(port));
@@ -492,8 +495,6 @@ impl Core {
                 None => {}
             }
             self.read_rare(cx, tables, fragments, frame, &mut headers[i], stage, &mut verdicts[i]);
-            // A fragment may have opened a connection.
-            *opened |= stage.kind == Kind::Decided;
             if hands_over && matches!(stage.kind, Kind::Flow4 | Kind::Flow6) {
                 self.hand_over(cx, frame, &headers[i], stage, &mut verdicts[i]);
             }
@@ -537,6 +538,7 @@ impl Core {
         match self.classify(cx, frame, headers) {
             Ok(Parsed::Flow) if headers.fragment => {
                 *verdict = self.fragment(cx, tables, fragments, frame, headers);
+                self.opened = true;
             }
             Ok(Parsed::Flow) => match key(headers) {
                 Key::V4(key) => {
@@ -594,14 +596,14 @@ impl Core {
                 Some(Kind::Short6) => self.forward_short::<Entry6>(cx, tables, burst, index),
                 _ => 0,
             };
-            let Burst { source, frames, verdicts, staged, headers, opened } = burst;
+            let Burst { source, frames, verdicts, staged, headers } = burst;
             let Some(stage) = staged.get_mut(index) else { break };
             if stage.kind == Kind::New {
                 missed |= 1 << index;
             } else if stage.kind != Kind::Decided {
                 stage.take_the_long_way(&mut headers[index]);
                 // An error about a packet may open a connection.
-                *opened |= stage.kind == Kind::IcmpError;
+                self.opened |= stage.kind == Kind::IcmpError;
                 let (headers, frame) = (&mut headers[index], &mut frames[index]);
                 match self.long(cx, *source, tables, stage, headers, frame) {
                     Some(sent) => verdicts[index] = sent,
@@ -661,23 +663,11 @@ impl Core {
         };
         let body = entry.body();
         let record = cx.snapshot.servers.record(body.server)?;
-        if !body.is_short() {
-            return None;
-        }
         let last = body.last();
         let mut port = record.port;
-        if body.is_reply() {
-            if body.template() != 0 {
-                return None;
-            }
-            port = E::pass_to_client(cx.snapshot, tables, entry, stage, frame)?;
-            record.traffic(self.worker).reply(stage.ip_len.into());
-        } else {
+        if body.is_short_alone() {
             let passed = stage.ip_len <= record.short_mtu
                 && match record.method {
-                    _ if body.has_twin() => {
-                        E::pass_to_server(cx.snapshot, entry, record, stage, frame)
-                    }
                     ShortMethod::Dr => E::pass(stage, &record.macs, frame),
                     _ if record.traffic(self.worker).path_mtu(cx.now).is_some() => false,
                     ShortMethod::Ipip4 => {
@@ -685,6 +675,21 @@ impl Core {
                     }
                     ShortMethod::Ipip6 => short::wrap6::<E>(cx, record, stage.ip_len, frame),
                 };
+            if !passed {
+                return None;
+            }
+            record.traffic(self.worker).packet(stage.ip_len.into());
+        } else if !body.is_short() {
+            return None;
+        } else if body.is_reply() {
+            if body.template() != 0 {
+                return None;
+            }
+            port = E::pass_to_client(cx.snapshot, tables, entry, stage, frame)?;
+            record.traffic(self.worker).reply(stage.ip_len.into());
+        } else {
+            let passed = stage.ip_len <= record.short_mtu
+                && E::pass_to_server(cx.snapshot, entry, record, stage, frame);
             if !passed {
                 return None;
             }
@@ -956,6 +961,15 @@ fn leave_hints_to_the_long_way(burst: &mut Burst<'_, '_>) {
             stage.take_the_long_way(headers);
         }
     }
+}
+
+/// Whether tables and servers are so small that they stay in the caches next to
+/// the core: then stage 3 costs more than it saves.
+fn is_all_near(cx: Context<'_>, tables: &Tables) -> bool {
+    const GROUPS: usize = 16_384;
+    const SERVERS: usize = 4096;
+    let groups = tables.v4.group_count() + tables.v6.group_count();
+    groups <= GROUPS && cx.snapshot.servers.capacity() <= SERVERS
 }
 
 /// Stage 3: which server is it?

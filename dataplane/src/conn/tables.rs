@@ -222,12 +222,22 @@ impl Tables {
         };
     }
 
-    /// Asks for the line that an insertion writes to, or for those that it
-    /// looks at to make room: of entries that expire at the `latest` then.
-    pub fn prefetch_insertion(&self, family: Family, hash: u64, now: Tick, latest: Tick) {
+    /// Whether a table takes no more entries.
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self, family: Family) -> bool {
         match family {
-            Family::V4 => self.v4.prefetch_insertion(hash, now, latest),
-            Family::V6 => self.v6.prefetch_insertion(hash, now, latest),
+            Family::V4 => self.v4.is_full(),
+            Family::V6 => self.v6.is_full(),
+        }
+    }
+
+    /// Asks for the lines that an insertion into a full table looks at to make
+    /// room: of entries that expire at the `latest` then.
+    pub fn prefetch_victims(&self, family: Family, hash: u64, now: Tick, latest: Tick) {
+        match family {
+            Family::V4 => self.v4.prefetch_victims(hash, now, latest),
+            Family::V6 => self.v6.prefetch_victims(hash, now, latest),
         }
     }
 

@@ -69,7 +69,7 @@ impl Core {
         mut missed: u64,
         burst: &mut Burst<'_, '_>,
     ) {
-        let Burst { frames, verdicts, staged, headers, opened, .. } = burst;
+        let Burst { frames, verdicts, staged, headers, .. } = burst;
         // All of one length, which need be checked once.
         let count = staged.len().min(headers.len()).min(frames.len()).min(verdicts.len());
         let (staged, headers) = (&mut staged[..count], &mut headers[..count]);
@@ -99,7 +99,7 @@ impl Core {
                         break;
                     }
                     missed &= missed - 1;
-                    *opened = true;
+                    self.opened = true;
                     *verdict = match headers.family() {
                         Family::V4 => {
                             self.forward_staged::<Entry4>(cx, tables, stage, headers, frame)
@@ -120,7 +120,14 @@ impl Core {
                 match self.prepare(cx, tables, service, stage.hash, headers, frame, (opening, pair))
                 {
                     Ok(()) => {
-                        tables.prefetch_insertion(headers.family(), stage.hash, cx.now, half_open);
+                        if tables.is_full(headers.family()) {
+                            tables.prefetch_victims(
+                                headers.family(),
+                                stage.hash,
+                                cx.now,
+                                half_open,
+                            );
+                        }
                         if let Some(place) = indices.get_mut(begun) {
                             *place = index;
                         }
@@ -132,7 +139,7 @@ impl Core {
             let openings = openings.get(..begun).unwrap_or_default();
             for pair in pairs.iter().take(begun).flatten() {
                 // What one of them makes may be the other's.
-                *opened = true;
+                self.opened = true;
                 tables.prefetch_entry(pair.to.family(), pair.hash);
             }
             for ((opening, pair), index) in openings.iter().flatten().zip(&pairs).zip(&indices) {
@@ -147,12 +154,12 @@ impl Core {
                     return;
                 };
                 match headers.family() {
-                    Family::V4 => self.complete::<Entry4>(
-                        cx, tables, *opened, made, stage, headers, frame, verdict,
-                    ),
-                    Family::V6 => self.complete::<Entry6>(
-                        cx, tables, *opened, made, stage, headers, frame, verdict,
-                    ),
+                    Family::V4 => {
+                        self.complete::<Entry4>(cx, tables, made, stage, headers, frame, verdict)
+                    }
+                    Family::V6 => {
+                        self.complete::<Entry6>(cx, tables, made, stage, headers, frame, verdict)
+                    }
                 }
             }
         }
@@ -171,16 +178,14 @@ impl Core {
         self.forward::<E>(cx, tables, &<E as Short>::key(stage), stage.hash, headers, frame)
     }
 
-    /// Makes a prepared connection and forwards its first packet. `opened` says
-    /// that the packet's may have come about since it was looked for. The
-    /// verdict is written where it stays, for most packets by two bytes.
+    /// Makes a prepared connection and forwards its first packet. The verdict is
+    /// written where it stays, for most packets by two bytes.
     #[expect(clippy::too_many_arguments)]
     #[inline(always)]
     fn complete<E: Short>(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
-        opened: bool,
         (opening, pair): (&Opening<'_>, Option<&Pair>),
         stage: &Staged,
         headers: &mut Headers,
@@ -189,7 +194,7 @@ impl Core {
     ) {
         let (key, hash) = (E::key_in(stage), stage.hash);
         // A packet of the same burst may have been the server's.
-        if opened && E::table(tables).find(hash, key).is_some() {
+        if self.opened && E::table(tables).find(hash, key).is_some() {
             self.withdraw(opening);
             *verdict = self.forward_staged::<E>(cx, tables, stage, headers, frame);
             return;

@@ -138,6 +138,13 @@ impl Servers {
         self.blocks.get(number / BLOCK)?.records[number % BLOCK].as_ref()
     }
 
+    /// How many servers there are at most: places for them.
+    #[must_use]
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.blocks.len() * BLOCK
+    }
+
     /// Asks for a server's record.
     #[inline(always)]
     pub fn prefetch(&self, number: u32) {

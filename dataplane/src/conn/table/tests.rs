@@ -68,7 +68,7 @@ fn grows_to_its_limit_and_refuses_beyond() {
     for (limit, first) in [(300, 32), (20_000, 32), (20_000, 1300), (20_000, 5000)] {
         let mut table = Table::beginning_with(first, limit, KEY).unwrap();
         let smallest = table.homes.count();
-        assert!(smallest <= 2 * first && smallest <= limit * 5 / 4 / SLOTS + 2);
+        assert!(smallest <= 2 * first && smallest <= limit * 7 / 5 / SLOTS + 2);
         for i in 0..limit as u32 {
             insert(&mut table, i, Tick(0), Tick(100)).expect("room up to the limit");
             let slots = table.homes.count() * SLOTS;
@@ -83,7 +83,7 @@ fn grows_to_its_limit_and_refuses_beyond() {
         check_invariants(&table);
         assert!(!table.is_doubling());
         let slots = table.homes.count() * SLOTS;
-        assert!(slots >= limit * 5 / 4 && slots <= limit * 5 / 4 * 33 / 32 + 2 * SLOTS, "{slots}");
+        assert!(slots >= limit * 7 / 5 && slots <= limit * 7 / 5 * 33 / 32 + 2 * SLOTS, "{slots}");
     }
 }
 

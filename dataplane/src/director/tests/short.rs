@@ -21,7 +21,6 @@ fn short(bench: &mut Bench, packet: &[u8]) -> Option<(u8, Vec<u8>)> {
         headers: &mut headers[..1],
         verdicts: &mut verdicts,
         frames: &mut frames,
-        opened: false,
     };
     core.read(cx, tables, fragments, burst);
     find_entries(tables, burst);
