@@ -4,16 +4,19 @@
 //! [`registry`] (services and servers), [`server`] (the control socket) and
 //! [`kernel`] (routes, neighbours, addresses), [`metrics`] over HTTP,
 //! [`logging`], and `machine` (ports, workers; feature `dpdk`). `rvsadm` is
-//! [`ipvsadm`] (its grammar and output), [`commands`] and [`show`] over
-//! [`client`], and [`preload`] for others' programs. Both speak [`api`] in
+//! [`ipvsadm`] (its grammar and output), [`commandline`] with [`commands`],
+//! [`show`] and [`doctor`] over [`client`], and [`preload`] for others'
+//! programs. Both speak [`api`] in
 //! [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
 #![forbid(unsafe_code)]
 
+pub mod commandline;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod health;
 pub mod ipvsadm;
 pub mod kernel;
@@ -25,6 +28,7 @@ pub mod preload;
 pub mod registry;
 pub mod server;
 pub mod show;
+pub mod top;
 
 #[cfg(test)]
 use control_api::test_server;

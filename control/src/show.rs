@@ -1,92 +1,181 @@
 //! What `rvsadm show` prints: RVS's own state, beside what ipvsadm lists.
 
+mod configuration;
+mod connections;
 mod health;
+mod listing;
+mod network;
+mod select;
+mod services;
+mod table;
 
-use std::fmt::Write;
+use std::io;
+use std::path::Path;
 
 use crate::api::{
     KernelPathCounters, NextHop, PortCounters, Protocol, Request, Response, ServiceId, Settings,
     VlanPort, WorkerCounters,
 };
 use crate::client::{Client, ClientError};
+use crate::commands::Failure;
+use listing::Form;
+pub use listing::stdout_width;
+use table::row;
 
-mod configuration;
+/// Show RVS's own counters and state
+///
+/// Tables fit the terminal. Into a file or pipe they have one line for each row.
+/// With --json each is a document with the fields of the control API
+/// (docs/control-api.md).
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    #[command(subcommand)]
+    topic: Topic,
+    /// As JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
 
-/// What to show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Topic {
-    /// Services and servers, and whether they are as the configuration file says.
-    Services,
-    /// What was changed beside the configuration file, and what of it needs a
-    /// restart.
-    Config,
-    /// Packets and connections of each worker.
-    Workers,
-    /// Counters of each port, and of the path to the kernel.
-    Ports,
-    /// Dropped packets by reason.
-    Drops,
-    /// The way to each real server.
+#[derive(Debug, clap::Subcommand)]
+enum Topic {
+    Services(services::Services),
+    Servers(services::Servers),
+    Connections(connections::Connections),
+    /// Packets, connections and work of each worker
+    Workers {
+        /// Only of this worker
+        #[arg(long, value_name = "NUMBER")]
+        worker: Option<usize>,
+    },
+    /// Counters of each port, and of the path to the kernel
+    Ports {
+        /// Only of this port
+        #[arg(long, value_name = "NAME")]
+        port: Option<String>,
+    },
+    /// Dropped packets by reason
+    Drops {
+        /// With reasons that never occurred
+        #[arg(long)]
+        all: bool,
+        /// Only of this worker
+        #[arg(long, value_name = "NUMBER")]
+        worker: Option<usize>,
+    },
+    /// The way to each real server
     Nexthops,
-    /// The settings that the kernel has as `net.ipv4.vs.*`, and what is logged.
+    Neighbours(network::Neighbours),
+    Routes(network::Routes),
+    /// What was changed beside the configuration file, and what of it needs a
+    /// restart
+    Config,
+    /// The settings that the kernel has as net.ipv4.vs.*, and what is logged
     Settings,
-    /// Health checks and what they found last.
+    /// Health checks and what they found last
     Health,
-    /// Servers that became good or failed, the last one first.
+    /// Servers that became good or failed, the last one first
     HealthChanges,
 }
 
-/// Asks the daemon and prepares the text. `json` gives the API's own form,
-/// `all` shows drop reasons that never occurred.
-pub fn show(
-    client: &mut Client,
-    topic: Topic,
-    json: bool,
-    all: bool,
-) -> Result<String, ClientError> {
-    let response = match topic {
-        Topic::Services => return configuration::services(client, json),
-        Topic::Config => client.call(&Request::Config {})?,
-        Topic::Nexthops => Response::NextHops { next_hops: client.next_hops()?, next: None },
-        Topic::Settings => client.call(&Request::Settings {})?,
-        Topic::Health => Response::Health { checks: client.health()?, next: None },
-        Topic::HealthChanges => client.call(&Request::HealthChanges {})?,
-        Topic::Workers | Topic::Ports | Topic::Drops => client.call(&Request::Counters {})?,
-    };
-    if json {
-        let text = serde_json::to_string_pretty(&response)
-            .map_err(|error| ClientError::BadReply(error.to_string()))?;
-        return Ok(text + "\n");
+impl Show {
+    /// Asks rvsd and prints, into a terminal of this width, or a file or pipe.
+    ///
+    /// # Errors
+    /// For the operator; the exit code is 1.
+    pub fn run(
+        self,
+        socket: &Path,
+        width: Option<usize>,
+        out: &mut dyn io::Write,
+    ) -> Result<(), Failure> {
+        let mut client = Client::connect(socket)?;
+        self.topic.show(&mut client, Form { json: self.json, width }, out)
     }
-    match (topic, &response) {
-        (Topic::Workers, Response::Counters { workers, .. }) => Ok(show_workers(workers)),
-        (Topic::Ports, Response::Counters { ports, kernel_path, .. }) => {
-            Ok(show_ports(ports, kernel_path))
+}
+
+impl Topic {
+    fn show(
+        &self,
+        client: &mut Client,
+        form: Form,
+        out: &mut dyn io::Write,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Services(services) => services.show(client, form, out),
+            Self::Servers(servers) => servers.show(client, form, out),
+            Self::Connections(connections) => connections.show(client, form, out),
+            Self::Neighbours(neighbours) => neighbours.show(client, form, out),
+            Self::Routes(routes) => routes.show(client, form, out),
+            other => Ok(out.write_all(other.text(client, form.json)?.as_bytes())?),
         }
-        (Topic::Drops, Response::Counters { workers, .. }) => Ok(show_drops(workers, all)),
-        (Topic::Nexthops, Response::NextHops { next_hops, .. }) => Ok(show_next_hops(next_hops)),
-        (Topic::Config, Response::Config { file, changes, restart }) => {
-            Ok(configuration::configuration(file.as_deref(), changes, restart))
+    }
+
+    /// Topics of one response each.
+    fn text(&self, client: &mut Client, json: bool) -> Result<String, ClientError> {
+        let mut response = match self {
+            Self::Config => client.call(&Request::Config {})?,
+            Self::Nexthops => Response::NextHops { next_hops: client.next_hops()?, next: None },
+            Self::Settings => client.call(&Request::Settings {})?,
+            Self::Health => Response::Health { checks: client.health()?, next: None },
+            Self::HealthChanges => client.call(&Request::HealthChanges {})?,
+            _ => client.call(&Request::Counters {})?,
+        };
+        if json {
+            self.narrow(&mut response);
+            let text = serde_json::to_string_pretty(&response)
+                .map_err(|error| ClientError::BadReply(error.to_string()))?;
+            return Ok(text + "\n");
         }
-        (Topic::Settings, Response::Settings { settings, log }) => {
-            Ok(show_settings(*settings, log))
+        match (self, &response) {
+            (Self::Workers { worker }, Response::Counters { workers, .. }) => {
+                Ok(show_workers(workers, *worker))
+            }
+            (Self::Ports { port }, Response::Counters { ports, kernel_path, .. }) => {
+                Ok(show_ports(ports, kernel_path, port.as_deref()))
+            }
+            (Self::Drops { all, worker }, Response::Counters { workers, .. }) => {
+                let of = workers.iter().enumerate();
+                Ok(show_drops(of.filter(|(n, _)| worker.is_none_or(|w| w == *n)), *all))
+            }
+            (Self::Nexthops, Response::NextHops { next_hops, .. }) => Ok(show_next_hops(next_hops)),
+            (Self::Config, Response::Config { file, changes, restart }) => {
+                Ok(configuration::configuration(file.as_deref(), changes, restart))
+            }
+            (Self::Settings, Response::Settings { settings, log }) => {
+                Ok(show_settings(*settings, log))
+            }
+            (Self::Health, Response::Health { checks, .. }) => Ok(health::checks(checks)),
+            (Self::HealthChanges, Response::HealthChanges { changes, withdrawn }) => {
+                Ok(health::changes(changes, withdrawn))
+            }
+            _ => Err(ClientError::BadReply("a response of the wrong kind".to_owned())),
         }
-        (Topic::Health, Response::Health { checks, .. }) => Ok(health::checks(checks)),
-        (Topic::HealthChanges, Response::HealthChanges { changes, withdrawn }) => {
-            Ok(health::changes(changes, withdrawn))
+    }
+
+    /// Leaves in a response what was asked for.
+    fn narrow(&self, response: &mut Response) {
+        let Response::Counters { workers, ports, .. } = response else { return };
+        match self {
+            Self::Workers { worker: Some(worker) } | Self::Drops { worker: Some(worker), .. } => {
+                let kept = workers.get(*worker).cloned();
+                *workers = kept.into_iter().collect();
+            }
+            Self::Ports { port: Some(name) } => ports.retain(|port| port.name == *name),
+            _ => {}
         }
-        _ => Err(ClientError::BadReply("a response of the wrong kind".to_owned())),
     }
 }
 
 /// A block for each worker: a row of eleven counters would not fit 80 columns.
-fn show_workers(workers: &[WorkerCounters]) -> String {
+fn show_workers(workers: &[WorkerCounters], only: Option<usize>) -> String {
     let mut text = String::new();
-    for (index, worker) in workers.iter().enumerate() {
-        if index > 0 {
+    let wanted = |(index, _): &(usize, _)| only.is_none_or(|only| only == *index);
+    for (index, worker) in workers.iter().enumerate().filter(wanted) {
+        if !text.is_empty() {
             text.push('\n');
         }
         let core = worker.core;
+        let packets = worker.rx.saturating_add(worker.taken_over).saturating_add(worker.injected);
         row(&mut text, format_args!("worker {index}, core {core}\n"));
         let left = [
             ("received by ports", worker.rx),
@@ -95,7 +184,9 @@ fn show_workers(workers: &[WorkerCounters]) -> String {
             ("made here", worker.generated),
             ("connections", worker.connections),
             ("recycled", worker.recycled),
-            ("", 0),
+            ("rounds of work", worker.busy_rounds),
+            ("IPv4 places taken", worker.entries[0]),
+            ("cycles a packet", per(worker.busy_cycles, packets)),
         ];
         let right = [
             ("sent by ports", worker.tx),
@@ -105,22 +196,32 @@ fn show_workers(workers: &[WorkerCounters]) -> String {
             ("dropped", worker.dropped()),
             ("expired", worker.expired),
             ("without entry", worker.stateless),
+            ("IPv6 places", worker.entries[1]),
+            ("packets a round", per(packets, worker.busy_rounds)),
         ];
         for ((left, a), (right, b)) in left.into_iter().zip(right) {
-            if left.is_empty() {
-                row(&mut text, format_args!("  {:<38}  {right:<16} {b:>20}\n", ""));
-            } else {
-                row(&mut text, format_args!("  {left:<17} {a:>20}  {right:<16} {b:>20}\n"));
-            }
+            row(&mut text, format_args!("  {left:<17} {a:>20}  {right:<16} {b:>20}\n"));
         }
+    }
+    if text.is_empty() {
+        text.push_str("There is no such worker.\n");
     }
     text
 }
 
+/// A mean since the start, rounded down; 0 of nothing.
+fn per(sum: u64, count: u64) -> u64 {
+    sum.checked_div(count).unwrap_or(0)
+}
+
 /// A block for each port, for the same reason.
-fn show_ports(ports: &[PortCounters], kernel_path: &KernelPathCounters) -> String {
+fn show_ports(
+    ports: &[PortCounters],
+    kernel_path: &KernelPathCounters,
+    only: Option<&str>,
+) -> String {
     let mut text = String::new();
-    for port in ports {
+    for port in ports.iter().filter(|port| only.is_none_or(|only| only == port.name)) {
         let PortCounters { name, device, mac, .. } = port;
         let link = if port.link_up { "up" } else { "down" };
         row(&mut text, format_args!("{name}  link {link}  {mac}\n  {device}\n"));
@@ -152,6 +253,12 @@ fn show_ports(ports: &[PortCounters], kernel_path: &KernelPathCounters) -> Strin
         }
         text.push('\n');
     }
+    if only.is_some() {
+        if text.pop().is_none() {
+            text.push_str("There is no such port.\n");
+        }
+        return text;
+    }
     let KernelPathCounters { to_kernel, to_kernel_failed, from_kernel, from_kernel_dropped } =
         kernel_path;
     text.push_str("kernel path\n");
@@ -164,9 +271,9 @@ fn show_ports(ports: &[PortCounters], kernel_path: &KernelPathCounters) -> Strin
 }
 
 /// A row for each reason, over all workers.
-fn show_drops(workers: &[WorkerCounters], all: bool) -> String {
+fn show_drops<'a>(workers: impl Iterator<Item = (usize, &'a WorkerCounters)>, all: bool) -> String {
     let mut totals: Vec<(&str, u64)> = Vec::new();
-    for drop in workers.iter().flat_map(|w| &w.drops) {
+    for drop in workers.flat_map(|(_, worker)| &worker.drops) {
         match totals.iter_mut().find(|(reason, _)| *reason == drop.reason) {
             Some((_, count)) => *count += drop.count,
             None => totals.push((&drop.reason, drop.count)),
@@ -238,11 +345,6 @@ pub(crate) fn service_name(service: &ServiceId) -> String {
     }
 }
 
-/// Appends to a string, which cannot fail.
-fn row(text: &mut String, what: std::fmt::Arguments<'_>) {
-    let _ = text.write_fmt(what);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +371,9 @@ mod tests {
             expired: 8,
             recycled: 11,
             stateless: 12,
+            entries: [13, 14],
+            busy_cycles: 0,
+            busy_rounds: 0,
         }
     }
 
@@ -293,19 +398,26 @@ mod tests {
             worker(0, drops(&[("bad_checksum", 1), ("no_neighbour", 0), ("truncated", 20)])),
             worker(1, drops(&[("bad_checksum", 4), ("no_neighbour", 0), ("truncated", 0)])),
         ];
-        Response::Counters { workers, ports, kernel_path: KernelPathCounters::default() }
+        let kernel_path = KernelPathCounters::default();
+        Response::Counters { workers, ports, kernel_path, tsc_hz: 1, table_places: 2 }
     }
 
-    fn shown(response: Response, topic: Topic, json: bool, all: bool) -> String {
+    const WORKERS: Topic = Topic::Workers { worker: None };
+    const PORTS: Topic = Topic::Ports { port: None };
+    const DROPS: Topic = Topic::Drops { all: false, worker: None };
+
+    fn shown(response: Response, topic: &Topic, json: bool) -> String {
         let server = TestServer::start(vec![hello(), Ok(response)]);
         let mut client = Client::connect(server.path()).unwrap();
-        show(&mut client, topic, json, all).unwrap()
+        let mut out = Vec::new();
+        topic.show(&mut client, Form { json, width: Some(80) }, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn every_line_fits_80_columns() {
-        for topic in [Topic::Workers, Topic::Ports, Topic::Drops] {
-            for line in shown(counters(), topic, false, true).lines() {
+        for topic in [WORKERS, PORTS, Topic::Drops { all: true, worker: None }] {
+            for line in shown(counters(), &topic, false).lines() {
                 assert!(line.len() <= 80, "{line}");
             }
         }
@@ -313,7 +425,7 @@ mod tests {
 
     #[test]
     fn workers_have_a_block_each() {
-        let text = shown(counters(), Topic::Workers, false, false);
+        let text = shown(counters(), &WORKERS, false);
         let first = "\
 worker 0, core 0
   received by ports 18446744073709551615  sent by ports                       4
@@ -322,7 +434,9 @@ worker 0, core 0
   made here                            9  kept or cut up                     10
   connections                          7  dropped                            21
   recycled                            11  expired                             8
-                                          without entry                      12
+  rounds of work                       0  without entry                      12
+  IPv4 places taken                   13  IPv6 places                        14
+  cycles a packet                      0  packets a round                     0
 
 worker 1, core 1
 ";
@@ -331,7 +445,7 @@ worker 1, core 1
 
     #[test]
     fn ports_have_a_block_each() {
-        let text = shown(counters(), Topic::Ports, false, false);
+        let text = shown(counters(), &PORTS, false);
         let expected = "\
 lan  link up  00:50:00:00:04:00
   net_tap0,iface=dtap0
@@ -351,16 +465,21 @@ kernel path
     #[test]
     fn drops_are_summed_and_zeros_left_out() {
         assert_eq!(
-            shown(counters(), Topic::Drops, false, false),
+            shown(counters(), &DROPS, false),
             "bad_checksum                     5\ntruncated                       20\n"
         );
-        assert!(shown(counters(), Topic::Drops, false, true).contains("no_neighbour"));
+        assert!(
+            shown(counters(), &Topic::Drops { all: true, worker: None }, false)
+                .contains("no_neighbour")
+        );
         let none = Response::Counters {
             workers: vec![worker(0, drops(&[("truncated", 0)]))],
             ports: Vec::new(),
             kernel_path: KernelPathCounters::default(),
+            tsc_hz: 1,
+            table_places: 2,
         };
-        assert_eq!(shown(none, Topic::Drops, false, false), "No packet was dropped.\n");
+        assert_eq!(shown(none, &DROPS, false), "No packet was dropped.\n");
     }
 
     #[test]
@@ -383,8 +502,7 @@ kernel path
             hop("10.0.0.9:80", Some("lan"), Some("192.168.1.1"), None),
             hop("10.9.0.9:80", None, None, None),
         ];
-        let text =
-            shown(Response::NextHops { next_hops, next: None }, Topic::Nexthops, false, false);
+        let text = shown(Response::NextHops { next_hops, next: None }, &Topic::Nexthops, false);
         let expected = "\
 TCP 192.168.1.100:80
   -> 192.168.1.31:80
@@ -401,7 +519,7 @@ TCP 192.168.1.100:80
     fn settings_have_a_line_each() {
         let settings = Settings { sloppy_tcp: 1, ..Settings::default() };
         let response = Response::Settings { settings, log: "dataplane=debug,info".to_owned() };
-        let text = shown(response, Topic::Settings, false, false);
+        let text = shown(response, &Topic::Settings, false);
         let expected = "\
 expire_nodest_conn = 0
 expire_quiescent_template = 0
@@ -418,7 +536,7 @@ log = dataplane=debug,info
 
     #[test]
     fn json_is_the_response_of_the_api() {
-        let text = shown(counters(), Topic::Drops, true, false);
+        let text = shown(counters(), &DROPS, true);
         assert_eq!(serde_json::from_str::<Response>(&text).unwrap(), counters());
     }
 }

@@ -63,7 +63,7 @@ fn health() {
             ("kind = \"none\"", "11: service[0].health.kind: \"none\" is unknown; $"),
             (
                 "kind = \"tcp\"\nintervall_ms = 5",
-                "12: service[0].health.intervall_ms: unknown key; did you mean \"interval_ms\"?; allowed are kind, port, interval_ms, timeout_ms, rise, fall, jitter, initial, on_failure, method, path, host, status, body, body_regex, sni, verify, ca, send, send_hex, expect, expect_hex, command",
+                "12: service[0].health.intervall_ms: unknown key; did you mean \"interval_ms\"?; allowed are kind, port, via, interval_ms, timeout_ms, rise, fall, jitter, initial, on_failure, method, path, host, status, body, body_regex, sni, verify, ca, send, send_hex, expect, expect_hex, command",
             ),
             (
                 "kind = \"tcp\"\ninterval_ms = 99",
@@ -92,6 +92,25 @@ fn health() {
             (
                 "kind = \"ping\"\nport = 80",
                 "12: service[0].health.port: is for checks of kind \"tcp\" or \"http\" or \"https\" or \"udp\"; leave it out",
+            ),
+            (
+                "kind = \"ping\"\nvia = \"vip\"",
+                "12: service[0].health.via: is for checks of kind \"tcp\" or \"http\" or \"https\" or \"udp\"; leave it out",
+            ),
+            (
+                "kind = \"tcp\"\nvia = \"VIP\"",
+                "12: service[0].health.via: \"VIP\" is unknown; give \"server\" or \"vip\"",
+            ),
+            (
+                "kind = \"udp\"\nvia = \"vip\"",
+                "10: service[0].health.expect: missing; give the bytes of the answer, which a check with via = \"vip\" needs",
+            ),
+            (
+                &format!(
+                    "kind = \"udp\"\nvia = \"vip\"\nexpect = \"x\"\nsend = \"{}\"",
+                    "x".repeat(1_153)
+                ),
+                "12: service[0].health.via: \"vip\" takes at most 1152 bytes to send, not 1153; send less, or give \"server\"",
             ),
             (
                 "kind = \"http\"\npath = \"health\"",
@@ -157,6 +176,10 @@ fn health_of_servers_and_sorry_servers() {
             ),
             ("[service.sorry_server]\n", "10: service[0].sorry_server.address: missing; $"),
             (
+                "[[service.server]]\naddress = \"fd00::2\"\nmethod = \"tun\"\n[service.server.health]\nkind = \"tcp\"\nvia = \"vip\"",
+                "15: service[0].server[0].health.via: \"vip\" is for servers of the VIP's address family; give \"server\"",
+            ),
+            (
                 "[service.sorry_server]\naddress = \"10.0.0.100\"",
                 "11: service[0].sorry_server.address: 10.0.0.100 is the director's own; $",
             ),
@@ -187,6 +210,10 @@ fn health_of_servers_and_sorry_servers() {
             (
                 "health = { kind = \"tcp\" }",
                 "9: service[0].health.port: missing; give the port to probe, as servers of this service have none of their own",
+            ),
+            (
+                "health = { kind = \"tcp\", port = 80, via = \"vip\" }",
+                "9: service[0].health.via: \"vip\" is for services with an address; leave it out, or give \"server\"",
             ),
             (
                 "withdraw_vip = true",

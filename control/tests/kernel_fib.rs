@@ -270,6 +270,7 @@ fn round_trip(_: &Scene) {
         clock: Clock::start(),
         templates: Arc::new(Templates::new(1, HashKey::new([1, 2, 3])).unwrap()),
         tsc_hz: 1_000_000_000,
+        probes: Arc::default(),
     };
     let registry = Registry::new(1, Vec::new(), Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
     let network = Some(network(&directory));

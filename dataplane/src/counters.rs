@@ -160,6 +160,8 @@ pub struct Counters {
     pub entries: [u64; 2],
     /// Ticks of the time stamp counter spent on rounds that had packets.
     pub busy_cycles: u64,
+    /// Those rounds.
+    pub busy_rounds: u64,
 }
 
 impl Default for Counters {
@@ -211,6 +213,7 @@ impl Counters {
             self.entries[0],
             self.entries[1],
             self.busy_cycles,
+            self.busy_rounds,
         ]
     }
 
@@ -218,7 +221,7 @@ impl Counters {
         let [rx, taken_over, injected, generated, rest @ ..] = words;
         let [tx, punted, handed_off, held, rest @ ..] = rest;
         let [connections, expired, recycled, stateless, rest @ ..] = rest;
-        let [entries4, entries6, busy_cycles, drops @ ..] = rest;
+        let [entries4, entries6, busy_cycles, busy_rounds, drops @ ..] = rest;
         Self {
             rx,
             taken_over,
@@ -235,11 +238,12 @@ impl Counters {
             stateless,
             entries: [entries4, entries6],
             busy_cycles,
+            busy_rounds,
         }
     }
 }
 
-const FIXED: usize = 15;
+const FIXED: usize = 16;
 const WORDS: usize = FIXED + DropReason::ALL.len();
 
 /// A worker's counters as other threads read them: a sequence lock with one
@@ -272,6 +276,13 @@ impl Published {
             shared.store(*word, Ordering::Relaxed);
         }
         self.sequence.store(sequence + 2, Ordering::Release);
+    }
+
+    /// How many times a set was published: the loops of a worker, which go on
+    /// without packets.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.sequence.load(Ordering::Relaxed) / 2
     }
 
     /// The set published last.
@@ -309,10 +320,13 @@ mod tests {
             connections: 7,
             entries: [8, 6],
             busy_cycles: 1000,
+            busy_rounds: 20,
             ..Default::default()
         };
         counters.drop_many(DropReason::PuntFull, 2);
+        assert_eq!(published.rounds(), 0);
         published.publish(&counters);
+        assert_eq!(published.rounds(), 1);
         assert_eq!(published.read(), counters);
         assert!(counters.balanced());
         counters.rx += 1;

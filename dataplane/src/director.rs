@@ -54,7 +54,8 @@ use crate::service::{Method, Server, ShortMethod};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
-use crate::update::{Dump, Reply, Update, WorkerEnd};
+use crate::update::{Reply, Update, WorkerEnd};
+use listing::Listing;
 
 /// Most packets in a burst.
 pub const BURST: usize = 64;
@@ -138,8 +139,10 @@ pub struct Director {
     core: Core,
     staged: Box<[Staged; BURST]>,
     headers: Box<[Headers; BURST]>,
-    /// The listing under way, and the rounds that it took so far.
-    dump: Option<(Box<Dump>, usize)>,
+    /// The listing under way.
+    listing: Option<Listing>,
+    /// Packets that came in up to the last round of housekeeping.
+    packets: u64,
     sweep: SweepPaces,
 }
 
@@ -308,7 +311,8 @@ impl Director {
             },
             staged: Box::new([Staged::NONE; BURST]),
             headers: Box::new([Headers::NONE; BURST]),
-            dump: None,
+            listing: None,
+            packets: 0,
             sweep: SweepPaces::default(),
         })
     }
@@ -360,9 +364,10 @@ impl Director {
             self.take(update);
         }
         self.age(now);
-        if let Some((dump, rounds)) = self.dump.take() {
-            self.go_on_with(dump, rounds + 1);
-        }
+        let Counters { rx, taken_over, injected, .. } = self.core.counters;
+        let packets = rx + taken_over + injected;
+        self.go_on_listing(packets == self.packets);
+        self.packets = packets;
         self.core.counters.connections = self.tables.connections() as u64;
         self.core.counters.entries = [self.tables.v4.len() as u64, self.tables.v6.len() as u64];
         self.core.link.shared().counters.publish(&self.core.counters);
@@ -415,11 +420,11 @@ impl Director {
                 self.core.link.running(epoch);
                 self.core.link.reply(Reply::Retired(retired));
             }
-            Update::Dump(dump) => match self.dump {
+            Update::Dump(dump) => match self.listing {
                 // One listing at a time; control sends the next when it has
                 // the last. Answered as it is, it makes control ask again.
                 Some(_) => self.core.link.reply(Reply::Dump(dump)),
-                None => self.dump = Some((dump, 0)),
+                None => self.listing = Some(Listing::new(dump)),
             },
         }
     }

@@ -21,6 +21,7 @@
 //!   change
 //! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
 //!   the kernel
+//! - [`probes`]: health checks that go to the VIP; no worker's matter
 //!
 //! Nothing in these modules knows DPDK, the time of day or threads: a frame is
 //! a byte slice, the time is an argument. `dpdk` (feature `dpdk`) is the one
@@ -45,6 +46,7 @@ pub mod icmp;
 pub mod outbox;
 pub mod packet;
 pub mod pending;
+pub mod probes;
 pub mod punt;
 pub mod scheduler;
 pub mod service;

@@ -2,6 +2,8 @@
 //! single-consumer queues. The worker never waits and never frees memory: what
 //! it is done with goes back to the control thread.
 
+mod filter;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +15,7 @@ use crate::counters::Published;
 use crate::packet::{Key4, Key6};
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
+pub use filter::{Candidate, Filter, Servers, Side};
 
 /// Messages that fit each queue.
 const QUEUE: usize = 64;
@@ -54,9 +57,25 @@ pub struct Dump {
     pub group: usize,
     /// Whether the last group was reached.
     pub finished: bool,
+    /// Which connections are wanted.
+    pub filter: Filter,
+    /// Whether they are to be counted only.
+    pub count: bool,
+    /// How many there were.
+    pub found: u64,
     /// Room made by control; the worker fills it up to its capacity and no
     /// further. It must hold at least one group's entries.
     pub rows: Vec<ConnectionRow>,
+}
+
+impl Dump {
+    /// A listing of all connections from a group on, into the room that `rows`
+    /// has.
+    #[must_use]
+    pub fn new(ticket: u64, ipv6: bool, group: usize, rows: Vec<ConnectionRow>) -> Self {
+        let filter = Filter::default();
+        Self { ticket, ipv6, group, finished: false, filter, count: false, found: 0, rows }
+    }
 }
 
 /// A connection in a listing.

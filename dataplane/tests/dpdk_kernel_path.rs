@@ -6,9 +6,10 @@ mod common;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
+use dataplane::dpdk::kernel_path::{ControlFrame, KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings::{Parcel, WorkerRings, connect};
 use dataplane::dpdk::{Eal, EalConfig, HugePages, Pool, Tap};
 use nix::time::{ClockId, clock_gettime};
@@ -33,10 +34,17 @@ fn a_removed_tap_is_survived_at_rest() {
     let mut worker = workers.remove(0);
     let taps = ["hv-stays", "hv-goes"]
         .map(|name| Tap::create(name, [2, 0, 0, 0, 0x98, name.len() as u8], 1500).unwrap())
-        .map(|tap| TapPort::new(tap, pool.clone(), None));
+        .map(|tap| TapPort::new(tap, pool.clone(), None, 1500));
     ip("addr add 10.97.0.1/24 dev hv-stays");
     let counters = Arc::new(KernelCounters::default());
-    let path = KernelPath { taps: taps.into(), rings: kernel, counters: Arc::clone(&counters) };
+    let (send, frames) = sync_channel(4);
+    let path = KernelPath {
+        taps: taps.into(),
+        rings: kernel,
+        control: frames,
+        counters: Arc::clone(&counters),
+        probes: Arc::default(),
+    };
     let stop = Arc::new(AtomicBool::new(false));
     let thread = std::thread::spawn({
         let stop = Arc::clone(&stop);
@@ -47,6 +55,7 @@ fn a_removed_tap_is_survived_at_rest() {
     });
 
     asks_and_is_answered(&pool, &mut worker);
+    what_control_sends_leaves(&send, &mut worker);
     ip("link del hv-goes");
     // To a tap that is gone: counted, and the others go on.
     let mut mbuf = pool.alloc().unwrap();
@@ -62,6 +71,26 @@ fn a_removed_tap_is_survived_at_rest() {
     assert!(used < Duration::from_millis(500), "it spins: {used:?}");
     drop(worker);
     assert_eq!(pool.in_use(), 0);
+}
+
+/// A frame of the control thread's leaves by its port; for a port that is not
+/// there it goes nowhere.
+fn what_control_sends_leaves(send: &SyncSender<ControlFrame>, worker: &mut WorkerRings) {
+    while worker.inject.pop().is_ok() {}
+    for port in [9, 1] {
+        send.send(ControlFrame { port, bytes: vec![port; 60] }).unwrap();
+    }
+    let until = Instant::now() + Duration::from_secs(2);
+    let found = loop {
+        // The kernel's own (IPv6) come the same way.
+        match worker.inject.pop() {
+            Ok(parcel) if parcel.mbuf.data() == [1; 60] => break Some(parcel.port),
+            Ok(parcel) if parcel.mbuf.data() == [9; 60] => panic!("sent by {}", parcel.port),
+            _ if Instant::now() > until => break None,
+            _ => {}
+        }
+    };
+    assert_eq!(found, Some(1));
 }
 
 /// An ARP question into the tap, the kernel's answer out of it.

@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use dataplane::conn::HashKey;
 use dataplane::conn::persistence::Templates;
 use dataplane::counters::{Counters, DropReason};
 use dataplane::director::{Director, DirectorConfig};
-use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
+use dataplane::dpdk::kernel_path::{ControlFrame, KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings::connect;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
 use dataplane::dpdk::{Eal, EalConfig, EalError, HugePages, Pool, Port, PortConfig, Tap};
@@ -82,11 +83,17 @@ fn a_vlan_has_a_tap_of_its_own() {
     };
     let taps = TAPS.map(|(name, vlan)| {
         ignore_ipv6();
-        TapPort::new(Tap::create(name, MAC, 1500).unwrap(), pool.clone(), vlan)
+        TapPort::new(Tap::create(name, MAC, 1500).unwrap(), pool.clone(), vlan, 1500)
     });
     let counters = Arc::new(KernelCounters::default());
-    let path =
-        KernelPath { taps: taps.into(), rings: kernel_rings, counters: Arc::clone(&counters) };
+    let (send, frames) = sync_channel(4);
+    let path = KernelPath {
+        taps: taps.into(),
+        rings: kernel_rings,
+        control: frames,
+        counters: Arc::clone(&counters),
+        probes: Arc::default(),
+    };
     assert!(control.send(Update::Snapshot(Arc::new(snapshot()))).is_ok());
     let stop = Arc::new(AtomicBool::new(false));
     let kernel_path = std::thread::spawn({
@@ -103,6 +110,7 @@ fn a_vlan_has_a_tap_of_its_own() {
 
     ip("addr add 10.96.0.1/24 dev hv-lan.10");
     asks_for_a_neighbour(&control);
+    what_control_sends_is_tagged(&send, &control);
     is_balanced(&control);
     assert_eq!(received("hv-lan"), 0, "the port's own tap got the VLAN's packets");
 
@@ -126,6 +134,18 @@ fn asks_for_a_neighbour(control: &ControlEnd) {
     // Without the tag, padding or anything else.
     let bytes = statistic("hv-lan.10", "rx_bytes");
     assert_eq!(bytes, 42 * received("hv-lan.10"));
+    assert_eq!(read(control).dropped(DropReason::VlanUnknown), 0);
+}
+
+/// A frame of the control thread's for the VLAN goes the same way.
+fn what_control_sends_is_tagged(send: &SyncSender<ControlFrame>, control: &ControlEnd) {
+    let before = statistic("hv-lan.10", "rx_bytes");
+    let mut bytes = [&[0xff; 6][..], &MAC, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
+    bytes.resize(100, 0);
+    send.send(ControlFrame { port: 1, bytes }).unwrap();
+    let grown = || statistic("hv-lan.10", "rx_bytes") - before;
+    // ARP may go on meanwhile, with 42 bytes a packet.
+    wait_for(|| grown() % 42 == 100 % 42, "the frame on the VLAN's tap");
     assert_eq!(read(control).dropped(DropReason::VlanUnknown), 0);
 }
 

@@ -19,7 +19,7 @@ set -E
 # files are in $LAB_STATE/rvsd.
 LAB_STATE=/run/rvs-lab
 LAB_LOCK=/run/lock/rvs-lab
-LAB_NAMES=(client director rs1 rs2 router gate wire)
+LAB_NAMES=(client director backup rs1 rs2 router gate wire)
 
 # The kernel ends of the director's ports as the bridges see them, and a digit.
 # They must differ from the director's own MACs: a bridge takes frames for the
@@ -38,7 +38,20 @@ for profile in release debug; do
     fi
 done
 export RVSD=${RVSD:-$target/release/rvsd} RVSADM=${RVSADM:-$target/release/rvsadm}
-export RVS_SOCKET=$LAB_STATE/rvsd/rvsd.sock
+
+# Chooses the director that all words about one are for: `director`, or `backup`
+# in the topology with two.
+director_is() { # director|backup
+    DIRECTOR_NAME=$1
+    # Files of rvsd, the first of its wires, and the file prefix of DPDK.
+    case $1 in
+    director) DIRECTOR_FILES=rvsd DIRECTOR_WIRE=0 DIRECTOR_PREFIX=rvs-lab ;;
+    backup) DIRECTOR_FILES=rvsd-backup DIRECTOR_WIRE=8 DIRECTOR_PREFIX=rvs-lab-backup ;;
+    esac
+    if [[ -e $LAB_STATE/$1 ]]; then read -r DIRECTOR_PID _ <"$LAB_STATE/$1"; fi
+    export RVS_SOCKET=$LAB_STATE/$DIRECTOR_FILES/rvsd.sock
+}
+director_is director
 
 # --------------------------------------------------------------------- for tests
 
@@ -187,7 +200,7 @@ lab_up() { # [TOPOLOGY]
     trap 'echo "line ${BASH_LINENO[0]:-?} of ${BASH_SOURCE[1]:-$0}: $BASH_COMMAND" >&2' ERR
     LAB_TMP=$(mktemp -d "${TMPDIR:-/tmp}/rvs-lab.XXXXXX")
     echo "$LAB_TMP" >"$LAB_STATE/tmp"
-    mkdir -p "$LAB_STATE/rvsd"
+    mkdir -p "$LAB_STATE/rvsd" "$LAB_STATE/rvsd-backup"
 
     echo "$TOPOLOGY" >"$LAB_STATE/topology"
     topology_make
@@ -201,7 +214,7 @@ lab_attach() {
     if ! ns_exists wire || [[ ! -e $LAB_STATE/tmp ]]; then fail "the lab is down: type 'tests/lab/lab up' first"; fi
     LAB_TMP=$(<"$LAB_STATE/tmp")
     topology_set "$(<"$LAB_STATE/topology")"
-    if [[ -e $LAB_STATE/director ]]; then read -r DIRECTOR_PID _ <"$LAB_STATE/director"; fi
+    director_is director
 }
 
 lab_exit() { # [STATUS]
@@ -219,9 +232,15 @@ lab_exit() { # [STATUS]
 
 # What helps to understand a failure.
 show_state() {
-    [[ -n ${DIRECTOR_PID:-} && -e $LAB_TMP/rvsd.log ]] || return 0
+    local log
+    [[ -n ${DIRECTOR_PID:-} && -e $LAB_TMP/$DIRECTOR_FILES.log ]] || return 0
     echo "-- the end of rvsd's log"
-    tail -n 25 "$LAB_TMP/rvsd.log"
+    tail -n 25 "$LAB_TMP/$DIRECTOR_FILES.log"
+    for log in "$LAB_TMP"/keepalived*.log; do
+        [[ -e $log ]] || continue
+        echo "-- the end of ${log##*/}"
+        tail -n 40 "$log"
+    done
     if director_runs; then
         echo "-- rvsadm -Ln --stats; rvsadm show workers"
         timeout 5 "$RVSADM" -Ln --stats
@@ -259,11 +278,11 @@ lab_sweep() {
         if [[ $name == */rvs-lab.?????? ]]; then rm -rf "$name"; fi
     fi
     while read -r _ mount type _; do
-        if [[ $type == hugetlbfs ]]; then rm -f "$mount"/rvs-labmap_*; fi
+        if [[ $type == hugetlbfs ]]; then rm -f "$mount"/rvs-labmap_* "$mount"/rvs-lab-backupmap_*; fi
     done </proc/mounts
     huge_pages_restore
-    rm -rf /var/run/dpdk/rvs-lab "$LAB_STATE/rvsd" "$LAB_STATE/pids" "$LAB_STATE/tmp" \
-        "$LAB_STATE/topology" "$LAB_STATE/director"
+    rm -rf /var/run/dpdk/rvs-lab{,-backup} "$LAB_STATE"/rvsd{,-backup} "$LAB_STATE/pids" "$LAB_STATE/tmp" \
+        "$LAB_STATE/topology" "$LAB_STATE/director" "$LAB_STATE/backup"
 }
 
 # ----------------------------------------------------------------- real servers
@@ -317,15 +336,22 @@ real_servers() { # start|stop
 # --------------------------------------------------------------------- director
 
 # Writes rvsd's file: that of the topology with lines replaced by key, and files
-# of tests/lab appended.
+# of tests/lab, or with an absolute path, appended.
 director_config() { # 'KEY = VALUE'|+FILE...
     local change key
-    local file=$LAB_TMP/rvsd.toml
+    local file=$LAB_TMP/$DIRECTOR_FILES.toml
     cp "$LAB_DIR/$CONFIG" "$file"
+    if [[ $DIRECTOR_NAME == backup ]]; then
+        set -- "run_dir = \"$LAB_STATE/$DIRECTOR_FILES\"" "file_prefix = \"$DIRECTOR_PREFIX\"" \
+            "device = \"net_tap0,iface=rvswire$DIRECTOR_WIRE,mac=$BACKUP_MAC\"" \
+            "addresses = [\"$BACKUP/24\", \"$BACKUP6/64\"]" "$@"
+    fi
     if (($(nproc) < 2)); then sed -i 's/^cores = .*/cores = [0]/' "$file"; fi
     for change in "$@"; do
         if [[ $change == +* ]]; then
-            cat "$LAB_DIR/${change#+}" >>"$file"
+            key=${change#+}
+            if [[ $key != /* ]]; then key=$LAB_DIR/$key; fi
+            cat "$key" >>"$file"
             continue
         fi
         key=${change%% = *}
@@ -338,22 +364,24 @@ director_config() { # 'KEY = VALUE'|+FILE...
 director_start() { # 'KEY = VALUE'|+FILE...
     [[ -x $RVSD ]] || skip "no rvsd at $RVSD: build it (cargo build --release) or set RVSD"
     director_config "$@"
-    if [[ -e $LAB_TMP/rvsd.log ]]; then cat "$LAB_TMP/rvsd.log" >>"$LAB_TMP/rvsd.old.log" && rm "$LAB_TMP/rvsd.log"; fi
-    spawn director "$LAB_TMP/rvsd.log" "$RVSD" -c "$LAB_TMP/rvsd.toml"
+    local log=$LAB_TMP/$DIRECTOR_FILES.log
+    if [[ -e $log ]]; then cat "$log" >>"${log%.log}.old.log" && rm "$log"; fi
+    spawn "$DIRECTOR_NAME" "$log" "$RVSD" -c "$LAB_TMP/$DIRECTOR_FILES.toml"
     DIRECTOR_PID=$SPAWNED
-    echo "$DIRECTOR_PID $(birth_of "$DIRECTOR_PID")" >"$LAB_STATE/director"
-    wait_for 30 "rvsd's 'ready' in $LAB_TMP/rvsd.log" director_ready
+    echo "$DIRECTOR_PID $(birth_of "$DIRECTOR_PID")" >"$LAB_STATE/$DIRECTOR_NAME"
+    wait_for 30 "rvsd's 'ready' in $log" director_ready
     director_wire
 }
 
 director_ready() {
-    grep -qs ready "$LAB_TMP/rvsd.log" || { director_runs || fail "rvsd ended: $(tail -n 5 "$LAB_TMP/rvsd.log")"; false; }
+    local log=$LAB_TMP/$DIRECTOR_FILES.log
+    grep -qs ready "$log" || { director_runs || fail "rvsd ended: $(tail -n 5 "$log")"; false; }
 }
 
 director_runs() {
     local pid birth
-    [[ -e $LAB_STATE/director ]] || return 1
-    read -r pid birth <"$LAB_STATE/director"
+    [[ -e $LAB_STATE/$DIRECTOR_NAME ]] || return 1
+    read -r pid birth <"$LAB_STATE/$DIRECTOR_NAME"
     alive "$pid" "$birth"
 }
 
@@ -365,15 +393,15 @@ director_gone() { ! director_runs; }
 director_wire() {
     local i wire route
     for i in "${!BRIDGES[@]}"; do
-        wire=rvswire$i
-        wait_for 10 "$wire in rvs-director" ip -n rvs-director link show "$wire" >/dev/null 2>&1
-        ip -n rvs-director link set "$wire" netns rvs-wire
-        ip -n rvs-wire link set "$wire" address "$WIRE_MAC$i"
+        wire=rvswire$((DIRECTOR_WIRE + i))
+        wait_for 10 "$wire in rvs-$DIRECTOR_NAME" ip -n "rvs-$DIRECTOR_NAME" link show "$wire" >/dev/null 2>&1
+        ip -n "rvs-$DIRECTOR_NAME" link set "$wire" netns rvs-wire
+        ip -n rvs-wire link set "$wire" address "$WIRE_MAC$((DIRECTOR_WIRE + i))"
         ip -n rvs-wire link set "$wire" master "${BRIDGES[i]}" up
-        wait_for 10 "the director's port of ${BRIDGES[i]}" wire_forwards "$wire"
+        wait_for 10 "the port of $DIRECTOR_NAME at ${BRIDGES[i]}" wire_forwards "$wire"
     done
     # shellcheck disable=SC2086 # a route is several words
-    for route in "${ROUTES[@]}"; do ip -n rvs-director route replace $route; done
+    for route in "${ROUTES[@]}"; do ip -n "rvs-$DIRECTOR_NAME" route replace $route; done
 }
 
 wire_forwards() { # INTERFACE
@@ -387,7 +415,7 @@ director_stop() { # [SIGNAL]
     kill "-${1:-TERM}" "$DIRECTOR_PID"
     wait_for 15 "rvsd to stop" director_gone
     wait "$DIRECTOR_PID" 2>/dev/null || DIRECTOR_STATUS=$?
-    rm -f "$LAB_STATE/director"
+    rm -f "$LAB_STATE/$DIRECTOR_NAME"
 }
 
 # kill -9, as a crash would.
@@ -395,7 +423,7 @@ director_kill() {
     director_runs || fail "rvsd does not run any more"
     kill -KILL "$DIRECTOR_PID"
     wait "$DIRECTOR_PID" 2>/dev/null || true
-    rm -f "$LAB_STATE/director"
+    rm -f "$LAB_STATE/$DIRECTOR_NAME"
 }
 
 rvsadm() { "$RVSADM" "$@"; }

@@ -107,8 +107,35 @@ wait_for 5 "the withdrawal over IPv6" vip6_is_gone
 ip -n rvs-rs1 link set eth0 up
 ip -n rvs-rs1 addr replace "$RS1_6/64" dev eth0 nodad
 wait_for 5 "the IPv6 VIP" vip6_is_up
+
+say "a reload while the VIP is withdrawn: others come and go, it stays away"
+file=$LAB_TMP/rvsd.toml
+other_is_up() { [[ $(ip -n rvs-director addr show dev lo) == *" 192.168.1.101/32 "* ]]; }
+sed -i 's#^addresses = \["192.168.1.100", #&"192.168.1.101", #' "$file"
+assert_equal "the reload" "$(rvsadm reload)" "address add 192.168.1.101/32 dev lo"
+other_is_up || fail "the other address is not on lo"
+vip_is_gone || fail "the reload has put the VIP back"
+sed -i 's#"192.168.1.101", ##' "$file"
+assert_equal "the reload" "$(rvsadm reload)" "address del 192.168.1.101/32 dev lo"
+! other_is_up || fail "the other address is still on lo"
+vip_is_gone || fail "the reload has put the VIP back"
 nginx_start rs2
 within "$UP_MS" "the VIP" vip_is_up
 assert_equal "the answers" "$(answers 4 "http://$VIP/")" rs2
+
+say "without withdraw_vip, a reload puts it back; one that takes it from vip.addresses keeps it away"
+nginx_stop rs2
+wait_for 10 "the withdrawal" vip_is_gone
+sed -i 's/^withdraw_vip = true/withdraw_vip = false/' "$file"
+rvsadm reload
+vip_is_up || fail "the VIP is away, and nobody asked for that"
+sed -i 's/^withdraw_vip = false/withdraw_vip = true/' "$file"
+rvsadm reload
+wait_for 5 "the withdrawal" vip_is_gone
+sed -i 's/^withdraw_vip = true/withdraw_vip = false/; s#^addresses = \["192.168.1.100", #addresses = [#' "$file"
+rvsadm reload
+nginx_start rs2
+wait_for 10 "rs2 to be up" weight_is "$RS2:80" 3
+vip_is_gone || fail "the VIP is up, which the file does not have any more"
 check_stop
 vip_is_gone || fail "the VIP was left behind"

@@ -79,7 +79,7 @@ logged 'needs a restart of rvsd: director.connections' || fail "the log does not
 typed rvsadm show config
 assert_match "show config" "$(rvsadm show config)" "-e -t $VIP:80 -r $RS1:80 -g -w 5"
 typed rvsadm show services
-assert_match "show services" "$(rvsadm show services)" "changed  TCP $VIP:80 rr"
+assert_match "show services" "$(rvsadm show services)" "TCP $VIP:80 +rr .* changed"
 
 say "save and restore"
 rvsadm save "$LAB_TMP/saved.txt"

@@ -6,6 +6,8 @@
 #   nat      director between client and servers, their default gateway
 #   fullnat  the same, but rs2 behind a router, and no server has a default route
 #   tun      both servers behind a router that also leads to the client
+#   vrrp     as one, with a second director, backup; rvsd puts up no VIP, but the
+#            keepalived that is master does
 #   routed   client behind a router (gate), rs1 on the director's segment, rs2
 #            behind a router; links with a smaller MTU with set_mtu
 #
@@ -16,7 +18,7 @@
 #   lan   10.0.0    fd00:2  director, servers, router
 #   far   10.0.1    fd00:3  router, servers
 
-TOPOLOGIES=(one nat fullnat tun routed)
+TOPOLOGIES=(one vrrp nat fullnat tun routed)
 
 # Sets names and addresses. MACHINES are the namespaces apart from rvs-wire,
 # BRIDGES the segment of each port of the director in the order of its
@@ -35,6 +37,13 @@ topology_set() { # TOPOLOGY
     case $1 in
     one)
         BRIDGES=(br0) CONFIG=rvsd.toml
+        RS1=192.168.1.31 RS1_6=fd00:1::31
+        RS2=192.168.1.32 RS2_6=fd00:1::32
+        ;;
+    vrrp)
+        MACHINES+=(backup)
+        BRIDGES=(br0) CONFIG=rvsd-vrrp.toml
+        BACKUP=192.168.1.22 BACKUP6=fd00:1::22 BACKUP_MAC=00:50:00:00:04:08
         RS1=192.168.1.31 RS1_6=fd00:1::31
         RS2=192.168.1.32 RS2_6=fd00:1::32
         ;;
@@ -60,7 +69,7 @@ topology_make() {
     for name in "${MACHINES[@]}" wire; do make_namespace "$name"; done
     make_wire
     case $TOPOLOGY in
-    one)
+    one | vrrp)
         make_segment br0
         make_host client br0 "$CLIENT" "$CLIENT6" "$CLIENT_MAC"
         make_host rs1 br0 "$RS1" "$RS1_6" "$RS1_MAC"

@@ -483,7 +483,7 @@ impl World {
             let mut group = 0;
             loop {
                 let rows = Vec::with_capacity(1024);
-                let dump = Dump { ticket: 1, ipv6, group, finished: false, rows };
+                let dump = Dump::new(1, ipv6, group, rows);
                 let (director, control) = (&mut self.directors[worker], &mut self.controls[worker]);
                 control.send(Update::Dump(Box::new(dump))).unwrap();
                 let dump = loop {

@@ -23,7 +23,8 @@ pub use counters::{Drop, KernelPathCounters, PortCounters, VlanPort, WorkerCount
 pub use error::{Error, ErrorCode};
 pub use health::{HealthChange, HealthCheck, HealthProbe};
 pub use listings::{
-    Connection, ConnectionCursor, NextHop, ServerHealth, ServerStatus, ServiceStatus, Stats,
+    Connection, ConnectionCursor, ConnectionFilter, MethodName, Neighbour, NeighbourCursor,
+    NextHop, Route, RouteCursor, RouteHop, ServerHealth, ServerStatus, ServiceStatus, Side, Stats,
 };
 pub use origins::{Origin, ServerOrigin, ServiceOrigin};
 use serde::{Deserialize, Serialize};
@@ -141,6 +142,13 @@ pub enum Request {
         /// Most rows wanted, 1 to [`MAX_ROWS`]. Rows come in groups of up to
         /// 15, so fewer than 15 may be exceeded.
         limit: usize,
+        /// Which are wanted; all when absent.
+        #[serde(default)]
+        filter: Option<Box<ConnectionFilter>>,
+        /// Only count them: [`Response::Connections::count`] of all replies
+        /// together.
+        #[serde(default)]
+        count: bool,
     },
     /// Reads the counters of every worker and port.
     Counters {},
@@ -149,6 +157,17 @@ pub enum Request {
     NextHops {
         /// Where to go on, from [`Response::NextHops::next`].
         cursor: Option<u64>,
+    },
+    /// Lists the kernel's neighbours on ports, by port and address.
+    Neighbours {
+        /// Where to go on, from [`Response::Neighbours::next`].
+        cursor: Option<NeighbourCursor>,
+    },
+    /// Lists the kernel's routes that rvsd follows: IPv4 first, then by the
+    /// length of the prefix and the address.
+    Routes {
+        /// Where to go on, from [`Response::Routes::next`].
+        cursor: Option<RouteCursor>,
     },
     /// Reads the configuration file again and carries out what is different in
     /// it. Answered by [`Response::Difference`].
@@ -228,6 +247,8 @@ impl Request {
             | Self::ListConnections { .. }
             | Self::Counters {}
             | Self::NextHops { .. }
+            | Self::Neighbours { .. }
+            | Self::Routes { .. }
             | Self::Save { .. }
             | Self::Config {}
             | Self::Origins { .. }
@@ -299,6 +320,10 @@ pub enum Response {
         connections: Vec<Connection>,
         /// Present when there are more.
         next: Option<ConnectionCursor>,
+        /// How many there are in what this reply covers, if they were to be
+        /// counted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
     },
     /// To [`Request::Counters`].
     Counters {
@@ -308,6 +333,10 @@ pub enum Response {
         ports: Vec<PortCounters>,
         /// The kernel path's own.
         kernel_path: KernelPathCounters,
+        /// Ticks a second of what `busy_cycles` counts.
+        tsc_hz: u64,
+        /// Places in each worker's table of one address family.
+        table_places: u64,
     },
     /// To [`Request::NextHops`].
     NextHops {
@@ -315,6 +344,20 @@ pub enum Response {
         next_hops: Vec<NextHop>,
         /// Present when there are more.
         next: Option<u64>,
+    },
+    /// To [`Request::Neighbours`].
+    Neighbours {
+        /// The rows.
+        neighbours: Vec<Neighbour>,
+        /// Present when there are more.
+        next: Option<NeighbourCursor>,
+    },
+    /// To [`Request::Routes`].
+    Routes {
+        /// The rows.
+        routes: Vec<Route>,
+        /// Present when there are more.
+        next: Option<RouteCursor>,
     },
     /// To [`Request::Reload`] and [`Request::Restore`]: what was done, and every
     /// worker runs it, or what would be.

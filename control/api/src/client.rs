@@ -13,8 +13,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 
 use crate::api::{
-    self, HealthCheck, NextHop, Reply, Request, Response, ServiceId, ServiceOrigin, ServiceStatus,
-    Timeouts,
+    self, ConnectionCursor, ConnectionFilter, HealthCheck, NextHop, Reply, Request, Response,
+    ServiceId, ServiceOrigin, ServiceStatus, Timeouts,
 };
 use crate::frame::{self, FrameError};
 
@@ -230,16 +230,48 @@ impl Client {
     ) -> Result<(), E> {
         let mut cursor = None;
         loop {
-            let request = Request::ListConnections { cursor, limit: api::MAX_ROWS };
-            match self.call(&request)? {
-                Response::Connections { connections, next } => {
-                    page(connections)?;
-                    cursor = next;
-                }
-                other => return Err(unexpected(&other).into()),
-            }
+            let (connections, next) = self.connections_page(cursor, api::MAX_ROWS, None)?;
+            page(connections)?;
+            cursor = next;
             if cursor.is_none() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Lists some connections from a cursor on; and where to go on.
+    pub fn connections_page(
+        &mut self,
+        cursor: Option<ConnectionCursor>,
+        limit: usize,
+        filter: Option<&ConnectionFilter>,
+    ) -> Result<(Vec<api::Connection>, Option<ConnectionCursor>), ClientError> {
+        let filter = filter.cloned().map(Box::new);
+        match self.call(&Request::ListConnections { cursor, limit, filter, count: false })? {
+            Response::Connections { connections, next, .. } => Ok((connections, next)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Counts the connections that a filter lets pass, without listing them.
+    pub fn count_connections(&mut self, filter: &ConnectionFilter) -> Result<u64, ClientError> {
+        let (mut cursor, mut total) = (None, 0);
+        loop {
+            let request = Request::ListConnections {
+                cursor,
+                limit: api::MAX_ROWS,
+                filter: Some(Box::new(filter.clone())),
+                count: true,
+            };
+            match self.call(&request)? {
+                Response::Connections { count: Some(count), next, .. } => {
+                    total += count;
+                    cursor = next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if cursor.is_none() {
+                return Ok(total);
             }
         }
     }
@@ -442,7 +474,7 @@ mod tests {
     use std::thread::JoinHandle;
 
     use super::*;
-    use crate::api::{ConnectionCursor, ErrorCode};
+    use crate::api::ErrorCode;
     use crate::test_server::{TestServer, hello};
 
     #[test]
@@ -511,7 +543,7 @@ mod tests {
     #[test]
     fn connections_follow_the_cursor() {
         let cursor = ConnectionCursor { worker: 1, ipv6: false, group: 64 };
-        let page = |next| Ok(Response::Connections { connections: Vec::new(), next });
+        let page = |next| Ok(Response::Connections { connections: Vec::new(), next, count: None });
         let server = TestServer::start(vec![hello(), page(Some(cursor)), page(None)]);
         let mut client = Client::connect(server.path()).unwrap();
         let mut pages = 0;
@@ -522,7 +554,9 @@ mod tests {
         counted.unwrap();
         assert_eq!(pages, 2);
         let limit = api::MAX_ROWS;
-        assert_eq!(server.requests()[2], Request::ListConnections { cursor: Some(cursor), limit });
+        let (cursor, filter, count) = (Some(cursor), None, false);
+        let request = Request::ListConnections { cursor, limit, filter, count };
+        assert_eq!(server.requests()[2], request);
     }
 
     #[test]

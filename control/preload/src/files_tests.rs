@@ -25,6 +25,8 @@ fn connection(client: &str, vip: &str, server: &str, state: &str, seconds: u64) 
         virtual_address: vip.parse().unwrap(),
         server: server.parse().unwrap(),
         worker: 0,
+        method: None,
+        template: false,
     }
 }
 
@@ -34,7 +36,7 @@ fn connections() -> Vec<Reply> {
         connection("10.0.1.2:34458", "10.0.1.102:80", "10.0.1.11:80", "FIN_WAIT", 110),
         connection("[fd01::2]:50606", "[fd01::100]:80", "[fd02::11]:80", "TIME_WAIT", 111),
     ];
-    vec![Ok(Response::Connections { connections, next: None })]
+    vec![Ok(Response::Connections { connections, next: None, count: None })]
 }
 
 #[test]

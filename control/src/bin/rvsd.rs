@@ -2,35 +2,26 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use control::commandline::DaemonArguments;
 use control::config::{self, Config};
 use control::daemon::saved::Saved;
 use control::daemon::{Daemon, Lock, Network, NetworkPort, begin};
+use control::doctor::{Host, devices};
 use control::logging;
-use control::machine::Machine;
+use control::machine::{Machine, OpenError};
 use control::server::Access;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The layer-4 load balancer's daemon: forwards packets between DPDK ports.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// Configuration file.
-    #[arg(short, long, default_value = "/etc/rvs/rvsd.toml")]
-    config: PathBuf,
-    /// Check the configuration file and exit: 0 when it is good, 2 when not.
-    #[arg(long)]
-    check: bool,
-}
-
-/// Exit code for a bad configuration file; nothing was started.
+/// Exit code for a bad configuration file, or one that asks for what the machine
+/// does not have: trying again does not help. Nothing was started.
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = DaemonArguments::parse();
     let config = match read_config(&arguments) {
         Ok(config) => config,
         Err(message) => {
@@ -45,23 +36,31 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logging::init();
-    match run(&config, &arguments.config) {
+    for remark in devices::remarks(&Host::this(), &config) {
+        log::warn!("{}: {}; mend it with: {}", remark.what, remark.why, remark.mend);
+    }
+    // DPDK would say less.
+    let obstacle = devices::obstacle(&Host::this(), &config).map(|obstacle| OpenError {
+        message: obstacle.to_string(),
+        configuration: obstacle.configuration,
+    });
+    match obstacle.map_or_else(|| run(&config, &arguments.config), Err) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
+        Err(OpenError { message, configuration }) => {
             log::error!("{message}");
-            ExitCode::FAILURE
+            if configuration { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn read_config(arguments: &Arguments) -> Result<Config, String> {
+fn read_config(arguments: &DaemonArguments) -> Result<Config, String> {
     let online = config::online_cores().map_err(|e| format!("online cores: {e}"))?;
     Config::from_file(&arguments.config, &online).map_err(|e| e.to_string())
 }
 
 /// Runs until a signal. Whether everything came down as it should.
-fn run(config: &Config, file: &Path) -> Result<bool, String> {
+fn run(config: &Config, file: &Path) -> Result<bool, OpenError> {
     let _lock = Lock::take(&config.director.run_dir)?;
     let access = Access::new(config.control.group.as_deref(), config.control.anyone_may_look)?;
     Daemon::block_signals();
@@ -70,7 +69,8 @@ fn run(config: &Config, file: &Path) -> Result<bool, String> {
     let machine = Machine::open(config)?;
     let ports = machine.network_ports();
     let run_dir = &config.director.run_dir;
-    let network = Network::start(ports.to_vec(), &begin::addresses(config), run_dir)?;
+    let mut network = Network::start(ports.to_vec(), &begin::addresses(config), run_dir)?;
+    network.announce_by(machine.sender());
     let ports = ports.iter().map(NetworkPort::to_port).collect();
     let saved = match &config.director.state_dir {
         Some(state_dir) => Saved::lasting(state_dir)?,
@@ -94,7 +94,7 @@ fn run(config: &Config, file: &Path) -> Result<bool, String> {
         log::info!("{signal}: stopping");
     }
     let fine = running.stop();
-    ended.map(|_| fine)
+    Ok(ended.map(|_| fine)?)
 }
 
 /// Warns of ports that both FULLNAT and the kernel give to connections: replies

@@ -2,7 +2,9 @@
 //! and restored, servers drained.
 
 mod drain;
+pub mod generate;
 mod saved;
+pub mod set;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -106,6 +108,8 @@ pub enum Failure {
     Client(ClientError),
     /// The output could not be written.
     Output(io::Error),
+    /// The command line makes no sense; the exit code is 2.
+    Usage(String),
     /// Something else, in words.
     Other(String),
 }
@@ -115,7 +119,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Client(error) => error.fmt(f),
             Self::Output(error) => write!(f, "Can't write the output: {error}"),
-            Self::Other(message) => f.write_str(message),
+            Self::Usage(message) | Self::Other(message) => f.write_str(message),
         }
     }
 }

@@ -15,7 +15,7 @@ pub fn online_cores() -> io::Result<BTreeSet<u32>> {
 }
 
 /// Reads the kernel's form of a list: `0-3,5`.
-fn parse(list: &str) -> Option<BTreeSet<u32>> {
+pub(crate) fn parse(list: &str) -> Option<BTreeSet<u32>> {
     let mut cores = BTreeSet::new();
     for range in list.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -25,7 +25,7 @@ fn parse(list: &str) -> Option<BTreeSet<u32>> {
 }
 
 /// Writes that form.
-pub(super) fn show(cores: &BTreeSet<u32>) -> String {
+pub(crate) fn show(cores: &BTreeSet<u32>) -> String {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for &core in cores {
         match ranges.last_mut() {

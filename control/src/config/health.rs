@@ -1,22 +1,23 @@
 //! Turns `[service.health]` and `[service.server.health]` into checks.
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
-use hyper::{Method, header::HeaderValue};
 use regex::Regex;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::read::{Item, Result, Table};
-use crate::health::plan::{Body, Check, Http, Kind, OnFailure, Pattern, Tls, Udp};
+use crate::api::{Method, ServerSpec, ServiceId};
+use crate::health::plan::{Body, Check, Http, Kind, OnFailure, Pattern, Tls, Udp, Via};
 use crate::health::state::State;
 
-pub(super) const HEALTH: [&str; 23] = [
+pub(super) const HEALTH: [&str; 24] = [
     "kind",
     "port",
+    "via",
     "interval_ms",
     "timeout_ms",
     "rise",
@@ -42,7 +43,7 @@ pub(super) const HEALTH: [&str; 23] = [
 
 /// Keys that mean something for some kinds only, with these.
 const OF_KINDS: [(&[&str], &[Name]); 5] = [
-    (&["port"], &[Name::Tcp, Name::Http, Name::Https, Name::Udp]),
+    (&["port", "via"], &[Name::Tcp, Name::Http, Name::Https, Name::Udp]),
     (&["method", "path", "host", "status", "body", "body_regex"], &[Name::Http, Name::Https]),
     (&["sni", "verify", "ca"], &[Name::Https]),
     (&["send", "send_hex", "expect", "expect_hex"], &[Name::Udp]),
@@ -55,6 +56,9 @@ const PAIRS: [(&str, &str); 3] =
 
 /// The longest payload: a UDP datagram over IPv4.
 const LONGEST_PAYLOAD: usize = 65_507;
+/// The longest payload of a check by the VIP: with a tunnel around it the datagram
+/// fits into what all links of IPv6 carry, and is never a fragment.
+const LONGEST_BY_VIP: usize = 1_152;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
@@ -113,18 +117,36 @@ pub(super) fn of_server(table: &Table<'_>, base: Option<&Table<'_>>) -> Result<O
     check(&Keys { own: table, base, kind, same_kind }).map(Some)
 }
 
-/// Refuses a check without a port for servers of which one has none. `table` is
-/// where the check is.
-pub(super) fn port_is_known(
+/// Refuses a check that servers of the service cannot have. `table` is where the
+/// check is.
+pub(super) fn suits<'s>(
     table: &Table<'_>,
     check: &Check,
-    mut servers: impl Iterator<Item = SocketAddr>,
+    service: &ServiceId,
+    servers: impl Iterator<Item = &'s ServerSpec> + Clone,
 ) -> Result<()> {
-    if check.kind.has_port() && check.port.is_none() && servers.any(|server| server.port() == 0) {
+    let portless = servers.clone().any(|server| server.address.port() == 0);
+    if check.kind.has_port() && check.port.is_none() && portless {
         let give = "the port to probe, as servers of this service have none of their own";
         return Err(table.missing("port", give));
     }
-    Ok(())
+    if check.via == Via::Server {
+        return Ok(());
+    }
+    let message = match service {
+        ServiceId::Fwmark { .. } => {
+            "\"vip\" is for services with an address; leave it out, or give \"server\""
+        }
+        ServiceId::Address { address, .. } => {
+            let get_it = |method: &Method| matches!(method, Method::Dr | Method::Tun(_));
+            let mut servers = servers.filter(|server| get_it(&server.method));
+            if servers.all(|server| server.address.is_ipv4() == address.is_ipv4()) {
+                return Ok(());
+            }
+            "\"vip\" is for servers of the VIP's address family; give \"server\""
+        }
+    };
+    Err(table.error("via", message))
 }
 
 fn kind(table: &Table<'_>, names: &[(&str, Name)]) -> Result<Name> {
@@ -143,11 +165,18 @@ fn check(keys: &Keys<'_>) -> Result<Check> {
         )));
     }
     let initial = [("up", State::Up), ("down", State::Down)];
+    let via = [("server", Via::Server), ("vip", Via::Vip)];
     let on_failure = [("weight0", OnFailure::Weight0), ("remove", OnFailure::Remove)];
     let port = keys.item("port").map(|item| item.integer(1..=65_535)).transpose()?;
+    let via = keys.item("via").map_or(Ok(Via::Server), |item| item.choice(&via))?;
+    let kind = keys.read_kind()?;
+    if let (Via::Vip, Kind::Udp(udp)) = (via, &kind) {
+        keys.fits_the_vip(udp)?;
+    }
     Ok(Check {
-        kind: keys.read_kind()?,
+        kind,
         port,
+        via,
         interval: Duration::from_millis(interval),
         timeout: Duration::from_millis(timeout),
         rise: keys.table("rise").integer("rise", 2, 1..=100)?,
@@ -198,6 +227,23 @@ impl<'t> Keys<'t> {
             if let (Some(_), Some(item)) = (self.own.item(one), self.own.item(other)) {
                 return Err(item.error(format!("stands beside {one}; give one or the other")));
             }
+        }
+        Ok(())
+    }
+
+    /// By the VIP, an ICMP error is about an address that the check's socket does
+    /// not know, and fragments have no ports to know them by.
+    fn fits_the_vip(&self, udp: &Udp) -> Result<()> {
+        if udp.expect.is_none() {
+            let give = "the bytes of the answer, which a check with via = \"vip\" needs";
+            return Err(self.own.missing("expect", give));
+        }
+        if udp.send.len() > LONGEST_BY_VIP {
+            let length = udp.send.len();
+            return Err(self.table("via").error(
+                "via",
+                format!("\"vip\" takes at most {LONGEST_BY_VIP} bytes to send, not {length}; send less, or give \"server\""),
+            ));
         }
         Ok(())
     }
@@ -333,7 +379,7 @@ impl<'t> Keys<'t> {
 type Parsed<T> = std::result::Result<T, String>;
 
 fn method(text: &str) -> Parsed<String> {
-    Method::from_bytes(text.as_bytes()).map_err(|_| "is not a method".to_owned())?;
+    hyper::Method::from_bytes(text.as_bytes()).map_err(|_| "is not a method".to_owned())?;
     Ok(text.to_owned())
 }
 

@@ -34,6 +34,7 @@ use crate::metrics::MetricsConfig;
 pub use address::{Bus, Cidr, Device};
 pub use changes::Changed;
 pub use cores::online_cores;
+pub(crate) use cores::{parse as core_list, show as show_cores};
 pub use read::Error;
 
 /// The longest file that is read, in bytes.

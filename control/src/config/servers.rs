@@ -56,7 +56,7 @@ pub(super) fn servers(
             let own = table.section("health", &HEALTH)?;
             let check = health::of_server(&own, check)?;
             if let Some(check) = &check {
-                health::port_is_known(&own, check, [address].into_iter())?;
+                health::suits(&own, check, &service.id, servers.last().into_iter())?;
             }
             checks.insert(address, check);
         }

@@ -64,7 +64,7 @@ pub(super) fn services(
         let health = Plan {
             check: check
                 .as_ref()
-                .map(|table| default_check(table, &servers, &checks))
+                .map(|table| default_check(table, &id, &servers, &checks))
                 .transpose()?,
             servers: checks,
             sorry_server: sorry_server
@@ -82,10 +82,15 @@ fn section_of<'t>(table: &'t Table<'t>, key: &str, allowed: &[&str]) -> Result<O
     table.item(key).map(|_| table.section(key, allowed)).transpose()
 }
 
-fn default_check(table: &Table<'_>, servers: &[ServerSpec], own: &Checks) -> Result<Check> {
+fn default_check(
+    table: &Table<'_>,
+    id: &ServiceId,
+    servers: &[ServerSpec],
+    own: &Checks,
+) -> Result<Check> {
     let check = health::of_service(table)?;
-    let servers = servers.iter().map(|server| server.address);
-    health::port_is_known(table, &check, servers.filter(|server| !own.contains_key(server)))?;
+    let servers = servers.iter().filter(|server| !own.contains_key(&server.address));
+    health::suits(table, &check, id, servers)?;
     Ok(check)
 }
 

@@ -309,7 +309,7 @@ fn the_examples_of_methods_are_understood() {
 
 #[test]
 fn checks_are_understood() {
-    use crate::health::plan::{Body, Check, Http, Kind, OnFailure, Tls, Udp};
+    use crate::health::plan::{Body, Check, Http, Kind, OnFailure, Tls, Udp, Via};
     use crate::health::state::State;
     let config = parse(EXAMPLES[4]).unwrap();
     let plan = |index: usize| config.services[index].health.clone();
@@ -325,6 +325,7 @@ fn checks_are_understood() {
     let default = Check {
         kind: Kind::Http(http.clone()),
         port: None,
+        via: Via::Server,
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
         rise: 2,

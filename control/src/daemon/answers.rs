@@ -2,7 +2,8 @@
 
 use dataplane::service::Hop;
 
-use super::{Daemon, Outcome};
+use super::listing::Wanted;
+use super::{Daemon, Outcome, Reload};
 use crate::api::{Error, ErrorCode, NextHop, Request, Response, WorkerCounters};
 use crate::logging;
 use crate::server::ClientId;
@@ -27,15 +28,33 @@ impl Daemon {
                 log: logging::filter(),
             }),
             Request::SetLog { filter } => logging::set_filter(&filter).map(|()| Response::Done),
-            Request::ListConnections { cursor, limit } => {
-                match self.listings.ask(client, cursor, limit) {
+            Request::ListConnections { cursor, limit, filter, count } => {
+                let filter = filter.map(|filter| *filter).unwrap_or_default();
+                match self.listings.ask(Wanted { client, cursor, limit, filter, count }) {
                     Ok(()) => return Outcome::Later,
                     Err(error) => Err(error),
                 }
             }
             Request::Counters {} => Ok(self.counters()),
             Request::NextHops { cursor } => Ok(self.next_hops(cursor)),
-            Request::Reload { dry_run, exact } => return self.reload(dry_run, exact).into(),
+            Request::Reload { dry_run, exact } => {
+                self.ask_for_reload(Reload { client: Some(client), dry_run, exact });
+                return Outcome::Later;
+            }
+            Request::Neighbours { cursor } => {
+                let network = self.network.as_ref();
+                let (neighbours, next) = network.map_or((Vec::new(), None), |network| {
+                    network.neighbours(cursor, crate::api::MAX_ROWS)
+                });
+                Ok(Response::Neighbours { neighbours, next })
+            }
+            Request::Routes { cursor } => {
+                let network = self.network.as_ref();
+                let (routes, next) = network.map_or((Vec::new(), None), |network| {
+                    network.routes(cursor, crate::api::MAX_ROWS)
+                });
+                Ok(Response::Routes { routes, next })
+            }
             Request::Restore { requests, dry_run } => {
                 return self.restore(&requests, dry_run).into();
             }
@@ -67,6 +86,8 @@ impl Daemon {
             workers: workers.map(|(counters, &core)| worker_counters(counters, core)).collect(),
             ports: (self.instruments.ports)(),
             kernel_path: (self.instruments.kernel_path)(),
+            tsc_hz: self.instruments.tsc_hz,
+            table_places: self.instruments.connections.into(),
         }
     }
 
@@ -109,6 +130,9 @@ fn worker_counters(counters: &dataplane::counters::Counters, core: u32) -> Worke
         expired: counters.expired,
         recycled: counters.recycled,
         stateless: counters.stateless,
+        entries: counters.entries,
+        busy_cycles: counters.busy_cycles,
+        busy_rounds: counters.busy_rounds,
     }
 }
 

@@ -5,15 +5,18 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod filter;
 mod health;
 mod listing;
 mod lock;
 mod losses;
 mod network;
+mod notify;
 mod reload;
 mod resolve;
 pub mod saved;
 mod scrape;
+mod tables;
 mod templates;
 mod ways;
 mod workers;
@@ -27,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::conn::persistence::Templates;
+use dataplane::probes::Probes;
 use dataplane::service::Hop;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
@@ -49,7 +53,8 @@ use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
-use reload::Followed;
+use notify::Notify;
+use reload::{Followed, Reload, Reloads};
 use resolve::Resolving;
 use saved::Saved;
 use scrape::Metrics;
@@ -57,8 +62,8 @@ use workers::{PATIENCE, Workers};
 
 const SIGNALS: Token = Token(0);
 const KERNEL: Token = Token(1);
-/// The threads of health checks and of metrics, which share the one waker that a
-/// `Poll` can have.
+/// The threads of health checks, of metrics and of reloads, which share the one
+/// waker that a `Poll` can have.
 const THREADS: Token = Token(2);
 /// The last: clients have the tokens after it.
 const SOCKET: Token = Token(3);
@@ -98,6 +103,8 @@ pub struct Instruments {
     pub templates: Arc<Templates>,
     /// Ticks a second of the counter that workers measure their work by.
     pub tsc_hz: u64,
+    /// Health checks that go to the VIP, which the kernel path changes.
+    pub probes: Arc<Probes>,
 }
 
 /// The control thread's state.
@@ -119,6 +126,7 @@ pub struct Daemon {
     saved: Saved,
     /// The configuration file, which [`Daemon::follow_file`] names.
     file: Option<Followed>,
+    reloads: Reloads,
     /// Requests carried out that are not in the record yet.
     unsaved: Vec<Request>,
     resolving: Resolving,
@@ -137,6 +145,7 @@ pub struct Daemon {
     instruments: Instruments,
     metrics: Metrics,
     losses: Losses,
+    notify: Notify,
     /// The kernel may have more news than were taken in.
     kernel_has_news: bool,
     next_second: Instant,
@@ -190,11 +199,12 @@ impl Daemon {
             .register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)
             .map_err(failed)?;
         let waker = Arc::new(Waker::new(poll.registry(), THREADS).map_err(failed)?);
-        let health = Health::new({
+        let wake = {
             let waker = Arc::clone(&waker);
             // Fails when it has been woken often enough already.
             Arc::new(move || drop(waker.wake()))
-        });
+        };
+        let health = Health::new(wake, Arc::clone(&instruments.probes));
         let api = ApiServer::bind(socket, access, poll.registry(), SOCKET)?;
         let now = Instant::now();
         let mut daemon = Self {
@@ -211,6 +221,7 @@ impl Daemon {
             dirty: true,
             saved,
             file: None,
+            reloads: Reloads::default(),
             unsaved: Vec::new(),
             resolving: Resolving::new(now),
             next_missing: now,
@@ -223,6 +234,7 @@ impl Daemon {
             instruments,
             metrics: Metrics::default(),
             losses: Losses::default(),
+            notify: Notify::of_environment(),
             kernel_has_news: true,
             next_second: now + SECOND,
             next_rates: now + Duration::from_secs(PERIOD_SECONDS),
@@ -243,12 +255,17 @@ impl Daemon {
         let mut ready = false;
         loop {
             if let Some(signal) = self.turn(&mut events)? {
+                self.notify.stopping();
                 self.saved.end();
                 return Ok(signal);
             }
-            if !ready && self.workers.running() >= self.epoch {
+            let in_force = self.workers.running() >= self.epoch;
+            if !ready && in_force {
                 ready = true;
                 log::info!("ready: {} workers forward", self.workers.count());
+            }
+            if ready {
+                self.notify.keep_up(in_force, || self.workers.rounds(), Instant::now());
             }
         }
     }
@@ -280,12 +297,12 @@ impl Daemon {
         for event in events.iter() {
             match event.token() {
                 SIGNALS => match self.signal() {
-                    Some(Signal::SIGHUP) => self.reload_on_signal(),
+                    Some(Signal::SIGHUP) => self.ask_for_reload(Reload::on_signal()),
                     Some(signal) => return Ok(Some(signal)),
                     None => {}
                 },
                 KERNEL => self.kernel_has_news = true,
-                // Questions of metrics are answered below.
+                // Questions of metrics are answered below, and reloads go on there.
                 THREADS => self.take_health_changes(),
                 SOCKET => self.api.accept(),
                 client => self.api.ready(client),
@@ -294,6 +311,7 @@ impl Daemon {
         let now = Instant::now();
         self.read_kernel();
         self.api.expire(now);
+        self.go_on_reloading(now);
         self.carry_out_requests(now);
         self.every_second(now);
         if now >= self.next_rates {
@@ -358,20 +376,23 @@ impl Daemon {
                 Outcome::Changed => (locals, Response::Done),
                 Outcome::Reloaded(response) => (true, response),
             };
-            // The snapshot is made once for all requests of this turn.
-            self.dirty = true;
-            let epoch = self.epoch + 1;
-            let in_force = false;
-            self.waiting.push(Waiting {
-                client,
-                epoch,
-                since: now,
-                in_force,
-                settles,
-                locals,
-                response,
-            });
+            self.answer_in_force(client, settles, locals, response, now);
         }
+    }
+
+    /// Answers a client once all workers run what was changed for it.
+    fn answer_in_force(
+        &mut self,
+        client: ClientId,
+        settles: Option<(ServiceId, SocketAddr)>,
+        locals: bool,
+        response: Response,
+        now: Instant,
+    ) {
+        // The snapshot is made once for all requests of this turn.
+        self.dirty = true;
+        let (epoch, since, in_force) = (self.epoch + 1, now, false);
+        self.waiting.push(Waiting { client, epoch, since, in_force, settles, locals, response });
     }
 
     fn carry_out(&mut self, client: ClientId, request: Request) -> Outcome {
@@ -484,7 +505,10 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
-        self.losses.say(&self.workers.counters(), now);
+        let counters = self.workers.counters();
+        self.losses.say(&counters, now);
+        let connections: u64 = counters.iter().map(|worker| worker.connections).sum();
+        self.notify.status(&status(&self.registry, self.workers.count(), connections), now);
         let Some(network) = &mut self.network else { return };
         network.refresh(now);
         if network.reopen_if_due(now) {
@@ -585,6 +609,12 @@ enum Outcome {
 
 fn hop(network: Option<&Network>, server: IpAddr) -> Hop {
     network.map_or(Hop::NoRoute, |network| network.hop(server))
+}
+
+/// The line of `systemctl status`.
+fn status(registry: &Registry, workers: usize, connections: u64) -> String {
+    let (services, servers) = registry.sizes();
+    format!("{workers} workers, {services} services, {servers} servers, {connections} connections")
 }
 
 fn signals() -> SigSet {

@@ -14,10 +14,12 @@ use dataplane::service::Hop;
 use dataplane::snapshot::Port;
 use dataplane::update::Missing;
 
+use super::tables;
 use super::ways::{self, Ways};
+use crate::api::{self, NeighbourCursor, RouteCursor};
 use crate::kernel::{
-    KeptNeighbours, Mirror, MissingNeighbours, Monitor, NoRoute, OwnedAddress, OwnedAddresses,
-    Progress, Requests,
+    Announcements, KeptNeighbours, Mirror, MissingNeighbours, Monitor, NoRoute, OwnedAddress,
+    OwnedAddresses, Progress, Requests, announcement,
 };
 
 /// How long the first reading of the kernel's tables may take.
@@ -63,6 +65,9 @@ pub struct Network {
     missing: MissingNeighbours,
     ways: Ways,
     owned: OwnedAddresses,
+    announced: Announcements,
+    /// Sends a frame by a port. None in tests, where there is no wire.
+    send: Option<Box<dyn Fn(u8, Vec<u8>)>>,
     /// Addresses to own as long as the daemon runs.
     fixed: BTreeSet<OwnedAddress>,
     /// Those among them that are not to be up now.
@@ -116,6 +121,8 @@ impl Network {
             missing: MissingNeighbours::default(),
             ways: Ways::default(),
             owned,
+            announced: Announcements::default(),
+            send: None,
             fixed: addresses.clone(),
             withdrawn: BTreeSet::new(),
             locals: BTreeMap::new(),
@@ -129,6 +136,53 @@ impl Network {
             return Err(lines.join("; "));
         }
         Ok(network)
+    }
+
+    /// Announces the addresses that are up, and from now on each that comes up,
+    /// by frames that `send` sends by a port.
+    pub fn announce_by(&mut self, send: Box<dyn Fn(u8, Vec<u8>)>) {
+        self.send = Some(send);
+        let all = self.owned.iter().cloned().collect();
+        self.announce_all(&all);
+    }
+
+    /// Announces addresses on the segments where they can be asked for: those
+    /// of a tap there, those of `lo` by each port in whose network they are.
+    fn announce_all(&mut self, addresses: &BTreeSet<OwnedAddress>) {
+        let now = Instant::now();
+        for address in addresses {
+            for (index, port) in (0..).zip(&self.ports) {
+                let here = if address.link == "lo" {
+                    self.has_network(port, address.ip)
+                } else {
+                    address.link == port.name
+                };
+                if here {
+                    self.announced.add(index, address.ip, now);
+                }
+            }
+        }
+        self.send_announcements(now);
+    }
+
+    /// Whether an address is in a network of a port's.
+    fn has_network(&self, port: &NetworkPort, ip: IpAddr) -> bool {
+        // The mirror may not know yet what was just put up.
+        let fixed = self.fixed.iter().filter(|owned| owned.link == port.name);
+        let link = self.mirror.link_by_name(&port.name).map(|link| link.index);
+        let there = self.mirror.addresses().filter(|address| Some(address.link) == link);
+        fixed
+            .map(|owned| (owned.ip, owned.prefix_len))
+            .chain(there.map(|address| (address.ip, address.prefix_len)))
+            .any(|(own, prefix_len)| in_network(ip, own, prefix_len))
+    }
+
+    /// Sends what is due of announcements.
+    fn send_announcements(&mut self, now: Instant) {
+        let Some(send) = &self.send else { return };
+        for (port, ip) in self.announced.take(now) {
+            send(port, announcement(self.ports[usize::from(port)].mac, ip));
+        }
     }
 
     /// The descriptor that is readable when the kernel has news, unless it is
@@ -298,6 +352,27 @@ impl Network {
         }
     }
 
+    /// A page of the neighbours on ports, and where to go on.
+    #[must_use]
+    pub fn neighbours(
+        &self,
+        after: Option<NeighbourCursor>,
+        rows: usize,
+    ) -> (Vec<api::Neighbour>, Option<NeighbourCursor>) {
+        let keeps = |link, ip| self.kept.keeps(link, ip);
+        tables::neighbours(&self.mirror, &self.ports, keeps, after, rows)
+    }
+
+    /// A page of the kernel's routes, and where to go on.
+    #[must_use]
+    pub fn routes(
+        &self,
+        after: Option<RouteCursor>,
+        rows: usize,
+    ) -> (Vec<api::Route>, Option<RouteCursor>) {
+        tables::routes(&self.mirror, &self.ports, after, rows)
+    }
+
     /// Tells the kernel about owned addresses. What fails is said once, and
     /// tried again every second.
     fn sync_owned(&mut self) {
@@ -306,8 +381,13 @@ impl Network {
             Place::There | Place::Nowhere => None,
         });
         let fixed = self.fixed.iter().filter(|owned| !self.withdrawn.contains(&owned.ip));
-        let wanted = fixed.cloned().chain(locals).collect();
-        match self.owned.sync(&wanted, &mut self.requests) {
+        let wanted: BTreeSet<_> = fixed.cloned().chain(locals).collect();
+        let before: BTreeSet<_> = self.owned.iter().cloned().collect();
+        let synced = self.owned.sync(&wanted, &mut self.requests);
+        let after: BTreeSet<_> = self.owned.iter().cloned().collect();
+        before.difference(&after).for_each(|gone| self.announced.remove(gone.ip));
+        self.announce_all(&after.difference(&before).cloned().collect());
+        match synced {
             Ok(()) => self.failed = false,
             Err(errors) => {
                 if !self.failed {
@@ -320,6 +400,7 @@ impl Network {
 
     /// To be called every second.
     pub fn refresh(&mut self, now: Instant) {
+        self.send_announcements(now);
         self.kept.refresh(&self.mirror, &mut self.requests);
         self.missing.refresh(now, &self.mirror, &mut self.requests);
         if self.failed {
@@ -333,6 +414,19 @@ impl Network {
             }
         }
         self.told.retain(|ip| self.locals.get(ip) == Some(&Place::Nowhere));
+    }
+}
+
+/// Whether an address is in the network of another.
+fn in_network(ip: IpAddr, own: IpAddr, prefix_len: u8) -> bool {
+    match (ip, own) {
+        (IpAddr::V4(ip), IpAddr::V4(own)) => {
+            (ip.to_bits() ^ own.to_bits()).leading_zeros() >= prefix_len.into()
+        }
+        (IpAddr::V6(ip), IpAddr::V6(own)) => {
+            (ip.to_bits() ^ own.to_bits()).leading_zeros() >= prefix_len.into()
+        }
+        _ => false,
     }
 }
 

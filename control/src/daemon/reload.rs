@@ -1,8 +1,10 @@
 //! The configuration file read again, a saved state restored, and what tells
 //! where services come from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use super::difference::{self, Origins};
 use super::saved::{Service, Services};
@@ -11,6 +13,7 @@ use crate::api::{Error, ErrorCode, MAX_ROWS, Request, Response, ServerSpec};
 use crate::config::{Changed, Config};
 use crate::ipvsadm::output;
 use crate::kernel::OwnedAddress;
+use crate::server::ClientId;
 
 /// Changes of one reload that the log names.
 const LOGGED: usize = 100;
@@ -48,6 +51,32 @@ impl From<Result<Done, Error>> for Outcome {
     }
 }
 
+/// A reload that somebody wants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reload {
+    /// Who asked; a signal if nobody did.
+    pub(super) client: Option<ClientId>,
+    /// Only tells what there is to do.
+    pub(super) dry_run: bool,
+    /// Also undoes what was changed at run time.
+    pub(super) exact: bool,
+}
+
+impl Reload {
+    /// SIGHUP.
+    pub(super) const fn on_signal() -> Self {
+        Self { client: None, dry_run: false, exact: false }
+    }
+}
+
+/// Reloads under way, one at a time: a thread of its own reads the file, which
+/// takes by far the longest where there are thousands of services.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    reading: Option<(Reload, mpsc::Receiver<Result<Config, String>>)>,
+    waiting: VecDeque<Reload>,
+}
+
 /// What is to be done about a file or a saved state.
 struct Plan {
     changes: Vec<Request>,
@@ -78,16 +107,85 @@ impl Daemon {
         }
     }
 
-    /// Reads the file again and carries out what is different in it; with
-    /// `exact` also undoes what was changed at run time.
-    pub(super) fn reload(&mut self, dry_run: bool, exact: bool) -> Result<Done, Error> {
+    /// Has the file read again, after those who asked before.
+    pub(super) fn ask_for_reload(&mut self, reload: Reload) {
+        self.reloads.waiting.push_back(reload);
+        self.read_file_for_next();
+    }
+
+    /// Carries out a reload whose file has been read, and begins the next one.
+    pub(super) fn go_on_reloading(&mut self, now: Instant) {
+        let Some((reload, file)) = &self.reloads.reading else { return };
+        let read = match file.try_recv() {
+            Ok(read) => read,
+            Err(mpsc::TryRecvError::Empty) => return,
+            Err(mpsc::TryRecvError::Disconnected) => {
+                Err("the thread that was to read the file is gone; try again".to_owned())
+            }
+        };
+        let reload = *reload;
+        self.reloads.reading = None;
+        let bad = |message| Error::new(ErrorCode::BadConfiguration, message);
+        let done = read.map_err(bad).and_then(|new| self.reload(new, reload.dry_run, reload.exact));
+        self.end_reload(reload.client, done, now);
+        self.read_file_for_next();
+    }
+
+    /// Starts the thread for the reload that is next, unless one is under way.
+    fn read_file_for_next(&mut self) {
+        while self.reloads.reading.is_none() {
+            let Some(reload) = self.reloads.waiting.pop_front() else { return };
+            match self.read_file() {
+                Ok(file) => self.reloads.reading = Some((reload, file)),
+                Err(error) => self.end_reload(reload.client, Err(error), Instant::now()),
+            }
+        }
+    }
+
+    fn read_file(&self) -> Result<mpsc::Receiver<Result<Config, String>>, Error> {
         let Some(file) = &self.file else {
             let message = "this rvsd was started without a configuration file";
             return Err(Error::new(ErrorCode::Unsupported, message));
         };
+        let (path, online) = (file.path.clone(), file.online.clone());
+        let waker = Arc::clone(&self.waker);
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("rvs-reload".into()).spawn(move || {
+            // Without a receiver the daemon is about to end.
+            let _ = sender.send(Config::from_file(&path, &online).map_err(|e| e.to_string()));
+            // Fails when it has been woken often enough already.
+            drop(waker.wake());
+        });
+        let failed = |e| Error::new(ErrorCode::Busy, format!("no thread to read the file: {e}"));
+        thread.map(|_| receiver).map_err(failed)
+    }
+
+    /// Tells who asked for a reload, or the log, what it came to.
+    fn end_reload(&mut self, client: Option<ClientId>, done: Result<Done, Error>, now: Instant) {
+        match (client, done) {
+            (Some(client), Ok(Done::Changes(response))) => {
+                self.answer_in_force(client, None, true, response, now);
+            }
+            (Some(client), Ok(Done::Nothing(response))) => self.api.reply(client, &Ok(response)),
+            (Some(client), Err(error)) => self.api.reply(client, &Err(error)),
+            (None, Ok(Done::Nothing(_))) => log::info!("reload: nothing is different"),
+            (None, Ok(Done::Changes(response))) => {
+                self.dirty = true;
+                if let Response::Difference { changes, .. } = response {
+                    log::info!("reload: {} changes carried out", changes.len());
+                }
+            }
+            (None, Err(error)) => log::error!("reload: nothing was changed: {error}"),
+        }
+    }
+
+    /// Carries out what is different in a file that was read again; with `exact`
+    /// also undoes what was changed at run time.
+    fn reload(&mut self, new: Config, dry_run: bool, exact: bool) -> Result<Done, Error> {
+        let Some(file) = &self.file else {
+            return Err(Error::new(ErrorCode::Unsupported, "there is no file"));
+        };
         let bad = |message: String| Error::new(ErrorCode::BadConfiguration, message);
-        let new =
-            Config::from_file(&file.path, &file.online).map_err(|error| bad(error.to_string()))?;
         let Changed { config, restart } = file.config.changed_to(new);
         let wanted = begin::from_file(&config);
         let running = self.registry.saved(0, usize::MAX).0;
@@ -106,6 +204,7 @@ impl Daemon {
         if dry_run {
             return Ok(Done::Nothing(response));
         }
+        self.notify.reloading();
         self.carry_out_plan(plan.changes)?;
         self.take_over(config, wanted, restart);
         log_lines("reload", &plan.lines);
@@ -133,19 +232,6 @@ impl Daemon {
         (file.config, file.base, file.restart, file.unsaved) = (config, base, restart, true);
         if let Some(checks) = checks {
             self.check_health(checks);
-        }
-    }
-
-    /// SIGHUP.
-    pub(super) fn reload_on_signal(&mut self) {
-        match self.reload(false, false) {
-            Ok(Done::Nothing(_)) => log::info!("reload: nothing is different"),
-            Ok(Done::Changes(Response::Difference { changes, .. })) => {
-                self.dirty = true;
-                log::info!("reload: {} changes carried out", changes.len());
-            }
-            Ok(Done::Changes(_)) => {}
-            Err(error) => log::error!("reload: nothing was changed: {error}"),
         }
     }
 

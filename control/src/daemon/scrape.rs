@@ -56,6 +56,7 @@ impl Daemon {
             tsc_hz: self.instruments.tsc_hz,
             updates: self.metrics.updates.clone(),
             behind: self.workers.behind(self.epoch).len(),
+            withdrawn: self.health.withdrawn().len(),
         }
     }
 
@@ -65,6 +66,8 @@ impl Daemon {
         let unresolved = ways.into_iter().filter_map(|(_, server, hop)| {
             matches!(hop, Hop::Unresolved | Hop::NoRoute).then_some(server.address)
         });
-        Services { rows, unresolved: unresolved.collect(), next }
+        let checked = rows.iter().map(|row| (row.spec.id, self.health.checkups(&row.spec.id)));
+        let checked = checked.filter(|(_, found)| !found.is_empty()).collect();
+        Services { rows, unresolved: unresolved.collect(), checked, next }
     }
 }

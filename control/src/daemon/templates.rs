@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use dataplane::conn::persistence::{TemplateRow, Templates};
 use dataplane::time::Tick;
 
-use crate::api::{Connection, ConnectionCursor, Protocol, ServiceId};
+use super::filter;
+use super::listing::Wanted;
+use crate::api::{Connection, ConnectionCursor, Protocol, Response, ServiceId};
 use crate::registry::Registry;
 
 /// The worker of the cursors that lead into the table of templates.
@@ -29,18 +31,28 @@ pub(super) fn page(
     registry: &Registry,
     now: Tick,
     cursor: &ConnectionCursor,
-    limit: usize,
-) -> (Vec<Connection>, Option<ConnectionCursor>) {
-    let mut rows = Vec::new();
+    wanted: &Wanted,
+) -> Response {
+    let Wanted { limit, filter, count, .. } = wanted;
+    let (mut rows, mut found) = (Vec::new(), 0);
     let start = usize::try_from(cursor.group).unwrap_or(usize::MAX);
     let end = templates.bucket_count().min(start.saturating_add(BUCKETS));
     let mut bucket = start;
-    while bucket < end && rows.len() + Templates::BUCKET_WAYS <= limit.max(Templates::BUCKET_WAYS) {
-        templates.scan(bucket, |row| rows.extend(connection(row, registry, now)));
+    let room = (*limit).max(Templates::BUCKET_WAYS);
+    while bucket < end && rows.len() + Templates::BUCKET_WAYS <= room {
+        templates.scan(bucket, |row| {
+            let row = connection(row, registry, now);
+            let Some(row) = row.filter(|row| filter::passes(filter, row)) else { return };
+            found += 1;
+            if !count {
+                rows.push(row);
+            }
+        });
         bucket += 1;
     }
     let more = bucket < templates.bucket_count();
-    (rows, more.then_some(ConnectionCursor { group: bucket as u64, ..START }))
+    let next = more.then_some(ConnectionCursor { group: bucket as u64, ..START });
+    Response::Connections { connections: rows, next, count: count.then_some(found) }
 }
 
 /// A template as clients see it. `None` when its service or server has just
@@ -66,5 +78,7 @@ fn connection(row: &TemplateRow, registry: &Registry, now: Tick) -> Option<Conne
         virtual_address,
         server: registry.server_address(row.server)?,
         worker: 0,
+        method: registry.server_method(row.server),
+        template: true,
     })
 }

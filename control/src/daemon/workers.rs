@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dataplane::conn::{Entry4, Table};
 use dataplane::counters::Counters;
 use dataplane::snapshot::Snapshot;
-use dataplane::update::{ControlEnd, Dump, Missing, Reply, Update};
+use dataplane::update::{ControlEnd, Dump, Filter, Missing, Reply, Update};
 
 use super::templates;
 use crate::api::ConnectionCursor;
@@ -88,6 +88,11 @@ impl Workers {
         self.ends.iter().map(|end| end.shared().counters.read()).collect()
     }
 
+    /// The loops that each worker has gone through.
+    pub(super) fn rounds(&self) -> Vec<u64> {
+        self.ends.iter().map(|end| end.shared().counters.rounds()).collect()
+    }
+
     /// A neighbour that a worker misses, of each worker in turn.
     pub(super) fn missing(&mut self) -> Option<Missing> {
         let count = self.ends.len();
@@ -98,19 +103,22 @@ impl Workers {
     }
 
     /// Begins a listing at a cursor. `false` when the cursor names no worker.
-    pub(super) fn list(&mut self, cursor: ConnectionCursor, rows: usize, now: Instant) -> bool {
+    pub(super) fn list(
+        &mut self,
+        cursor: ConnectionCursor,
+        rows: usize,
+        filter: Filter,
+        count: bool,
+        now: Instant,
+    ) -> bool {
         let worker = cursor.worker as usize;
         let Some(end) = self.ends.get_mut(worker) else { return false };
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        let dump = Dump {
-            ticket,
-            ipv6: cursor.ipv6,
-            group: usize::try_from(cursor.group).unwrap_or(usize::MAX),
-            finished: false,
-            // The worker stops when a group may not fit any more.
-            rows: Vec::with_capacity(rows.max(Table::<Entry4>::GROUP_SLOTS)),
-        };
+        let group = usize::try_from(cursor.group).unwrap_or(usize::MAX);
+        // The worker stops when a group may not fit any more.
+        let rows = Vec::with_capacity(rows.max(Table::<Entry4>::GROUP_SLOTS));
+        let dump = Dump { filter, count, ..Dump::new(ticket, cursor.ipv6, group, rows) };
         // Without room the worker is not answering: it times out as such.
         let _ = end.send(Update::Dump(Box::new(dump)));
         self.listing = Some(Listing { ticket, worker, since: now });

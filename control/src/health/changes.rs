@@ -58,7 +58,7 @@ mod tests {
         let (mut changes, start) = (Changes::default(), Instant::now());
         let service = ServiceId::Fwmark { mark: 1, ipv6: false };
         for id in 0..300u16 {
-            let target = Target { service, server: ([10, 0, 0, 1], id).into() };
+            let target = Target { service, server: ([10, 0, 0, 1], id).into(), by_vip: None };
             let (state, reason) = match id % 2 {
                 0 => (State::Down, "no".to_owned()),
                 _ => (State::Up, String::new()),

@@ -18,12 +18,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use dataplane::probes::Probes;
+use dataplane::service::Method;
+
 use crate::api::{HealthCheck, HealthProbe, ServiceId};
 use crate::registry::{Registry, Resolve};
 use changes::Changes;
 pub(crate) use changes::duration;
-use plan::{Check, OnFailure, Plan};
-use probe::Target;
+use plan::{Check, OnFailure, Plan, Via};
+use probe::{ByVip, Target};
 pub use runner::Wake;
 use runner::{Change, Runner, Running, Status};
 use state::State;
@@ -31,6 +34,8 @@ use state::State;
 /// What is checked, and how it stands.
 pub struct Health {
     wake: Wake,
+    /// The probes to the VIP.
+    probes: Arc<Probes>,
     plans: HashMap<ServiceId, Plan>,
     /// Started with the first check.
     runner: Option<Runner>,
@@ -46,6 +51,19 @@ pub struct Health {
     new_sorry_servers: Vec<IpAddr>,
 }
 
+/// What a server's check has found so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkup {
+    /// The server.
+    pub server: SocketAddr,
+    /// Whether it is good.
+    pub up: bool,
+    /// Probes that succeeded.
+    pub good: u64,
+    /// Probes that failed.
+    pub failed: u64,
+}
+
 /// A server that is checked.
 struct Checked {
     target: Target,
@@ -57,11 +75,13 @@ struct Checked {
 
 impl Health {
     /// Checks nothing yet. `wake` is called by another thread when
-    /// [`Health::take_changes`] has something to do.
+    /// [`Health::take_changes`] has something to do. Who moves packets between
+    /// kernel and ports has those of `probes` go to the VIP.
     #[must_use]
-    pub fn new(wake: Wake) -> Self {
+    pub fn new(wake: Wake, probes: Arc<Probes>) -> Self {
         Self {
             wake,
+            probes,
             plans: HashMap::new(),
             runner: None,
             checks: BTreeMap::new(),
@@ -151,6 +171,17 @@ impl Health {
         (page, checks.next().map(|(&id, _)| id))
     }
 
+    /// What the checks of a service's servers have found, in the order of their
+    /// addresses; nothing for a service that is not checked.
+    #[must_use]
+    pub fn checkups(&self, service: &ServiceId) -> Vec<Checkup> {
+        let Some(ids) = self.ids.get(service) else { return Vec::new() };
+        let checked = ids.values().filter_map(|id| self.checks.get(id));
+        let mut found: Vec<_> = checked.map(Checked::checkup).collect();
+        found.sort_unstable_by_key(|checkup| checkup.server);
+        found
+    }
+
     /// vips that are to be taken off the director.
     #[must_use]
     pub fn withdrawn(&self) -> &BTreeSet<IpAddr> {
@@ -201,6 +232,13 @@ impl Health {
     ) -> bool {
         let check = self.plans.get(service).and_then(|plan| plan.check_of(&server));
         let check = check.filter(|_| registry.has_server(service, server));
+        let by_vip = check.filter(|check| check.via == Via::Vip).and_then(|_| {
+            match registry.method_of(service, server)? {
+                Method::Dr => Some(ByVip::Plain),
+                Method::Tun(encapsulation) => Some(ByVip::Tunnel(encapsulation)),
+                Method::Nat | Method::Fullnat => None,
+            }
+        });
         let id = self.ids.get(service).and_then(|ids| ids.get(&server)).copied();
         let before = id.and_then(|id| self.checks.remove(&id));
         let (id, checked) = match (check, id, before) {
@@ -210,10 +248,14 @@ impl Health {
                 }
                 return id.is_some() && effects::unchecked(service, server, registry);
             }
-            (Some(check), Some(id), Some(checked)) if *checked.check == *check => (id, checked),
+            (Some(check), Some(id), Some(checked))
+                if *checked.check == *check && checked.target.by_vip == by_vip =>
+            {
+                (id, checked)
+            }
             (Some(check), _, before) => {
                 let state = before.map_or(check.initial, |checked| checked.state);
-                let target = Target { service: *service, server };
+                let target = Target { service: *service, server, by_vip };
                 let check = Arc::new(check.clone());
                 match self.start(check, target, state) {
                     Some(started) => started,
@@ -239,7 +281,7 @@ impl Health {
 
     fn start(&mut self, check: Arc<Check>, target: Target, state: State) -> Option<(u64, Checked)> {
         if self.runner.is_none() {
-            match Runner::start(Arc::clone(&self.wake)) {
+            match Runner::start(Arc::clone(&self.wake), Arc::clone(&self.probes)) {
                 Ok(runner) => self.runner = Some(runner),
                 Err(error) => {
                     log::error!("{error}; servers are not checked");
@@ -266,6 +308,16 @@ impl Health {
 }
 
 impl Checked {
+    fn checkup(&self) -> Checkup {
+        let status = self.running.status();
+        Checkup {
+            server: self.target.server,
+            up: status.state() == State::Up,
+            good: status.probes - status.failures,
+            failed: status.failures,
+        }
+    }
+
     fn row(&self, now: Instant) -> HealthCheck {
         let status = self.running.status();
         let millis = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;

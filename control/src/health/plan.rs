@@ -46,6 +46,8 @@ pub struct Check {
     pub kind: Kind,
     /// The port that is probed, when it is not the server's.
     pub port: Option<u16>,
+    /// The address that is probed.
+    pub via: Via,
     /// From the start of one probe to that of the next.
     pub interval: Duration,
     /// A probe must have succeeded by then; at most `interval`.
@@ -60,6 +62,17 @@ pub struct Check {
     pub initial: State,
     /// What becomes of a failing server.
     pub on_failure: OnFailure,
+}
+
+/// The address that is probed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Via {
+    /// The server's own.
+    #[default]
+    Server,
+    /// The VIP at the server, where its packets keep that: under direct routing
+    /// and through a tunnel. The server's own under NAT and FULLNAT.
+    Vip,
 }
 
 /// What becomes of a failing server.

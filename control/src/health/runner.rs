@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use dataplane::probes::Probes;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
 use super::plan::{Check, Kind};
-use super::probe::{Configs, Outcome, Target, probe};
+use super::probe::{Means, Outcome, Target, probe};
 use super::schedule;
 use super::state::{Hysteresis, State};
 
@@ -41,7 +42,7 @@ pub(super) struct Runner {
 struct Shared {
     probes: Semaphore,
     commands: Semaphore,
-    configs: Configs,
+    means: Means,
     changes: mpsc::Sender<Change>,
     wake: Wake,
 }
@@ -92,7 +93,7 @@ pub(super) struct Change {
 
 impl Runner {
     /// Starts the thread. `wake` is called whenever there is a change to take.
-    pub(super) fn start(wake: Wake) -> Result<Self, String> {
+    pub(super) fn start(wake: Wake, probes: Arc<Probes>) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("health checks: {error}");
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (sender, changes) = mpsc::channel();
@@ -100,7 +101,7 @@ impl Runner {
         let shared = Arc::new(Shared {
             probes: Semaphore::new(PROBES),
             commands: Semaphore::new(COMMANDS),
-            configs: Configs::default(),
+            means: Means { probes, ..Means::default() },
             changes: sender,
             wake,
         });
@@ -135,7 +136,7 @@ impl Runner {
 
     /// Has what was read from files read again.
     pub(super) fn forget_files(&self) {
-        self.shared.configs.forget();
+        self.shared.means.configs.forget();
     }
 }
 
@@ -173,7 +174,7 @@ async fn run(
     loop {
         tokio::time::sleep_until(due.into()).await;
         let (outcome, took) =
-            shared.bounded(&check.kind, probe(&check, &target, &shared.configs)).await;
+            shared.bounded(&check.kind, probe(&check, &target, &shared.means)).await;
         let change = lock(&status).take(id, outcome, Instant::now(), took);
         if let Some(change) = change {
             // Without a receiver the daemon is about to end.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dataplane::service::Hop;
 use socket2::{Domain, Socket, Type};
 
-use super::plan::{Http, Kind};
+use super::plan::{Http, Kind, Via};
 use super::*;
 use crate::api::{Method, Protocol, ServerSpec, ServiceSpec, Timeouts};
 use crate::ipvsadm::names::Names;
@@ -37,6 +37,7 @@ fn check() -> Check {
     Check {
         kind: Kind::Tcp,
         port: None,
+        via: Via::Server,
         interval: Duration::from_millis(20),
         timeout: Duration::from_secs(10),
         rise: 2,
@@ -70,7 +71,8 @@ struct Director {
 impl Director {
     fn new(registry: Registry) -> Self {
         let (sender, woken) = mpsc::channel();
-        let health = Health::new(Arc::new(move || sender.send(()).unwrap_or_default()));
+        let health =
+            Health::new(Arc::new(move || sender.send(()).unwrap_or_default()), Arc::default());
         Self { health, registry, woken }
     }
 
@@ -286,6 +288,35 @@ fn only_what_differs_begins_anew() {
     director.health.follow([&other], &mut director.registry, RESOLVE);
     assert_eq!(director.shares(&other), []);
     assert_eq!(director.health.checks(None, 2).1, Some(running(&director.health)[2].0));
+}
+
+/// A check by the VIP begins anew when packets get to its server in another way,
+/// and no other check does.
+#[test]
+fn a_check_by_the_vip_follows_the_method() {
+    use crate::api::Tunnel;
+    use dataplane::service::Encapsulation;
+    let id = service("192.0.2.100:80");
+    let address: SocketAddr = "192.0.2.1:80".parse().unwrap();
+    let with = |method, weight| ServerSpec { method, ..server(address, weight) };
+    for via in [Via::Vip, Via::Server] {
+        let mut director = Director::new(registry(&[id]));
+        director.registry.add_server(&id, with(Method::Dr, 1), RESOLVE).unwrap();
+        let slow = Check { interval: Duration::from_secs(3_600), via, ..check() };
+        director.configure([(id, Plan { check: Some(slow), ..Plan::default() })]);
+        let ways = [
+            (with(Method::Dr, 5), 0, Some(ByVip::Plain)),
+            (with(Method::Tun(Tunnel::Ipip), 5), 1, Some(ByVip::Tunnel(Encapsulation::Ipip))),
+            (with(Method::Nat, 5), 2, None),
+        ];
+        for (spec, number, by_vip) in ways {
+            director.registry.edit_server(&id, spec, RESOLVE).unwrap();
+            director.health.follow_servers([&(id, address)], &mut director.registry);
+            let (&running, checked) = director.health.checks.iter().next().unwrap();
+            let wanted = if via == Via::Vip { (number, by_vip) } else { (0, None) };
+            assert_eq!((running, checked.target.by_vip), wanted, "{via:?}");
+        }
+    }
 }
 
 #[test]

@@ -280,6 +280,8 @@ pub fn command(request: &Request) -> Option<String> {
         | Request::ListConnections { .. }
         | Request::Counters {}
         | Request::NextHops { .. }
+        | Request::Neighbours { .. }
+        | Request::Routes { .. }
         | Request::Health { .. }
         | Request::HealthChanges {} => return None,
     })

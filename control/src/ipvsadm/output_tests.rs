@@ -515,6 +515,8 @@ fn connection_of(row: &str) -> Connection {
         virtual_address: fields[4].parse().unwrap(),
         server: fields[5].parse().unwrap(),
         worker: 0,
+        method: None,
+        template: false,
     }
 }
 

@@ -126,8 +126,10 @@ fn connections_and_timeouts_are_listed() {
         virtual_address: "10.0.1.102:80".parse().unwrap(),
         server: "10.0.1.11:80".parse().unwrap(),
         worker: 0,
+        method: None,
+        template: false,
     };
-    let page = Response::Connections { connections: vec![row], next: None };
+    let page = Response::Connections { connections: vec![row], next: None, count: None };
     let (ran, _) = served("-Lnc", "", vec![Ok(page)]);
     assert_eq!(
         ran.stdout,

@@ -98,6 +98,23 @@ pub enum RouteKind {
     Tunnel,
 }
 
+impl RouteKind {
+    /// Its name in listings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unicast => "unicast",
+            Self::Local => "local",
+            Self::NotUnicast => "broadcast",
+            Self::Blackhole => "blackhole",
+            Self::Unreachable => "unreachable",
+            Self::Prohibit => "prohibit",
+            Self::Throw => "throw",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
 /// Where a packet goes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextHop {
@@ -187,6 +204,22 @@ pub enum NeighbourState {
 }
 
 impl NeighbourState {
+    /// The name that `ip neighbour` has, in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Incomplete => "incomplete",
+            Self::Reachable => "reachable",
+            Self::Stale => "stale",
+            Self::Delay => "delay",
+            Self::Probe => "probe",
+            Self::Failed => "failed",
+            Self::NoArp => "noarp",
+            Self::Permanent => "permanent",
+        }
+    }
+
     fn usable(self) -> bool {
         match self {
             Self::Reachable | Self::Stale | Self::Delay | Self::Probe => true,

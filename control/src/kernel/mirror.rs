@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::event::{
     Address, Event, Link, Neighbour, NeighbourState, NextHop, Placement, Route, RouteKind, Table,
 };
-use super::routes::{Entry, Matching, RouteTable, covers};
+use super::routes::{Entry, ListedRoute, Matching, RouteTable, covers};
 
 /// Where packets to a destination go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +179,22 @@ impl Mirror {
     /// The state of a neighbour entry; `None` where there is no entry.
     pub fn neighbour_state(&self, link: u32, ip: IpAddr) -> Option<NeighbourState> {
         self.tables.neighbours.get(&(link, ip)).map(|neighbour| neighbour.state)
+    }
+
+    /// All neighbour entries, in no order.
+    pub fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.tables.neighbours.values()
+    }
+
+    /// The first routes after a prefix, in the order of family, length and
+    /// address: all those of `prefixes` prefixes, and whether there are more.
+    /// It walks the tables.
+    pub fn routes_after(
+        &self,
+        after: Option<(IpAddr, u8)>,
+        prefixes: usize,
+    ) -> (Vec<ListedRoute<'_>>, bool) {
+        self.tables.routes.after(after, prefixes)
     }
 
     /// The link with this index.

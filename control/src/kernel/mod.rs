@@ -9,11 +9,13 @@
 //!   that an answer never waits behind a dump of a million routes.
 //! - [`OwnedAddresses`] and [`KeptNeighbours`] remember what rvsd added, so
 //!   that it removes that and nothing else.
+//! - [`Announcements`] say where those addresses are when they come up.
 //! - [`MissingNeighbours`] asks the kernel for neighbours that workers report.
 //!
 //! Only the tables `main` and `local` are followed: policy rules (`ip rule`)
 //! and VRFs are not.
 
+mod announce;
 mod decode;
 mod event;
 mod kept;
@@ -24,6 +26,7 @@ mod owned;
 mod requests;
 mod routes;
 
+pub use announce::{Announcements, frame as announcement};
 pub use event::{
     Address, Event, Link, Neighbour, NeighbourState, NextHop, Placement, Route, RouteKind, Table,
 };
@@ -33,3 +36,4 @@ pub use missing::MissingNeighbours;
 pub use netlink::{Fault, Monitor, MonitorStats, NetlinkError, Progress};
 pub use owned::{OwnedAddress, OwnedAddresses, OwnedError};
 pub use requests::{Added, Deleted, KernelNeighbour, Requests};
+pub use routes::ListedRoute;

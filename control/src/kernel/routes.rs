@@ -93,6 +93,55 @@ impl RouteTable {
         sweep(prefixes, u128::MAX, visit);
     }
 
+    /// See [`super::Mirror::routes_after`].
+    pub(super) fn after(
+        &self,
+        after: Option<(IpAddr, u8)>,
+        prefixes: usize,
+    ) -> (Vec<ListedRoute<'_>>, bool) {
+        let mut keys = Vec::new();
+        let (mut start4, mut start6) = (None, None);
+        match after {
+            Some((IpAddr::V4(ip), len)) => start4 = Some((len, ip.to_bits())),
+            Some((IpAddr::V6(ip), len)) => start6 = Some((len, ip.to_bits())),
+            None => {}
+        }
+        // One more tells whether there are more.
+        let wanted = prefixes.saturating_add(1);
+        if start6.is_none() {
+            let found = self.v4.after(start4, wanted);
+            keys.extend(found.into_iter().map(|(len, ip)| (IpAddr::V4(ip.into()), len)));
+        }
+        let mut found = self.v6_local.after(start6, wanted);
+        found.extend(self.v6_main.after(start6, wanted));
+        found.sort_unstable();
+        found.dedup();
+        keys.extend(found.into_iter().map(|(len, ip)| (IpAddr::V6(ip.into()), len)));
+        let more = keys.len() > prefixes;
+        let rows = keys.into_iter().take(prefixes).flat_map(|(ip, len)| {
+            self.at(ip, len).map(move |entry| ListedRoute {
+                destination: ip,
+                prefix_len: len,
+                kind: entry.kind,
+                metric: entry.metric,
+                mtu: entry.mtu,
+                hops: entry.hops(),
+            })
+        });
+        (rows.collect(), more)
+    }
+
+    /// The routes of one prefix.
+    fn at(&self, ip: IpAddr, len: u8) -> impl Iterator<Item = &Entry> {
+        let tables = match ip {
+            IpAddr::V4(ip) => [self.v4.get(len, ip.to_bits()), &[]],
+            IpAddr::V6(ip) => {
+                [self.v6_local.get(len, ip.to_bits()), self.v6_main.get(len, ip.to_bits())]
+            }
+        };
+        tables.into_iter().flatten()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.v4.len() + self.v6_local.len() + self.v6_main.len()
     }
@@ -103,6 +152,23 @@ impl RouteTable {
             Table::Main => &mut self.v6_main,
         }
     }
+}
+
+/// A route in a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedRoute<'a> {
+    /// First address of the network.
+    pub destination: IpAddr,
+    /// Length of its prefix.
+    pub prefix_len: u8,
+    /// What it does.
+    pub kind: RouteKind,
+    /// The priority; the lowest wins.
+    pub metric: u32,
+    /// The path MTU set on the route, 0 for none.
+    pub mtu: u32,
+    /// The next hops.
+    pub hops: &'a [NextHop],
 }
 
 /// A route without its prefix.
@@ -250,6 +316,35 @@ impl<K: Eq + Hash + Copy + Into<u128>> PrefixMap<K> {
             }));
         }
         prefixes
+    }
+}
+
+impl<K: Eq + Hash + Copy + Ord> PrefixMap<K> {
+    /// The first prefixes after one, by length and address.
+    fn after(&self, after: Option<(u8, K)>, wanted: usize) -> Vec<(u8, K)> {
+        let mut found = Vec::new();
+        for (len, map) in (0..=u8::MAX).zip(&self.by_length) {
+            if found.len() >= wanted {
+                break;
+            }
+            let behind = |key: &K| after.is_none_or(|after| (len, *key) > after);
+            let mut keys: Vec<K> = map.keys().copied().filter(behind).collect();
+            let room = wanted - found.len();
+            if keys.len() > room {
+                keys.select_nth_unstable(room);
+                keys.truncate(room);
+            }
+            keys.sort_unstable();
+            found.extend(keys.into_iter().map(|key| (len, key)));
+        }
+        found
+    }
+
+    fn get(&self, len: u8, key: K) -> &[Entry] {
+        self.by_length
+            .get(usize::from(len))
+            .and_then(|map| map.get(&key))
+            .map_or(&[], Vec::as_slice)
     }
 }
 

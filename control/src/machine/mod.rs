@@ -6,19 +6,21 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use dataplane::conn::HashKey;
 use dataplane::conn::persistence::Templates;
 use dataplane::director::{Director, DirectorConfig};
-use dataplane::dpdk::kernel_path::{KernelCounters, KernelPath, TapPort};
+use dataplane::dpdk::kernel_path::{ControlFrame, KernelCounters, KernelPath, TapPort};
 use dataplane::dpdk::rings;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
 use dataplane::dpdk::{
-    Eal, EalConfig, HEADROOM, HugePages, Launched, Pool, Port, PortConfig, PortInfo, RssConfig,
-    RssState, Tap, keep_from_programs,
+    Eal, EalConfig, HEADROOM, HugePages, Launched, Pool, Port, PortConfig, PortError, PortInfo,
+    PortProblem, RssConfig, RssState, Tap, keep_from_programs,
 };
 use dataplane::icmp::IcmpLimits;
+use dataplane::probes::Probes;
 use dataplane::punt::PuntLimits;
 use dataplane::shard::{DEFAULT_RETA, Shard};
 use dataplane::time::Clock;
@@ -33,6 +35,9 @@ use crate::daemon::{Instruments, NetworkPort, mac_text};
 /// mbufs that a thread keeps for itself, so that it seldom touches the pool.
 const POOL_CACHE: u32 = 256;
 
+/// Frames of the control thread's that wait for the kernel path.
+const CONTROL_FRAMES: usize = 1024;
+
 /// EAL and the ports, started, and their taps. No thread runs yet.
 pub struct Machine {
     ports: Vec<OpenPort>,
@@ -41,6 +46,7 @@ pub struct Machine {
     /// By the same index.
     taps: Vec<Tap>,
     shard: Arc<Shard>,
+    frames: (SyncSender<ControlFrame>, Receiver<ControlFrame>),
     eal: Eal,
 }
 
@@ -61,12 +67,38 @@ pub struct Running {
     kernel_path: JoinHandle<()>,
 }
 
+/// Why the machine did not start.
+#[derive(Debug)]
+pub struct OpenError {
+    /// One line for the operator.
+    pub message: String,
+    /// Whether the configuration asks for what the device cannot do.
+    pub configuration: bool,
+}
+
+impl From<String> for OpenError {
+    fn from(message: String) -> Self {
+        Self { message, configuration: false }
+    }
+}
+
+impl From<PortError> for OpenError {
+    fn from(error: PortError) -> Self {
+        use PortProblem::{DataRoom, Mtu, TooManyQueues, UnequalQueues};
+        let configuration = matches!(
+            error.problem,
+            TooManyQueues { .. } | UnequalQueues(_) | Mtu { .. } | DataRoom { .. }
+        );
+        Self { message: error.to_string(), configuration }
+    }
+}
+
 impl Machine {
     /// Starts EAL, the ports and their taps.
     ///
     /// # Errors
-    /// One line for the operator.
-    pub fn open(config: &Config) -> Result<Self, String> {
+    /// What is missing, and whose fault it is.
+    pub fn open(config: &Config) -> Result<Self, OpenError> {
         keep_off_worker_cores(&config.director.cores);
         let devices: Vec<_> = config.ports.iter().map(|p| p.device.to_string()).collect();
         let eal = Eal::init(&EalConfig {
@@ -107,13 +139,22 @@ impl Machine {
             let (name, mac, mtu) = (name.to_owned(), info.mac, mtu.min(info.mtu));
             network_ports.push(NetworkPort { name, mac, mtu, device, vlan });
         }
-        Ok(Self { ports, network_ports, taps, shard, eal })
+        let frames = sync_channel(CONTROL_FRAMES);
+        Ok(Self { ports, network_ports, taps, shard, frames, eal })
     }
 
     /// The ports as routes lead to them, by index.
     #[must_use]
     pub fn network_ports(&self) -> &[NetworkPort] {
         &self.network_ports
+    }
+
+    /// What sends frames of the control thread's by a port, by its index. Those
+    /// of before [`Machine::launch`] wait; what is too much is lost.
+    #[must_use]
+    pub fn sender(&self) -> Box<dyn Fn(u8, Vec<u8>)> {
+        let frames = self.frames.0.clone();
+        Box::new(move |port, bytes| drop(frames.try_send(ControlFrame { port, bytes })))
     }
 
     /// Starts the workers and the kernel path. Also the control thread's ends
@@ -125,7 +166,7 @@ impl Machine {
         self,
         config: &Config,
     ) -> Result<(Running, Vec<ControlEnd>, Instruments), String> {
-        let Self { ports, network_ports, taps, shard, eal } = self;
+        let Self { ports, network_ports, taps, shard, frames: (_, frames), eal } = self;
         let clock = Clock::start();
         let tsc_hz = eal.tsc_hz();
         let templates = Templates::new(config.director.templates as usize, HashKey::random())
@@ -138,16 +179,19 @@ impl Machine {
             make_workers(config, &ports, &network_ports, &shard, &templates, clock)?;
         let stop = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(KernelCounters::default());
+        let probes = Arc::<Probes>::default();
         let kernel_path = KernelPath {
             taps: taps
                 .into_iter()
                 .zip(&network_ports)
-                .map(|(tap, &NetworkPort { device, vlan, .. })| {
-                    TapPort::new(tap, ports[usize::from(device)].pool.clone(), vlan)
+                .map(|(tap, &NetworkPort { device, vlan, mtu, .. })| {
+                    TapPort::new(tap, ports[usize::from(device)].pool.clone(), vlan, mtu)
                 })
                 .collect(),
             rings: kernel_rings,
+            control: frames,
             counters: Arc::clone(&counters),
+            probes: Arc::clone(&probes),
         };
         let running = Running {
             workers: workers
@@ -175,6 +219,7 @@ impl Machine {
             clock,
             templates,
             tsc_hz,
+            probes,
         };
         Ok((running, links, instruments))
     }
@@ -221,7 +266,7 @@ impl OpenPort {
         config: &Config,
         wanted: &config::Port,
         shard: &Shard,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, OpenError> {
         let pool = Pool::new(
             eal,
             &format!("mbufs-{}", wanted.name),
@@ -247,8 +292,8 @@ impl OpenPort {
             rss: (queues > 1).then_some(&rss),
         };
         let device = wanted.device.to_string();
-        let mut port = Port::open(&device, &port_config, &pool).map_err(|e| e.to_string())?;
-        port.start().map_err(|e| e.to_string())?;
+        let mut port = Port::open(&device, &port_config, &pool)?;
+        port.start()?;
         let PortInfo { driver, mac, .. } = port.info();
         let spread = match port.rss() {
             RssState::Programmed { .. } => "packets arrive on their owner's queue",
@@ -355,11 +400,7 @@ fn worker_ports(ports: &[OpenPort], queue: u16) -> Result<Vec<WorkerPort>, Strin
             trust_rss: matches!(open.port.rss(), RssState::Programmed { .. }),
         })
     };
-    ports
-        .iter()
-        .map(part)
-        .collect::<Result<_, dataplane::dpdk::PortError>>()
-        .map_err(|error| error.to_string())
+    ports.iter().map(part).collect::<Result<_, PortError>>().map_err(|error| error.to_string())
 }
 
 fn launch_worker(

@@ -91,12 +91,16 @@ families! {
     LEFT_OUT = Gauge "rvs_metrics_left_out" ["what"] "Services or servers that this page leaves out because of metrics.max_rows.";
     SCRAPES = Counter "rvs_metrics_requests" ["result"] "Requests for metrics, by what became of them: served, failed (rvsd was too slow), refused (no such page or method).";
 
+    VIPS_WITHDRAWN = Gauge "rvs_vips_withdrawn" [] "VIPs that health checks have taken off the director (withdraw_vip).";
+
     SERVICE_SERVERS = Gauge "rvs_service_servers" ["service"] "Servers of the service.";
     SERVICE_CONNECTIONS = Counter "rvs_service_connections" ["service"] "Connections scheduled.";
     SERVICE_PACKETS = Counter "rvs_service_packets" ["service", "direction"] "Packets: in from clients, out from servers where replies pass the director (NAT, FULLNAT).";
     SERVICE_BYTES = Counter "rvs_service_bytes" ["service", "direction"] "Their IP lengths.";
 
     SERVER_WEIGHT = Gauge "rvs_server_weight" ["service", "server"] "Weight in force; 0 takes no new connections.";
+    SERVER_UP = Gauge "rvs_server_up" ["service", "server"] "1 while health checks of rvsd find the server good, 0 while not, also when it is removed for that; only servers that are checked.";
+    SERVER_PROBES = Counter "rvs_server_probes" ["service", "server", "result"] "Probes of the server by rvsd: good or failed.";
     SERVER_RESOLVED = Gauge "rvs_server_resolved" ["service", "server"] "1 when the way to the server is known up to the MAC address, or it is the director itself; 0 when its packets are dropped (no_route, no_next_hop).";
     SERVER_CONNECTIONS = Counter "rvs_server_connections" ["service", "server"] "Connections scheduled.";
     SERVER_ACTIVE = Gauge "rvs_server_active_connections" ["service", "server"] "Connections in an active state, ActiveConn of ipvsadm.";

@@ -169,6 +169,7 @@ impl Server {
             rows += piece.rows.iter().map(|service| 1 + service.servers.len()).sum::<usize>();
             all.rows.extend(piece.rows);
             all.unresolved.extend(piece.unresolved);
+            all.checked.extend(piece.checked);
             cursor = piece.next;
             if cursor.is_none() {
                 break;

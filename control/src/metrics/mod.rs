@@ -20,7 +20,8 @@ use std::thread::JoinHandle;
 use dataplane::counters::Counters;
 use tokio::sync::oneshot;
 
-use crate::api::{KernelPathCounters, PortCounters, ServiceStatus};
+use crate::api::{KernelPathCounters, PortCounters, ServiceId, ServiceStatus};
+use crate::health::Checkup;
 pub use families::{FAMILIES, Family, Kind};
 pub use latency::Latency;
 
@@ -79,6 +80,8 @@ pub(crate) struct General {
     pub(crate) updates: Updates,
     /// Workers that do not run the newest snapshot.
     pub(crate) behind: usize,
+    /// VIPs that health checks have taken down.
+    pub(crate) withdrawn: usize,
 }
 
 /// How changes came into force.
@@ -94,6 +97,9 @@ pub(crate) struct Services {
     pub(crate) rows: Vec<ServiceStatus>,
     /// Servers among them to which there is no way at present.
     pub(crate) unresolved: HashSet<SocketAddr>,
+    /// What checks of each service's servers have found, for services that have
+    /// any, in the order of the rows.
+    pub(crate) checked: Vec<(ServiceId, Vec<Checkup>)>,
     /// Where to go on.
     pub(crate) next: Option<u64>,
 }

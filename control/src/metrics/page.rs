@@ -1,5 +1,6 @@
 //! What is on the page.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dataplane::counters::DropReason;
@@ -8,6 +9,7 @@ use super::families as f;
 use super::text::Page;
 use super::{General, Services};
 use crate::api::{PortCounters, ServerStatus, ServiceStatus, Stats};
+use crate::health::Checkup;
 use crate::show::service_name;
 
 /// What the serving thread itself knows.
@@ -33,11 +35,12 @@ pub(super) struct Requests {
 pub(super) fn write(own: &Own, general: &General, services: &Services) -> String {
     let mut page = Page::default();
     about(&mut page, own);
-    let rows = within(&services.rows, own.max_rows);
+    let rows = within(services, own.max_rows);
     totals(&mut page, own, general, rows);
     let names: Vec<String> = rows.iter().map(|row| service_name(&row.spec.id)).collect();
     let rows: Vec<Row<'_>> = names.iter().map(String::as_str).zip(rows).collect();
     of_services(&mut page, &rows);
+    of_checks(&mut page, &rows, services);
     of_servers(&mut page, &rows, services);
     of_workers(&mut page, general);
     of_ports(&mut page, general);
@@ -48,14 +51,18 @@ pub(super) fn write(own: &Own, general: &General, services: &Services) -> String
 /// A service with its name.
 type Row<'a> = (&'a str, &'a ServiceStatus);
 
-/// The services that fit, servers included.
-fn within(services: &[ServiceStatus], most: usize) -> &[ServiceStatus] {
+/// The services that fit, servers included, also those that are removed while
+/// they fail.
+fn within(services: &Services, most: usize) -> &[ServiceStatus] {
+    let checked: HashMap<_, _> =
+        services.checked.iter().map(|(id, found)| (*id, found.len())).collect();
     let mut rows = 0;
-    let fit = services.iter().take_while(|service| {
-        rows += 1 + service.servers.len();
+    let fit = services.rows.iter().take_while(|service| {
+        let checked = checked.get(&service.spec.id).copied().unwrap_or(0);
+        rows += 1 + service.servers.len().max(checked);
         rows <= most
     });
-    &services[..fit.count()]
+    &services.rows[..fit.count()]
 }
 
 fn about(page: &mut Page, own: &Own) {
@@ -73,6 +80,7 @@ fn totals(page: &mut Page, own: &Own, general: &General, shown: &[ServiceStatus]
     let mut left_out = page.family(&f::LEFT_OUT);
     left_out.add(&[&"services"], services.saturating_sub(shown.len()));
     left_out.add(&[&"servers"], servers.saturating_sub(shown_servers));
+    page.family(&f::VIPS_WITHDRAWN).add(&[], general.withdrawn);
     let Requests { served, failed, refused } = own.requests;
     let mut requests = page.family(&f::SCRAPES);
     for (result, count) in [("served", served), ("failed", failed), ("refused", refused)] {
@@ -92,6 +100,25 @@ fn of_services(page: &mut Page, rows: &[Row<'_>]) {
                 samples.add(&[name, &direction], count);
             }
         }
+    }
+}
+
+/// Of the services on the page. A server that is removed while it fails has no
+/// row of its own.
+fn of_checks(page: &mut Page, rows: &[Row<'_>], services: &Services) {
+    let names: HashMap<_, _> = rows.iter().map(|(name, row)| (row.spec.id, *name)).collect();
+    let checked: Vec<(&str, &Checkup)> = services
+        .checked
+        .iter()
+        .filter_map(|(id, found)| names.get(id).map(|name| (*name, found)))
+        .flat_map(|(name, found)| found.iter().map(move |checkup| (name, checkup)))
+        .collect();
+    let mut up = page.family(&f::SERVER_UP);
+    checked.iter().for_each(|(name, found)| up.add(&[name, &found.server], u64::from(found.up)));
+    let mut probes = page.family(&f::SERVER_PROBES);
+    for (name, &Checkup { server, good, failed, .. }) in checked {
+        probes.add(&[&name, &server, &"good"], good);
+        probes.add(&[&name, &server, &"failed"], failed);
     }
 }
 

@@ -9,9 +9,17 @@ use super::super::{Latency, Updates};
 use super::*;
 use crate::api::{KernelPathCounters, Method, Protocol, ServerSpec, ServiceId, ServiceSpec};
 
+fn id(number: u8) -> ServiceId {
+    let address = ([10, 0, 0, number], 80).into();
+    ServiceId::Address { protocol: Protocol::Tcp, address }
+}
+
+fn checkup(server: &str, up: bool) -> Checkup {
+    Checkup { server: server.parse().unwrap(), up, good: 7, failed: 2 }
+}
+
 fn service(number: u8, servers: u8) -> ServiceStatus {
-    let address = std::net::SocketAddr::from(([10, 0, 0, number], 80));
-    let id = ServiceId::Address { protocol: Protocol::Tcp, address };
+    let id = id(number);
     let server = |host| ServerStatus {
         spec: ServerSpec {
             address: ([10, 1, number, host], 8080).into(),
@@ -76,6 +84,7 @@ fn general() -> General {
         tsc_hz: 2_000_000_000,
         updates: Updates { latency, stalled: 1 },
         behind: 0,
+        withdrawn: 4,
     }
 }
 
@@ -89,6 +98,10 @@ fn page(max_rows: usize) -> String {
     let services = Services {
         rows: vec![service(1, 2), service(2, 1)],
         unresolved: HashSet::from([([10, 1, 1, 2], 8080).into()]),
+        checked: vec![
+            (id(1), vec![checkup("10.1.1.1:8080", true), checkup("10.1.1.9:8080", false)]),
+            (id(2), vec![checkup("10.1.2.1:8080", true)]),
+        ],
         next: None,
     };
     write(&own, &general(), &services)
@@ -141,6 +154,11 @@ fn a_parser_reads_what_was_counted() {
         ("rvs_server_weight service=TCP 10.0.0.1:80 server=10.1.1.1:8080", 3.0),
         ("rvs_server_resolved service=TCP 10.0.0.1:80 server=10.1.1.1:8080", 1.0),
         ("rvs_server_resolved service=TCP 10.0.0.1:80 server=10.1.1.2:8080", 0.0),
+        ("rvs_server_up service=TCP 10.0.0.1:80 server=10.1.1.1:8080", 1.0),
+        ("rvs_server_up service=TCP 10.0.0.1:80 server=10.1.1.9:8080", 0.0),
+        ("rvs_server_probes service=TCP 10.0.0.2:80 server=10.1.2.1:8080 result=good", 7.0),
+        ("rvs_server_probes service=TCP 10.0.0.1:80 server=10.1.1.9:8080 result=failed", 2.0),
+        ("rvs_vips_withdrawn ", 4.0),
         ("rvs_server_connections service=TCP 10.0.0.1:80 server=10.1.1.2:8080", 2.0),
         ("rvs_server_active_connections service=TCP 10.0.0.2:80 server=10.1.2.1:8080", 4.0),
         ("rvs_server_inactive_connections service=TCP 10.0.0.2:80 server=10.1.2.1:8080", 5.0),
@@ -193,8 +211,9 @@ fn services_beyond_the_limit_are_left_out_and_counted() {
         assert_eq!(values["rvs_metrics_left_out what=services"], services, "{max_rows}");
         assert_eq!(values["rvs_metrics_left_out what=servers"], servers, "{max_rows}");
         assert_eq!(values["rvs_servers "], 3.0);
-        let shown = values.keys().filter(|name| name.starts_with("rvs_server_weight")).count();
-        assert_eq!(shown as f64, 3.0 - servers);
+        let shown = |start| values.keys().filter(|name| name.starts_with(start)).count() as f64;
+        assert_eq!(shown("rvs_server_weight"), 3.0 - servers);
+        assert_eq!(shown("rvs_server_up"), 3.0 - servers);
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Registry, Resolve, ServerEntry, ServiceEntry};
+use super::{Registry, Resolve, ServerEntry, ServiceEntry, methods};
 use crate::api::{Error, ErrorCode, ServerSpec, ServiceId};
 
 /// What a server's checks say.
@@ -38,6 +38,18 @@ impl Registry {
     pub fn has_server(&self, service: &ServiceId, server: SocketAddr) -> bool {
         let Ok(place) = self.place(service, ErrorCode::NoSuchService) else { return false };
         self.by_address.get(&(place, server)).is_some_and(|&number| !self.server(number).sorry)
+    }
+
+    /// How packets get to a server, as workers know it.
+    #[must_use]
+    pub fn method_of(
+        &self,
+        service: &ServiceId,
+        server: SocketAddr,
+    ) -> Option<dataplane::service::Method> {
+        let place = self.place(service, ErrorCode::NoSuchService).ok()?;
+        let number = *self.by_address.get(&(place, server))?;
+        Some(methods::method(&self.server(number).spec.method))
     }
 
     /// The address of the server that one stands for in a command.

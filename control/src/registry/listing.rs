@@ -6,7 +6,7 @@ use dataplane::service::Hop;
 
 use super::{Registry, ServerEntry, ServiceEntry, Standing};
 use crate::api::{
-    Error, ErrorCode, ServerHealth, ServerSpec, ServerStatus, ServiceId, ServiceSpec,
+    Error, ErrorCode, MethodName, ServerHealth, ServerSpec, ServerStatus, ServiceId, ServiceSpec,
     ServiceStatus, Stats,
 };
 
@@ -50,6 +50,21 @@ impl Registry {
     #[must_use]
     pub fn server_address(&self, number: u32) -> Option<SocketAddr> {
         Some(self.servers.get(number)?.published.address)
+    }
+
+    /// How packets reach a server, by its number.
+    #[must_use]
+    pub fn server_method(&self, number: u32) -> Option<MethodName> {
+        Some(MethodName::from(&self.servers.get(number)?.spec.method))
+    }
+
+    /// All servers with their numbers and where they get packets, also deleted
+    /// ones that have connections.
+    pub fn numbered_servers(&self) -> impl Iterator<Item = (u32, SocketAddr, &ServerSpec)> {
+        (0..self.servers.end()).filter_map(|number| {
+            let server = self.servers.get(number)?;
+            Some((number, server.published.address, &server.spec))
+        })
     }
 
     /// The service that persistence templates know by this number.

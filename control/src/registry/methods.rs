@@ -92,7 +92,8 @@ fn address(service: &ServiceSpec, key: &ServiceKey, mut server: SocketAddr) -> S
     server
 }
 
-fn method(method: &Method) -> service::Method {
+/// A method in the form of workers.
+pub(super) fn method(method: &Method) -> service::Method {
     match method {
         Method::Dr => service::Method::Dr,
         Method::Nat => service::Method::Nat,

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{row, service_name};
+use super::service_name;
+use super::table::row;
 use crate::api::{HealthChange, HealthCheck};
 use crate::health::duration;
 

@@ -335,6 +335,7 @@ fn instruments(workers: usize, clock: Clock) -> Instruments {
         clock,
         templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
         tsc_hz: 1_000_000_000,
+        probes: Arc::default(),
     }
 }
 
@@ -443,4 +444,9 @@ impl Raw {
 
 pub(crate) fn encoded(request: &Request) -> Vec<u8> {
     frame::encode(request, api::MAX_REQUEST).unwrap()
+}
+
+/// A page of all connections.
+pub(crate) fn list_all(limit: usize) -> Request {
+    Request::ListConnections { cursor: None, limit, filter: None, count: false }
 }

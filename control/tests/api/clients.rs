@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use control::api::{self, ErrorCode, Request, Response};
@@ -11,17 +12,18 @@ use control::client::Client;
 use control::server::Access;
 
 use crate::Test;
-use crate::bench::{Bench, RS1, Raw, VIP, encoded, id, server, service};
+use crate::bench::{Bench, RS1, Raw, VIP, encoded, id, list_all, server, service};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
-    ("100 idle clients delay nobody", idle_clients),
-    ("a client that never reads delays nobody", never_reads),
-    ("garbage is answered or cut off within a second", garbage),
+    ("1,000 idle clients keep nobody from being answered", idle_clients),
+    ("clients that never read keep nobody from being answered", never_reads),
+    ("garbage is answered or cut off", garbage),
     ("mutated frames break nothing", mutations),
-    ("half a frame is cut off within a second", half_a_frame),
+    ("half a frame is cut off after half a second", half_a_frame),
+    ("frames of the maximum size are taken", longest_frames),
     ("requests end to end in one write are answered in order", pipeline),
-    ("a flood of requests delays nobody", flood),
-    ("a flood of refused frames delays nobody", refused_flood),
+    ("a flood of requests keeps nobody from being answered", flood),
+    ("a flood of refused frames keeps nobody from being answered", refused_flood),
     ("a flood does not hurry the rates", rates_under_flood),
     ("another version is refused", version),
     ("a client that leaves is forgotten", leaving),
@@ -54,26 +56,28 @@ pub(crate) fn obstacle() -> Option<&'static str> {
     (!nix::unistd::Uid::effective().is_root()).then_some("takes on another user; run as root")
 }
 
-/// The longest that a client waits for an answer in a while.
-fn longest_wait(client: &mut Client, duration: Duration) -> Duration {
-    let start = Instant::now();
-    let mut longest = Duration::ZERO;
-    while start.elapsed() < duration {
-        let asked = Instant::now();
-        client.timeouts().unwrap();
-        longest = longest.max(asked.elapsed());
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    longest
+/// How long a client is to wait at most: by far longer than any answer takes, even
+/// on a machine with much else to do, and shorter than a flood without end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A client that waits no longer than that.
+fn patient(bench: &Bench) -> Client {
+    Client::connect_within(&bench.socket, PATIENCE).unwrap()
 }
 
-const TOLERABLE: Duration = Duration::from_millis(200);
+/// Calls one after the other are all answered, whatever others do meanwhile.
+fn is_answered(client: &mut Client) {
+    for call in 0..20 {
+        assert_eq!(client.timeouts().map(|t| t.tcp).ok(), Some(900), "call {call}");
+    }
+}
 
 fn idle_clients() {
     let bench = Bench::with_guide(2);
-    let mut idle: Vec<_> = (0..100).map(|_| bench.client()).collect();
-    let longest = longest_wait(&mut bench.client(), Duration::from_millis(500));
-    assert!(longest < TOLERABLE, "{longest:?}");
+    let mut idle: Vec<_> = (0..1000).map(|_| bench.client()).collect();
+    let mut client = patient(&bench);
+    is_answered(&mut client);
+    client.change(&Request::EditServer { service: id(VIP), server: server(RS1, 9) }).unwrap();
     // They are not given up while idle, and are answered when they wake.
     std::thread::sleep(Duration::from_millis(1000));
     for client in &mut idle {
@@ -103,9 +107,8 @@ fn never_reads() {
             raw.send(&Request::ListServices { service: None, cursor: None });
         }
     }
-    let mut client = bench.client();
-    let longest = longest_wait(&mut client, Duration::from_secs(1));
-    assert!(longest < TOLERABLE, "{longest:?}");
+    let mut client = patient(&bench);
+    is_answered(&mut client);
     client.change(&Request::Flush {}).unwrap();
     // They are given up after a while; what was sent by then can be read.
     std::thread::sleep(Duration::from_secs(10));
@@ -138,11 +141,9 @@ fn garbage() {
     ];
     for (what, bytes, code) in closes {
         let mut raw = Raw::silent(&bench);
-        let start = Instant::now();
         raw.0.write_all(&bytes).unwrap();
         assert_eq!(raw.error(), code, "{what}");
         assert!(raw.is_closed(), "{what}");
-        assert!(start.elapsed() < Duration::from_secs(1), "{what}: {:?}", start.elapsed());
         other.timeouts().unwrap();
     }
     // After the hello a mistake in a frame is only answered.
@@ -185,7 +186,7 @@ fn mutations() {
         Request::DeleteServer { service: address, server: server(RS1, 1).address },
         Request::Zero { service: Some(address) },
         Request::SetTimeouts { timeouts: api::Timeouts { tcp: 9, tcp_fin: 9, udp: 9 } },
-        Request::ListConnections { cursor, limit: 9 },
+        Request::ListConnections { cursor, limit: 9, filter: None, count: false },
         Request::NextHops { cursor: Some(9) },
     ];
     // xorshift: the same numbers in every run.
@@ -239,24 +240,51 @@ fn half_a_frame() {
         raw.0.write_all(part).unwrap();
         assert_eq!(raw.error(), ErrorCode::TimedOut);
         assert!(raw.is_closed());
-        let took = start.elapsed();
-        assert!((500..1000).contains(&took.as_millis()), "{took:?}");
+        assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
     }
+    // However many more come, one at a time.
     let mut raw = Raw::greeted(&bench);
-    let start = Instant::now();
     std::thread::scope(|scope| {
         let mut writer = Raw(raw.0.try_clone().unwrap());
-        scope.spawn(move || dribble(&mut writer, &[0, 0, 1, 0, b'{', b'"', b'o', b'p']));
+        let bytes = [&framed(&[b' '; 4096])[..4], &[b' '; 4095]].concat();
+        scope.spawn(move || dribble(&mut writer, &bytes));
         assert_eq!(raw.error(), ErrorCode::TimedOut);
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     });
     // A frame cut off by the client's end is no request.
     let mut raw = Raw::greeted(&bench);
     raw.0.write_all(&whole[..whole.len() - 1]).unwrap();
     raw.0.shutdown(std::net::Shutdown::Write).unwrap();
-    let start = Instant::now();
     assert!(raw.is_closed());
-    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+/// A request may be as long as [`api::MAX_REQUEST`]; one of that length from many
+/// clients at a time, in pieces, is answered like any other.
+fn longest_frames() {
+    let bench = Bench::with_guide(1);
+    let longest = |request: &Request| {
+        let mut json = encoded(request).split_off(4);
+        json.resize(api::MAX_REQUEST, b' ');
+        framed(&json)
+    };
+    let edit = Request::EditServer { service: id(VIP), server: server(RS1, 77) };
+    let frames = [longest(&Request::Timeouts {}), longest(&edit), longest(&Request::Timeouts {})];
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            let mut raw = Raw::greeted(&bench);
+            let frames = &frames;
+            scope.spawn(move || {
+                for frame in frames {
+                    frame.chunks(10_000).for_each(|piece| raw.0.write_all(piece).unwrap());
+                }
+                assert!(matches!(raw.reply(), Some(Ok(Response::Timeouts { .. }))));
+                assert_eq!(raw.reply(), Some(Ok(Response::Done)));
+                assert!(matches!(raw.reply(), Some(Ok(Response::Timeouts { .. }))));
+            });
+        }
+        is_answered(&mut patient(&bench));
+    });
+    let servers = &bench.client().services(None).unwrap().services[0].servers;
+    assert_eq!(servers[1].spec.weight, 77);
 }
 
 fn pipeline() {
@@ -285,22 +313,23 @@ fn flooding<R>(bench: &Bench, frames: &[u8], measure: impl FnOnce() -> R) -> R {
     let stream = Raw::greeted(bench).0;
     let (mut reader, mut writer) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
     let burst = frames.repeat(1 + 16_384 / frames.len());
+    let total = &AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(move || while writer.write_all(&burst).is_ok() {});
         let answered = scope.spawn(move || {
-            let mut total = 0;
             let mut answers = vec![0; 1 << 20];
             while let Ok(n @ 1..) = reader.read(&mut answers) {
-                total += n;
+                total.fetch_add(n, Ordering::Relaxed);
             }
-            total
         });
         std::thread::sleep(Duration::from_millis(50));
         let result = measure();
+        // It is not cut off, and answered all the while.
+        let so_far = total.load(Ordering::Relaxed);
+        let more = || total.load(Ordering::Relaxed) > so_far + 1_000;
+        crate::bench::eventually("the flood is answered, too", more);
         assert!(!answered.is_finished(), "the flood was cut off");
         stream.shutdown(std::net::Shutdown::Both).unwrap();
-        let total = answered.join().unwrap();
-        assert!(total > 1_000, "the flood was answered with {total} bytes only");
         result
     })
 }
@@ -308,7 +337,7 @@ fn flooding<R>(bench: &Bench, frames: &[u8], measure: impl FnOnce() -> R) -> R {
 fn flood() {
     let bench = Bench::start(2);
     fill(&bench);
-    let mut client = bench.client();
+    let mut client = patient(&bench);
     assert_eq!(client.next_hops().unwrap().len(), 800);
     let some = server("192.168.2.1:0", 1);
     for request in [
@@ -316,25 +345,21 @@ fn flood() {
         Request::Counters {},
         Request::NextHops { cursor: None },
         Request::ListServices { service: None, cursor: None },
-        Request::ListConnections { cursor: None, limit: api::MAX_ROWS },
+        Request::ListConnections { cursor: None, limit: api::MAX_ROWS, filter: None, count: false },
         Request::EditServer { service: id("192.168.1.100:1"), server: some },
         Request::DeleteService { service: id("192.168.1.99:1") },
     ] {
-        let duration = Duration::from_millis(700);
-        let longest = flooding(&bench, &encoded(&request), || longest_wait(&mut client, duration));
-        assert!(longest < TOLERABLE, "{request:?}: {longest:?}");
+        flooding(&bench, &encoded(&request), || is_answered(&mut client));
     }
 }
 
 /// Frames that are answered without being carried out.
 fn refused_flood() {
     let bench = Bench::start(1);
-    let mut client = bench.client();
+    let mut client = patient(&bench);
     let bad = framed(b"{}");
     for frames in [encoded(&Request::Hello { version: api::VERSION }), bad] {
-        let duration = Duration::from_millis(700);
-        let longest = flooding(&bench, &frames, || longest_wait(&mut client, duration));
-        assert!(longest < TOLERABLE, "{longest:?}");
+        flooding(&bench, &frames, || is_answered(&mut client));
     }
 }
 
@@ -344,16 +369,20 @@ fn rates_under_flood() {
     bench.connect((0..400).map(crate::bench::client_address), VIP);
     let rates = || bench.client().services(None).unwrap().services[0].stats.connection_rate;
     crate::bench::eventually("the first estimate", || rates() > 0);
-    assert_eq!(rates(), 50);
+    let before = rates();
+    // The averages that follow each other, every two seconds.
+    let averages = [50, 37, 28, 21, 16, 12, 9];
+    assert!(averages.contains(&before), "{before}");
     let start = Instant::now();
     let timeouts = encoded(&Request::Timeouts {});
     let after = flooding(&bench, &timeouts, || {
         std::thread::sleep(Duration::from_millis(1000));
         rates()
     });
-    // At most one estimate has come since.
-    assert!(start.elapsed() < Duration::from_secs(2));
-    assert!([50, 37].contains(&after), "{after} after {:?}", start.elapsed());
+    // No more estimates than there was time for.
+    let most = 1 + start.elapsed().as_secs() as usize / 2;
+    let since = averages.iter().skip_while(|&&average| average != before).take(most + 1);
+    assert!(since.clone().any(|&average| average == after), "{after} of {since:?} after {before}");
 }
 
 fn version() {
@@ -376,14 +405,13 @@ fn leaving() {
         let mut raw = Raw::greeted(&bench);
         match n % 4 {
             0 => {}
-            1 => raw.send(&Request::ListConnections { cursor: None, limit: 10 }),
+            1 => raw.send(&list_all(10)),
             2 => raw.send(&Request::EditServer { service: id(VIP), server: server(RS1, n) }),
             _ => raw.0.write_all(&[0, 0]).unwrap(),
         }
     }
-    let mut client = bench.client();
-    let longest = longest_wait(&mut client, Duration::from_millis(200));
-    assert!(longest < TOLERABLE, "{longest:?}");
+    let mut client = patient(&bench);
+    is_answered(&mut client);
     let servers = &client.services(None).unwrap().services[0].servers;
     assert_eq!(servers[1].spec.weight, 1498);
 }
@@ -448,6 +476,18 @@ fn other_user() {
     );
     for line in ["-C", "-Z", "--set 1 1 1", "-d -t 1.2.3.4:80 -r 1.2.3.4"] {
         assert_eq!(run(&open, NOBODY, line).0, 255, "{line}");
+    }
+    for line in [
+        "set sloppy_tcp 1",
+        "drain 192.168.1.31",
+        "undrain 192.168.1.31",
+        "reload",
+        "reload --dry-run",
+        "set log debug",
+    ] {
+        let (code, message) = run(&open, NOBODY, line);
+        assert_eq!(code, 1, "{line}: {message}");
+        assert!(message.contains("you may look but not change"), "{line}: {message}");
     }
     assert!(open.client().services(None).unwrap().services.is_empty());
 

@@ -6,23 +6,27 @@ use std::time::Duration;
 
 use control::api::{ErrorCode, HealthCheck, Request, Response, ServerSpec};
 use control::client::Client;
-use control::health::plan::{Check, Kind, OnFailure, Plan};
+use control::commands::{self, Command};
+use control::health::plan::{Check, Kind, OnFailure, Plan, Via};
 use control::health::state::State;
 
 use crate::Test;
 use crate::bench::{
-    Bench, SYN, VIP, client_address, connections, eventually, id, refusal, server, service, tcp,
+    Bench, Directory, SYN, VIP, client_address, connections, eventually, id, refusal, server,
+    service, tcp,
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a failing server gets no connection until it is good again", failing),
     ("checks begin and end with servers", with_servers),
+    ("a reload changes the checks that differ and leaves the others alone", reloaded),
 ];
 
 fn checked_every(millis: u64) -> Check {
     Check {
         kind: Kind::Tcp,
         port: None,
+        via: Via::Server,
         interval: Duration::from_millis(millis),
         timeout: Duration::from_secs(10),
         rise: 2,
@@ -82,7 +86,6 @@ fn failing() {
     assert_eq!(chosen(&bench, &mut client, 1), [good].into());
     assert!(bench.adm_ok("-Sn").contains("-r 127.0.0.2:80 -g -w 1"), "{}", bench.adm_ok("-Sn"));
 
-    drop(listener);
     eventually("the sorry server is in", || listed(&bench).contains("192.168.1.39:80"));
     assert_eq!(chosen(&bench, &mut client, 2), [sorry].into());
     let delete = Request::DeleteServer { service: id(VIP), server: sorry };
@@ -129,4 +132,105 @@ fn with_servers() {
     assert_eq!(health(&mut client).len(), 1);
     client.change(&Request::Flush {}).unwrap();
     assert_eq!(health(&mut client), []);
+}
+
+/// Two services with a server each: the first with this section, the second with
+/// a check that finds it good.
+fn file(section: &str) -> String {
+    format!(
+        r#"
+[director]
+cores = [1]
+[[port]]
+name = "lan"
+device = "0000:01:00.0"
+[[service]]
+protocol = "tcp"
+address = "{VIP}"
+{section}
+[[service.server]]
+address = "192.168.1.31"
+weight = 5
+[[service]]
+protocol = "tcp"
+address = "192.168.1.101:80"
+[service.health]
+kind = "command"
+command = ["/bin/true"]
+interval_ms = 100
+[[service.server]]
+address = "192.168.1.32"
+"#
+    )
+}
+
+fn reloaded() {
+    let section = |program: &str, more: &str| {
+        format!(
+            "[service.health]\nkind = \"command\"\ncommand = [\"/bin/{program}\"]\ninterval_ms = 100\n{more}\n"
+        )
+    };
+    let directory = Directory::new();
+    let path = directory.0.join("rvsd.toml");
+    std::fs::write(&path, file(&section("true", ""))).unwrap();
+    let bench = Bench::with_file(directory);
+    let mut client = bench.client();
+    let reload = |section: &str| {
+        std::fs::write(&path, file(section)).unwrap();
+        let mut out = Vec::new();
+        let command = Command::Reload { dry_run: false, exact: false, json: false };
+        commands::run(&bench.socket, &command, &mut out).map_err(|e| e.to_string()).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let of = |client: &mut Client, vip: &str| {
+        health(client).into_iter().find(|check| check.service == id(vip))
+    };
+    let other = |client: &mut Client| of(client, "192.168.1.101:80").unwrap();
+    let mut weight = {
+        let mut client = bench.client();
+        move || {
+            let mut services = client.services(Some(id(VIP))).unwrap().services;
+            services.remove(0).servers.first().map(|server| server.spec.weight)
+        }
+    };
+    eventually("both have been probed", || health(&mut client).iter().all(|c| c.probes > 2));
+    let before = other(&mut client);
+
+    // Another program: the check begins anew, from up, and finds it down.
+    let said = reload(&section("false", "fall = 2"));
+    assert_eq!(said, "health: the file's checks of 2 services in the place of 2\n");
+    assert!(of(&mut client, VIP).unwrap().probes <= before.probes, "it began anew");
+    assert_eq!(weight(), Some(5));
+    eventually("the server is down", || of(&mut client, VIP).is_some_and(|check| !check.up));
+    eventually("its weight is 0", || weight() == Some(0));
+
+    // A check that changes begins anew in the state in which it is.
+    reload(&section("false", "fall = 9"));
+    assert!(!of(&mut client, VIP).unwrap().up);
+    assert_eq!(weight(), Some(0));
+    // What becomes of a failing server may change while it fails.
+    reload(&section("false", "fall = 9\non_failure = \"remove\""));
+    assert_eq!(weight(), None);
+    // A sorry server comes with the reload, since none is left, and goes.
+    reload(
+        &(section("false", "fall = 9") + "[service.sorry_server]\naddress = \"192.168.1.39\"\n"),
+    );
+    let servers = bench.adm_ok(&format!("-Ln -t {VIP}"));
+    assert!(servers.contains("192.168.1.39:80              Route   1"), "{servers}");
+    reload(&section("false", "fall = 9"));
+    assert!(!bench.adm_ok(&format!("-Ln -t {VIP}")).contains("192.168.1.39"));
+    assert_eq!(weight(), Some(0));
+    // Without a check it has the weight of the file.
+    let said = reload("");
+    assert_eq!(said, "health: the file's checks of 1 services in the place of 2\n");
+    assert_eq!(weight(), Some(5));
+    assert_eq!(health(&mut client).len(), 1);
+    // And with one again it is taken for what the check says.
+    reload(&section("true", "initial = \"down\"\nrise = 1"));
+    eventually("the server is up", || weight() == Some(5));
+
+    // The other service's check went on all the while.
+    let after = other(&mut client);
+    assert!(after.since_ms >= before.since_ms, "{after:?} after {before:?}");
+    assert!(after.probes > before.probes && after.up, "{after:?} after {before:?}");
 }

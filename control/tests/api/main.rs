@@ -7,6 +7,7 @@
 
 mod bench;
 mod clients;
+mod growth;
 mod health;
 mod metrics;
 mod reload;
@@ -35,6 +36,7 @@ fn main() {
         workers::TESTS,
         health::TESTS,
         clients::TESTS,
+        growth::TESTS,
         metrics::TESTS,
         reload::TESTS,
         restart::TESTS,

@@ -1,6 +1,7 @@
 //! The file read again, states saved and restored, servers drained.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,22 +9,24 @@ use control::api::{ErrorCode, Request, Response, ServerStatus, ServiceStatus, Se
 use control::client::{Client, ClientError};
 use control::commands::{self, Command};
 use control::daemon::saved::Saved;
-use control::show::{self, Topic};
+use control::show::Show;
 
 use crate::Test;
 use crate::bench::{
-    Bench, Directory, RS1, RS2, VIP, client_address, connections, id, refusal, server, service,
+    Bench, Directory, RS1, RS2, VIP, client_address, connections, eventually, id, refusal, server,
+    service,
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a reload does what is different and nothing else", difference),
+    ("while the file is read, others are answered", slow_file),
     ("a wrong file changes nothing and says what is wrong", wrong_file),
     ("changes at run time stay, are shown, and go on request", run_time),
     ("a start goes on where the last one ended, and follows the file", start),
     ("what was saved is restored exactly, and only what differs is touched", restored),
     ("a restore with an error changes nothing and names the line", wrong_line),
     ("a drained server runs empty and comes back", drained),
-    ("of 1,000 services a reload touches the ten that changed", many),
+    ("of 10,000 services a reload touches the ten that changed", many),
 ];
 
 const HEAD: &str = r#"
@@ -70,8 +73,17 @@ fn reload(bench: &Bench) -> Result<String, String> {
     run(bench, &Command::Reload { dry_run: false, exact: false, json: false })
 }
 
-fn shown(bench: &Bench, topic: Topic) -> String {
-    show::show(&mut bench.client(), topic, false, false).unwrap()
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    show: Show,
+}
+
+fn shown(bench: &Bench, topic: &str) -> String {
+    let line: Line = clap::Parser::parse_from(["show", topic]);
+    let mut out = Vec::new();
+    line.show.run(&bench.socket, None, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
 }
 
 fn status(client: &mut Client) -> ServiceStatus {
@@ -120,16 +132,46 @@ needs a restart of rvsd: director.cores
     assert_eq!(client.settings().unwrap(), Settings { sloppy_tcp: 1, ..Settings::default() });
     assert_eq!(connections(&mut client).0.len(), 10);
     assert_eq!(reload(&bench).unwrap(), "needs a restart of rvsd: director.cores\n");
-    assert!(shown(&bench, Topic::Config).ends_with("needs a restart of rvsd: director.cores\n"));
+    assert!(shown(&bench, "config").ends_with("needs a restart of rvsd: director.cores\n"));
     write(&bench.directory, &text.replace("cores = [2]", "cores = [1]"));
     assert_eq!(reload(&bench).unwrap(), "Nothing is different.\n");
-    assert!(!shown(&bench, Topic::Config).contains("restart"));
+    assert!(!shown(&bench, "config").contains("restart"));
     // The record and the form of the file that it goes with are on disk.
     let saved = Saved::new(&bench.directory.0);
     let applied = saved.load_applied().unwrap();
     assert_eq!(applied.services[0].servers, [server(RS1, 1), server(RS2, 3)]);
     // The services that it began with, then the changes.
     assert_eq!(saved.load().unwrap().changes.len(), 4 + 4);
+}
+
+/// The file is a pipe, so that it is read as slowly as the test likes.
+fn slow_file() {
+    let bench = bench(&[HEAD, GUIDE].concat());
+    let file = bench.directory.0.join("rvsd.toml");
+    fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::thread::scope(|scope| {
+        let reloads: Vec<_> = (0..2).map(|_| scope.spawn(|| reload(&bench))).collect();
+        // Opens when the daemon has, too.
+        let mut pipe = fs::File::options().write(true).open(&file).unwrap();
+        let mut client = bench.client();
+        client.change(&Request::EditServer { service: id(VIP), server: server(RS1, 9) }).unwrap();
+        assert_eq!(of(&status(&mut client), RS1).spec.weight, 9);
+        assert!(reloads.iter().all(|reload| !reload.is_finished()));
+        pipe.write_all([HEAD, GUIDE, "weight = 3\n"].concat().as_bytes()).unwrap();
+        drop(pipe);
+        eventually("the first reload", || of(&status(&mut client), RS2).spec.weight == 3);
+        // The other one reads the file after that, and finds nothing.
+        let mut pipe = fs::File::options().write(true).open(&file).unwrap();
+        pipe.write_all([HEAD, GUIDE, "weight = 3\n"].concat().as_bytes()).unwrap();
+        drop(pipe);
+        let mut said: Vec<_> =
+            reloads.into_iter().map(|reload| reload.join().unwrap().unwrap()).collect();
+        said.sort();
+        let edit = "-e -t 192.168.1.100:80 -r 192.168.1.32:80 -g -w 3\n";
+        assert_eq!(said, [edit, "Nothing is different.\n"]);
+    });
+    assert_eq!(of(&status(&mut bench.client()), RS1).spec.weight, 9, "at run time");
 }
 
 fn wrong_file() {
@@ -170,14 +212,18 @@ fn run_time() {
     bench.adm_ok("-A -t 192.168.1.100:443 -s rr");
     bench.adm_ok("-D -u 192.168.1.100:53");
     bench.adm_ok("--set 0 0 60");
-    let expected = "\
-runtime  TCP 192.168.1.100:443 rr
-changed  TCP 192.168.1.100:80 rr
-runtime    -> 192.168.1.33:80  dr, weight 1, 0 connections
-file       -> 192.168.1.32:80  dr, weight 1, 0 connections
-changed    -> 192.168.1.31:80  dr, weight 7, 0 connections
-";
-    assert_eq!(shown(&bench, Topic::Services), expected);
+    let origins = |topic: &str| -> Vec<String> {
+        let text = shown(&bench, topic);
+        let rows = text.lines().skip(1).map(|line| line.split_whitespace());
+        rows.map(|words| {
+            let words: Vec<_> = words.collect();
+            format!("{} {}", words[if topic == "servers" { 2 } else { 1 }], words[words.len() - 1])
+        })
+        .collect()
+    };
+    assert_eq!(origins("services"), ["192.168.1.100:443 runtime", "192.168.1.100:80 changed"]);
+    let expected = ["192.168.1.33:80 runtime", "192.168.1.32:80 file", "192.168.1.31:80 changed"];
+    assert_eq!(origins("servers"), expected);
     let file = bench.directory.0.join("rvsd.toml");
     let changes = "changed at run time:
   --set 0 0 60
@@ -186,7 +232,7 @@ changed    -> 192.168.1.31:80  dr, weight 7, 0 connections
   -a -t 192.168.1.100:80 -r 192.168.1.33:80 -g -w 1
   -A -t 192.168.1.100:443 -s rr
 ";
-    assert_eq!(shown(&bench, Topic::Config), format!("file {}\n{changes}", file.display()));
+    assert_eq!(shown(&bench, "config"), format!("file {}\n{changes}", file.display()));
     // The file is as it was.
     assert_eq!(reload(&bench).unwrap(), "Nothing is different.\n");
     // It says something new about the other server.
@@ -202,8 +248,8 @@ changed    -> 192.168.1.31:80  dr, weight 7, 0 connections
 -A -u 192.168.1.100:53 -s wlc
 ";
     assert_eq!(run(&bench, &exact).unwrap(), undone);
-    assert!(shown(&bench, Topic::Config).ends_with("nothing was changed at run time\n"));
-    assert!(shown(&bench, Topic::Services).lines().all(|line| line.starts_with("file ")));
+    assert!(shown(&bench, "config").ends_with("nothing was changed at run time\n"));
+    assert!(shown(&bench, "services").lines().skip(1).all(|line| line.ends_with(" file")));
 }
 
 /// The daemon of a bench never ends, so its directory is copied as it is: what a
@@ -354,7 +400,7 @@ fn server_of(text: &str) -> commands::Server {
 }
 
 fn many() {
-    const SERVICES: usize = 1000;
+    const SERVICES: usize = 10_000;
     let text = |weight: &dyn Fn(usize) -> u32| {
         let mut text = HEAD.to_owned();
         for n in 0..SERVICES {
@@ -379,7 +425,7 @@ fn many() {
         services.into_iter().map(row).collect::<Vec<_>>()
     };
     let before = list();
-    write(&bench.directory, &text(&|n| if n % 100 == 0 { 9 } else { 1 }));
+    write(&bench.directory, &text(&|n| if n % 1000 == 0 { 9 } else { 1 }));
     let lines = reload(&bench).unwrap();
     assert_eq!(lines.lines().count(), 10, "{lines}");
     assert_eq!(lines.lines().next(), Some("-e -t 10.0.0.1:80 -r 10.1.0.1:80 -g -w 9"));

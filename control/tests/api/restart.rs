@@ -59,8 +59,8 @@ fn serve(directory: &Path) -> Result<Signal, String> {
 }
 
 /// A child, and what it says.
-struct Process {
-    child: Child,
+pub(crate) struct Process {
+    pub(crate) child: Child,
     output: BufReader<std::process::ChildStdout>,
 }
 
@@ -80,7 +80,7 @@ impl Process {
         Self { child, output }
     }
 
-    fn ready(directory: &Directory) -> Self {
+    pub(crate) fn ready(directory: &Directory) -> Self {
         let mut process = Self::start(directory);
         assert_eq!(process.line(), "ready");
         process

@@ -1,15 +1,19 @@
 //! Changes and listings as the workers see them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use control::api::{Connection, ConnectionCursor, ErrorCode, MAX_ROWS, Request, Response};
+use control::api::{
+    Connection, ConnectionCursor, ConnectionFilter, ErrorCode, MAX_ROWS, MethodName, Protocol,
+    Request, Response,
+};
 
 use crate::Test;
 use crate::bench::{
     ACK, Bench, RS1, RS2, Raw, SYN, VIP, address, client_address, connections, counters,
-    eventually, id, refusal, server, service, tcp,
+    eventually, id, list_all, refusal, server, service, tcp,
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -19,6 +23,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("many changes at once are all answered", many_at_once),
     ("20,000 connections are listed while workers run", long_listing),
     ("listings at odd places", odd_places),
+    ("listings have what their filter lets pass", filtered),
     ("listings of several clients do not wait for each other", listings_side_by_side),
     ("every frame is accounted for", accounts),
 ];
@@ -94,7 +99,7 @@ fn stalled() {
     assert_eq!(counters(&mut client).len(), 2);
     assert_eq!(refusal(&mut client, &request), ErrorCode::ServiceExists);
     let cursor = Some(ConnectionCursor { worker: 1, ipv6: false, group: 0 });
-    let list = Request::ListConnections { cursor, limit: 10 };
+    let list = Request::ListConnections { cursor, limit: 10, filter: None, count: false };
     assert_eq!(refusal(&mut client, &list), ErrorCode::WorkerStalled);
     let ran = bench.adm("-Lnc");
     assert_eq!((ran.code, ran.stderr.as_str()), (1, "rvsd: the worker does not answer\n"));
@@ -182,7 +187,7 @@ fn odd_places() {
     let mut client = bench.client();
     let mut list = |worker, ipv6, group, limit| {
         let cursor = Some(ConnectionCursor { worker, ipv6, group });
-        client.call(&Request::ListConnections { cursor, limit })
+        client.call(&Request::ListConnections { cursor, limit, filter: None, count: false })
     };
     for (worker, limit) in [(0, 0), (0, MAX_ROWS + 1), (0, usize::MAX), (1, 10), (u32::MAX - 1, 10)]
     {
@@ -191,20 +196,21 @@ fn odd_places() {
     }
     // After the last worker come the templates, of which there are none.
     let templates = ConnectionCursor { worker: u32::MAX, ipv6: false, group: 0 };
-    let end = Response::Connections { connections: vec![], next: Some(templates) };
+    let end = Response::Connections { connections: vec![], next: Some(templates), count: None };
     assert_eq!(list(0, true, u64::MAX, 10).unwrap(), end);
-    let end = Response::Connections { connections: vec![], next: None };
+    let end = Response::Connections { connections: vec![], next: None, count: None };
     assert_eq!(list(u32::MAX, false, 0, 10).unwrap(), end);
     assert_eq!(list(u32::MAX, false, u64::MAX, 10).unwrap(), end);
     let past = list(0, false, u64::MAX, 10).unwrap();
     let next = Some(ConnectionCursor { worker: 0, ipv6: true, group: 0 });
-    assert_eq!(past, Response::Connections { connections: vec![], next });
+    assert_eq!(past, Response::Connections { connections: vec![], next, count: None });
     // A page has no more rows than were asked for, or than one group.
     for limit in [1, 7, 15, 16, 100] {
         let (mut cursor, mut seen) = (None, 0);
         loop {
-            let request = Request::ListConnections { cursor, limit };
-            let Response::Connections { connections, next } = client.call(&request).unwrap() else {
+            let request = Request::ListConnections { cursor, limit, filter: None, count: false };
+            let Response::Connections { connections, next, .. } = client.call(&request).unwrap()
+            else {
                 panic!("connections");
             };
             assert!(connections.len() <= limit.max(15), "{} of {limit}", connections.len());
@@ -224,6 +230,52 @@ fn odd_places() {
     }
 }
 
+fn filtered() {
+    let bench = Bench::with_guide(2);
+    bench.connect((0..500).map(client_address), VIP);
+    let mut client = bench.client();
+    let all = ConnectionFilter::default;
+    let mut list = |filter: &ConnectionFilter| {
+        let (mut listed, mut cursor) = (Vec::new(), None);
+        loop {
+            let (page, next) = client.connections_page(cursor, 100, Some(filter)).unwrap();
+            listed.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(client.count_connections(filter).unwrap(), listed.len() as u64, "{filter:?}");
+        listed
+    };
+    assert_eq!(list(&all()).len(), 500);
+    let only = SocketAddr::from(client_address(7));
+    let one = list(&ConnectionFilter { client: only.to_string().parse().ok(), ..all() });
+    assert_eq!(one.iter().map(|c| c.client).collect::<Vec<_>>(), [only]);
+    assert_eq!(one[0].method, Some(MethodName::Dr));
+    let on_rs1 = list(&ConnectionFilter { server: RS1.parse().ok(), ..all() });
+    assert_eq!(on_rs1.len(), 250);
+    assert!(on_rs1.iter().all(|c| c.server == address(RS1)));
+    let mut of_worker = |worker| list(&ConnectionFilter { worker: Some(worker), ..all() });
+    let (first, second) = (of_worker(0), of_worker(1));
+    assert_eq!(first.len() + second.len(), 500);
+    assert!(second.iter().all(|c| c.worker == 1) && !second.is_empty());
+    assert!(of_worker(2).is_empty());
+    for none in [
+        ConnectionFilter { protocol: Some(Protocol::Udp), ..all() },
+        ConnectionFilter { method: Some(MethodName::Nat), ..all() },
+        ConnectionFilter { states: vec!["TIME_WAIT".into()], ..all() },
+        ConnectionFilter { virtual_address: ":81".parse().ok(), ..all() },
+        ConnectionFilter { virtual_address: "::/0".parse().ok(), ..all() },
+        ConnectionFilter { templates: Some(true), ..all() },
+    ] {
+        assert!(list(&none).is_empty(), "{none:?}");
+    }
+    let filter = ConnectionFilter { states: vec!["OPEN".into()], ..all() };
+    let error = client.connections_page(None, 10, Some(&filter)).unwrap_err().to_string();
+    assert!(error.contains("there is no state \"OPEN\""), "{error}");
+}
+
 /// The next listing begins when the one before it ends, not when something
 /// else wakes the daemon.
 fn listings_side_by_side() {
@@ -231,7 +283,7 @@ fn listings_side_by_side() {
     bench.connect((0..100).map(client_address), VIP);
     let mut raws: Vec<_> = (0..20).map(|_| Raw::greeted(&bench)).collect();
     for raw in &mut raws {
-        raw.send(&Request::ListConnections { cursor: None, limit: 10 });
+        raw.send(&list_all(10));
     }
     // Nobody reads, so nothing else wakes the daemon.
     std::thread::sleep(Duration::from_millis(300));

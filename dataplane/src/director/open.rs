@@ -155,10 +155,10 @@ impl Core {
                 };
                 match headers.family() {
                     Family::V4 => {
-                        self.complete::<Entry4>(cx, tables, made, stage, headers, frame, verdict)
+                        self.complete::<Entry4>(cx, tables, made, stage, headers, frame, verdict);
                     }
                     Family::V6 => {
-                        self.complete::<Entry6>(cx, tables, made, stage, headers, frame, verdict)
+                        self.complete::<Entry6>(cx, tables, made, stage, headers, frame, verdict);
                     }
                 }
             }

@@ -1,19 +1,29 @@
 //! The kernel path: the thread between the workers' rings and the taps. What
 //! the workers punt goes into the tap of the port that it came by; what the
 //! kernel sends into a tap leaves by the port. VLANs have taps of their own, in
-//! which frames have no tag: it is taken off and put on here.
+//! which frames have no tag: it is taken off and put on here. Health checks that
+//! go to the VIP are made so here, too ([`Probes`]).
+//!
+//! What the control thread itself has to say to a segment ([`ControlFrame`])
+//! takes the same way out.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::rings::{KernelRings, Parcel};
-use super::{BURST, Mbuf, Pool, Tap};
+use super::{BURST, HEADROOM, Mbuf, Pool, Tap};
+use crate::forward::tun::Ids;
+use crate::outbox::Outbox;
+use crate::packet::Frame;
 use crate::packet::headers::{ETHERTYPE_VLAN, VLAN_TAG, vlan_id};
+use crate::probes::{Leaving, Outcome, Probes};
 
 /// How long the thread stays awake after the last packet: an answer to what
 /// was just punted, or the next packet of a transfer, is likely soon.
@@ -34,10 +44,20 @@ pub struct KernelCounters {
     pub to_kernel: AtomicU64,
     /// Packets that a tap did not take.
     pub to_kernel_failed: AtomicU64,
-    /// Packets read from a tap and given to a worker.
+    /// Packets read from a tap, or of the control thread's, given to a worker.
     pub from_kernel: AtomicU64,
-    /// Packets read from a tap that found no mbuf or no room in a ring.
+    /// Such packets that found no mbuf, no room in a ring, or did not fit into the
+    /// tunnel of a health check.
     pub from_kernel_dropped: AtomicU64,
+}
+
+/// A frame of the control thread's.
+#[derive(Debug)]
+pub struct ControlFrame {
+    /// Index of the port to send it by.
+    pub port: u8,
+    /// From the Ethernet header on, without VLAN tag.
+    pub bytes: Vec<u8>,
 }
 
 /// A tap and the pool that its packets are copied into.
@@ -48,15 +68,17 @@ pub struct TapPort {
     pub pool: Pool,
     /// The tag of what leaves, where the port is a VLAN.
     vlan: Option<u16>,
+    /// Longest IP packet that leaves, bytes.
+    mtu: u16,
     /// While reading fails: when to try again.
     retry: Option<Instant>,
 }
 
 impl TapPort {
-    /// A tap, the pool of its device, and the VLAN id of its port.
+    /// A tap, the pool of its device, and VLAN id and MTU of its port.
     #[must_use]
-    pub fn new(tap: Tap, pool: Pool, vlan: Option<u16>) -> Self {
-        Self { tap, pool, vlan, retry: None }
+    pub fn new(tap: Tap, pool: Pool, vlan: Option<u16>, mtu: u16) -> Self {
+        Self { tap, pool, vlan, mtu, retry: None }
     }
 
     /// A copy of a frame of the kernel as it is to leave.
@@ -103,17 +125,26 @@ pub struct KernelPath {
     pub taps: Vec<TapPort>,
     /// Its rings.
     pub rings: KernelRings,
+    /// What the control thread sends.
+    pub control: Receiver<ControlFrame>,
     /// Its counters.
     pub counters: Arc<KernelCounters>,
+    /// Health checks that go to the VIP.
+    pub probes: Arc<Probes>,
 }
 
 impl KernelPath {
     /// Runs on the calling thread until `stop`. The taps go when it returns.
     pub fn run(mut self, stop: &AtomicBool) {
         let mut last_packet = Instant::now();
-        let mut buffer = vec![0; MAX_FRAME];
+        // With room for a tunnel in front.
+        let mut buffer = vec![0; usize::from(HEADROOM) + MAX_FRAME];
+        // A single stream of ids: packets of the kernel have DF, which needs none.
+        let ids = Ids::new(0, 1, 0);
+        let mut leaving = Leaving { mtu: 0, ids, outbox: Outbox::default() };
         while !stop.load(Ordering::Relaxed) {
-            let packets = self.deliver() + self.collect(&mut buffer);
+            let packets =
+                self.deliver() + self.collect(&mut buffer, &mut leaving) + self.announce();
             let now = Instant::now();
             if packets > 0 {
                 last_packet = now;
@@ -141,8 +172,12 @@ impl KernelPath {
         let mut packets = 0;
         for ring in &mut self.rings.punted {
             for _ in 0..BURST {
-                let Ok(Parcel { mbuf, port, .. }) = ring.pop() else { break };
+                let Ok(Parcel { mut mbuf, port, .. }) = ring.pop() else { break };
                 packets += 1;
+                let (start, len) = (usize::from(mbuf.start()), usize::from(mbuf.len()));
+                let total_len = mbuf.total_len() as usize;
+                let mut frame = Frame::new(mbuf.buffer_mut(), start, len, total_len, port);
+                self.probes.incoming(&mut frame);
                 let counter = match write(&self.taps[usize::from(port)].tap, &mbuf) {
                     Ok(()) => &self.counters.to_kernel,
                     Err(_) => &self.counters.to_kernel_failed,
@@ -155,26 +190,46 @@ impl KernelPath {
 
     /// Gives what the kernel sends to workers, a burst of each tap. A port's
     /// packets all go by one worker, so they stay in order.
-    fn collect(&mut self, buffer: &mut [u8]) -> usize {
+    fn collect(&mut self, buffer: &mut [u8], leaving: &mut Leaving) -> usize {
         let mut packets = 0;
-        let workers = self.rings.inject.len();
-        for (index, port) in self.taps.iter_mut().enumerate() {
-            let ring = &mut self.rings.inject[index % workers];
+        let start = usize::from(HEADROOM);
+        for index in 0..self.taps.len() {
+            leaving.mtu = self.taps[index].mtu;
             for _ in 0..BURST {
-                let Some(len) = port.recv(buffer) else { break };
+                let Some(len) = self.taps[index].recv(&mut buffer[start..]) else { break };
                 packets += 1;
-                let mbuf = port.outgoing(&buffer[..len]);
-                let sent =
-                    mbuf.is_some_and(|mbuf| ring.push(Parcel::new(mbuf, index as u8)).is_ok());
-                let counter = if sent {
-                    &self.counters.from_kernel
-                } else {
-                    &self.counters.from_kernel_dropped
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
+                let mut frame = Frame::new(buffer, start, len, len, index as u8);
+                match self.probes.outgoing(&mut frame, leaving) {
+                    Outcome::Untouched | Outcome::Changed => self.inject(index, frame.bytes()),
+                    Outcome::TooLong => {
+                        self.counters.from_kernel_dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
             }
         }
         packets
+    }
+
+    /// Gives what the control thread sends to workers, at most a burst.
+    fn announce(&mut self) -> usize {
+        let frames: ArrayVec<_, BURST> = self.control.try_iter().take(BURST).collect();
+        for ControlFrame { port, bytes } in &frames {
+            if usize::from(*port) < self.taps.len() {
+                self.inject(usize::from(*port), bytes);
+            }
+        }
+        frames.len()
+    }
+
+    /// Has a worker send a frame by a port.
+    fn inject(&mut self, port: usize, frame: &[u8]) {
+        let workers = self.rings.inject.len();
+        let ring = &mut self.rings.inject[port % workers];
+        let mbuf = self.taps[port].outgoing(frame);
+        let sent = mbuf.is_some_and(|mbuf| ring.push(Parcel::new(mbuf, port as u8)).is_ok());
+        let counter =
+            if sent { &self.counters.from_kernel } else { &self.counters.from_kernel_dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -102,6 +102,7 @@ impl Worker {
                 let counters = self.director.counters_mut();
                 counters.busy_cycles =
                     counters.busy_cycles.wrapping_add(after.wrapping_sub(before));
+                counters.busy_rounds += 1;
             }
             before = if pause.after(packets) { tsc() } else { after };
         }

@@ -4,12 +4,14 @@
 #![forbid(unsafe_code)]
 
 mod bed;
+mod beside;
 mod connect;
 mod daemon;
 mod directory;
 mod latency;
 mod measure;
 mod memory;
+mod operators;
 mod process;
 mod report;
 mod scale;
@@ -73,6 +75,8 @@ enum Part {
     Workers,
     /// Forwarding while 10,000 services change 100 times a second.
     Update,
+    /// Forwarding while rvsadm is called and lists all connections.
+    Operators,
     /// rvsd next to dpdk-testpmd, over a virtual device (as root).
     Daemon,
     /// Time from arrival to departure at half the full rate.
@@ -144,6 +148,10 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
     }
     if wanted(Part::Update) {
         update::run(&scale, &cores, &mut report)?;
+        measure::pin(core);
+    }
+    if wanted(Part::Operators) {
+        operators::run(&scale, &cores, &mut report)?;
         measure::pin(core);
     }
     if wanted(Part::Daemon) {

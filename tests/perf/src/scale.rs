@@ -15,7 +15,7 @@ pub(crate) struct Scale {
     pub(crate) packets: usize,
     /// Flow counts of the rows of the part process.
     pub(crate) flows: Vec<usize>,
-    /// Live connections of the parts connect and update.
+    /// Live connections of the parts connect, update and operators.
     pub(crate) live: usize,
     /// Real servers of a service, where a row does not say another number.
     pub(crate) servers: u32,
@@ -24,6 +24,9 @@ pub(crate) struct Scale {
     pub(crate) families: Vec<Family>,
     /// Services of the part update, with ten servers each.
     pub(crate) services: u32,
+    /// Calls of the part operators, and its listings of all connections.
+    pub(crate) calls: usize,
+    pub(crate) listings: usize,
     /// How long the parts that measure for a time do, seconds.
     pub(crate) seconds: f64,
 }
@@ -41,6 +44,8 @@ impl Scale {
             methods: Method::ALL.to_vec(),
             families: vec![Family::V4, Family::V6],
             services: 10_000,
+            calls: 1_000,
+            listings: 100,
             seconds: 5.0,
         }
     }
@@ -51,6 +56,8 @@ impl Scale {
             rounds: 3,
             packets: 500_000,
             flows: vec![1_000, 64_000, 1_000_000],
+            calls: 200,
+            listings: 2,
             seconds: 1.0,
             ..Self::full()
         }
@@ -66,6 +73,8 @@ impl Scale {
             live: 500,
             servers: 10,
             services: 20,
+            calls: 8,
+            listings: 1,
             seconds: 0.02,
             ..Self::quick()
         }

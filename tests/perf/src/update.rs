@@ -5,30 +5,19 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use control::api::{KernelPathCounters, Request};
-use control::client::Client;
+use control::api::Request;
 use control::config::Config;
+use control::daemon::begin;
 use control::daemon::saved::Saved;
-use control::daemon::{Daemon, Instruments, begin};
-use control::server::Access;
-use dataplane::conn::HashKey;
-use dataplane::conn::persistence::Templates;
-use dataplane::director::{BURST, Director};
-use dataplane::time::Clock;
-use dataplane::update::Shared;
 
-use crate::bed::buffers::{HEADROOM, Ring};
-use crate::bed::flows::{Flow, random_order};
-use crate::bed::frames::{ACK, Frames, Side};
-use crate::bed::runner::{SimulatedClock, burst, not_sent};
+use crate::bed::flows::random_order;
 use crate::bed::setup::{change, port};
 use crate::bed::{Bed, Family, Method, Protocol, SERVERS, Setup, VIPS};
+use crate::beside::{Stretch, Turns, connected, lost, while_forwarding};
 use crate::directory::Directory;
-use crate::measure::{Sample, Watch, pin, thread_time};
+use crate::measure::thread_time;
 use crate::report::{Report, Row};
 use crate::scale::Scale;
 use crate::stats::{median, percentile};
@@ -62,7 +51,7 @@ pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result
         report.failure(PART, "a change", &error)?;
     }
     report.doing(&format!("update: {RATE} a second"));
-    if let Err(error) = storm(scale, report, &setup, directory.path(), first, last) {
+    if let Err(error) = storm(scale, report, &setup, directory.path(), [first, last]) {
         report.failure(PART, "updates while forwarding", &error)?;
     }
     Ok(())
@@ -138,69 +127,24 @@ fn storm(
     report: &mut Report,
     setup: &Setup,
     directory: &Path,
-    control_core: usize,
-    core: usize,
+    cores: [usize; 2],
 ) -> Result<(), String> {
     // Connections to one half of the services, changes to the other.
     let mut registry = setup.registry()?;
     let mut bed = Bed::with_registry(*setup, &mut registry, FLOWS.min(scale.live))?;
     bed.flows = random_order(FLOWS.min(scale.live), (setup.services / 2).max(1));
     bed.open_all()?;
-    let (frames, ring) = (bed.frames(Side::ToServer, ACK), Ring::new());
-    let Bed { director, clock, control, flows, .. } = bed;
-    let shared = Arc::clone(control.shared());
-    let mut forwarder = Forwarder { director, clock, flows, frames, ring, next: 0, shared };
-    let socket = directory.join("rvsd.sock");
-    let path = socket.clone();
-    let saved = Saved::new(directory);
-    std::thread::spawn(move || {
-        pin(control_core);
-        // Registry and daemon live as long as the process.
-        let daemon = Daemon::new(
-            &path,
-            Access::default(),
-            registry,
-            vec![control],
-            saved,
-            None,
-            instruments(),
-        );
-        let ended = daemon.and_then(|mut daemon| daemon.run().map_err(|e| e.to_string()));
-        if let Err(error) = ended {
-            eprintln!("the daemon of the part update: {error}");
-        }
-    });
-    let storming = AtomicBool::new(false);
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let client = scope.spawn(|| {
-            pin(control_core);
-            change_on_demand(setup, &socket, &storming, &ended)
-        });
-        pin(core);
-        // Until the daemon has published what the worker runs already.
-        let mut results = forwarder.run(Duration::from_millis(200)).map(|_| Vec::new());
-        for round in 0..scale.rounds {
-            report.doing(&format!("update: round {} of {}", round + 1, scale.rounds));
-            let Ok(rounds) = &mut results else { break };
-            let time = Duration::from_secs_f64(scale.seconds / 2.0);
-            let quiet = forwarder.run(time);
-            storming.store(true, Ordering::Relaxed);
-            let stormy = forwarder.run(time);
-            storming.store(false, Ordering::Relaxed);
-            match (quiet, stormy) {
-                (Ok(quiet), Ok(stormy)) => rounds.push((quiet, stormy)),
-                (Err(error), _) | (_, Err(error)) => results = Err(error),
+    let client = |socket: &Path, turns: &Turns| change_on_demand(setup, socket, turns);
+    let (rounds, times) =
+        while_forwarding(bed, registry, directory, cores, client, |forwarder, turns| {
+            let mut rounds = Vec::new();
+            for round in 0..scale.rounds {
+                report.doing(&format!("update: round {} of {}", round + 1, scale.rounds));
+                rounds.push(forwarder.both(turns, Duration::from_secs_f64(scale.seconds / 2.0))?);
             }
-        }
-        ended.store(true, Ordering::Relaxed);
-        // The client's last change waits for the worker.
-        while !client.is_finished() {
-            forwarder.run(Duration::from_millis(1))?;
-        }
-        let times = client.join().map_err(|_| "the client's thread panicked")??;
-        say(report, scale, &results?, times)
-    })
+            Ok(rounds)
+        })?;
+    say(report, scale, &rounds, times)
 }
 
 fn say(
@@ -214,14 +158,10 @@ fn say(
         flows: Some(FLOWS.min(scale.live) as u64),
         ..row
     };
-    let samples: Vec<_> = rounds.iter().flat_map(|(a, b)| [a.sample, b.sample]).collect();
-    let share = Some(Sample::sum(&samples).cpu_share());
-    let lost = median(
-        rounds.iter().map(|(quiet, stormy)| (1.0 - quiet.sample.ns() / stormy.sample.ns()) * 100.0),
-    );
+    let (lost, share) = lost(rounds);
     let note =
         format!("{} changes in {:.1} s", times.len(), scale.seconds / 2.0 * rounds.len() as f64);
-    let row = Row { cpu_share: share, ..Row::value(PART, "rate lost", lost, "%") };
+    let row = Row { cpu_share: Some(share), ..Row::value(PART, "rate lost", lost, "%") };
     report.row(&all(row).with_note(note))?;
     for (name, pick) in
         [("quiet", (|r| &r.0) as fn(&(Stretch, Stretch)) -> &Stretch), ("updated", |r| &r.1)]
@@ -249,26 +189,12 @@ fn say(
 }
 
 /// Sends changes while it is told to. What each took, us.
-fn change_on_demand(
-    setup: &Setup,
-    socket: &Path,
-    storming: &AtomicBool,
-    ended: &AtomicBool,
-) -> Result<Vec<f64>, String> {
-    let began = Instant::now();
-    let mut client = loop {
-        match Client::connect(socket) {
-            Ok(client) => break client,
-            Err(error) if began.elapsed() > Duration::from_secs(10) => {
-                return Err(format!("the daemon's socket: {error}"));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
+fn change_on_demand(setup: &Setup, socket: &Path, turns: &Turns) -> Result<Vec<f64>, String> {
+    let mut client = connected(socket)?;
     let pause = Duration::from_secs(1) / RATE;
     let (mut times, mut next) = (Vec::new(), Instant::now());
-    while !ended.load(Ordering::Relaxed) {
-        if !storming.load(Ordering::Relaxed) {
+    while !turns.ended() {
+        if !turns.busy() {
             std::thread::sleep(Duration::from_millis(1));
             next = Instant::now();
             continue;
@@ -280,70 +206,4 @@ fn change_on_demand(
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(times)
-}
-
-fn instruments() -> Instruments {
-    let templates = Templates::new(1, HashKey::random());
-    Instruments {
-        cores: vec![0],
-        tsc_hz: 1_000_000_000,
-        ports: Box::new(Vec::new),
-        kernel_path: Box::new(KernelPathCounters::default),
-        connections: FLOWS as u32,
-        clock: Clock::start(),
-        templates: Arc::new(templates.expect("memory for one template")),
-    }
-}
-
-/// Forwarding for a time.
-#[derive(Debug, Default)]
-struct Stretch {
-    sample: Sample,
-    /// The longest time from the end of one burst to that of the next.
-    longest: Duration,
-    longest_wall: Duration,
-    /// Those of the bursts that took up an update.
-    with_update: Vec<f64>,
-}
-
-struct Forwarder {
-    director: Director,
-    clock: SimulatedClock,
-    flows: Vec<Flow>,
-    frames: Frames,
-    ring: Ring,
-    next: usize,
-    shared: Arc<Shared>,
-}
-
-impl Forwarder {
-    fn run(&mut self, time: Duration) -> Result<Stretch, String> {
-        let mut stretch = Stretch::default();
-        let mut refused = None;
-        let watch = Watch::start();
-        let began = Instant::now();
-        let (mut wall, mut cpu, mut packets) = (began, thread_time(), 0);
-        let mut epoch = self.shared.epoch();
-        while wall.duration_since(began) < time {
-            let buffers = self.ring.take(BURST);
-            for buffer in buffers.iter_mut() {
-                self.frames.write(&mut buffer.0[HEADROOM..], &self.flows[self.next]);
-                self.next = if self.next + 1 == self.flows.len() { 0 } else { self.next + 1 };
-            }
-            let len = self.frames.len();
-            let director = Some(&mut self.director);
-            burst(director, &mut self.clock, buffers.iter_mut(), len, &mut refused);
-            packets += BURST;
-            let (now, cpu_now) = (Instant::now(), thread_time());
-            stretch.longest = stretch.longest.max(cpu_now.saturating_sub(cpu));
-            stretch.longest_wall = stretch.longest_wall.max(now - wall);
-            let epoch_now = self.shared.epoch();
-            if epoch_now != epoch {
-                stretch.with_update.push(cpu_now.saturating_sub(cpu).as_secs_f64() * 1e6);
-            }
-            (wall, cpu, epoch) = (now, cpu_now, epoch_now);
-        }
-        stretch.sample = watch.stop(packets);
-        refused.map_or(Ok(stretch), |verdict| Err(not_sent(verdict)))
-    }
 }

@@ -56,7 +56,10 @@ fn all_rows_are_there() {
     let update = names
         .iter()
         .any(|name| name == "update rate lost" || name == "update updates while forwarding");
-    assert!(workers && update, "{printed}");
+    let operators = names
+        .iter()
+        .any(|name| name == "operators rate lost" || name == "operators calls while forwarding");
+    assert!(workers && update && operators, "{printed}");
     let measured = rows.iter().filter(|row| row["part"] == "process");
     for row in measured {
         for field in ["family", "protocol", "flows", "burst", "workers", "harness", "rounds"] {

@@ -36,6 +36,13 @@ pub struct WorkerCounters {
     pub recycled: u64,
     /// Packets forwarded without a connection because the table was full (mh).
     pub stateless: u64,
+    /// Places taken in its IPv4 and in its IPv6 table: a connection under NAT
+    /// or FULLNAT has two.
+    pub entries: [u64; 2],
+    /// Ticks of the time stamp counter spent on rounds that had packets.
+    pub busy_cycles: u64,
+    /// Those rounds.
+    pub busy_rounds: u64,
 }
 
 impl WorkerCounters {
@@ -94,6 +101,15 @@ pub struct PortCounters {
     /// The VLANs on the port. Its counters are those of all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vlans: Vec<VlanPort>,
+}
+
+impl PortCounters {
+    /// Whether [`Self::link_up`] can be relied on: a tap's driver loses sight of
+    /// its link when the other end is moved to another network namespace.
+    #[must_use]
+    pub fn link_is_known(&self) -> bool {
+        !self.device.starts_with("net_tap")
+    }
 }
 
 /// A VLAN on a port.

@@ -66,9 +66,11 @@ fn answer(request: Request, state: &State) -> Reply {
                 None => Err(Error::new(ErrorCode::NoSuchService, "No such service")),
             }
         }
-        Request::ListConnections { .. } => {
-            Ok(Response::Connections { connections: state.connections.clone(), next: None })
-        }
+        Request::ListConnections { .. } => Ok(Response::Connections {
+            connections: state.connections.clone(),
+            next: None,
+            count: None,
+        }),
         Request::Timeouts {} => {
             Ok(Response::Timeouts { timeouts: Timeouts { tcp: 900, tcp_fin: 120, udp: 300 } })
         }

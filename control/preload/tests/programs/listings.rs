@@ -156,6 +156,8 @@ fn connections(line: &str) -> Vec<Connection> {
             virtual_address: words[4].parse().unwrap(),
             server: words[5].parse().unwrap(),
             worker: 0,
+            method: None,
+            template: false,
         }
     })
     .collect()

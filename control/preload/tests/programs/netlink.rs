@@ -15,6 +15,17 @@ fn sockets() {
     let passed: Vec<_> = ran.stdout.lines().collect();
     assert_eq!(
         passed,
-        ["poll", "peek", "kernel", "fork", "exec", "threads", "reuse", "nonblocking", "many"]
+        [
+            "poll",
+            "peek",
+            "kernel",
+            "fork",
+            "exec",
+            "threads",
+            "reuse",
+            "nonblocking",
+            "many",
+            "older"
+        ]
     );
 }

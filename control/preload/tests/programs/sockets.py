@@ -206,6 +206,26 @@ def many():
         assert error.errno == 105, error
 
 
-for test in (poll, peek, kernel, fork, exec_, threads, reuse, nonblocking, many):
+def older():
+    """The socket options that IPVS had before netlink: refused, and only they."""
+    s = connect()
+    number = family(s)
+    raw = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for name in (1152, 1153, 1154, 1163, 1215):  # IP_VS_BASE_CTL and on
+        for option in (
+            lambda: raw.getsockopt(socket.IPPROTO_IP, name, 64),
+            lambda: raw.setsockopt(socket.IPPROTO_IP, name, b"x" * 64),
+        ):
+            try:
+                option()
+                raise AssertionError("%d was taken" % name)
+            except OSError as error:
+                assert error.errno == 92, error  # ENOPROTOOPT
+    raw.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 7)
+    assert raw.getsockopt(socket.IPPROTO_IP, socket.IP_TTL) == 7
+    assert services(s, number) == 1
+
+
+for test in (poll, peek, kernel, fork, exec_, threads, reuse, nonblocking, many, older):
     test()
     print(test.__name__.rstrip("_"), flush=True)

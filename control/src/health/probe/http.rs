@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::udp::contains;
-use super::{Configs, Deadline, Outcome, connect, tls};
+use super::{Configs, Deadline, Outcome, To, connect, tls};
 use crate::health::plan::{Body, Http};
 
 /// As much of a body is read as decides.
@@ -20,11 +20,12 @@ const LONGEST_BODY: usize = 64 * 1024;
 /// Asks the server and compares its answer.
 pub(super) async fn probe(
     http: &Http,
-    server: SocketAddr,
+    to: To<'_>,
     configs: &Configs,
     deadline: Deadline,
 ) -> Outcome {
-    let stream = connect(server, deadline).await?;
+    let (stream, _probe) = connect(to, deadline).await?;
+    let server = to.called();
     let Some(tls) = &http.tls else { return exchange(http, server, stream, deadline).await };
     let stream = tls::handshake(tls, http.host.as_deref(), server, stream, configs);
     let stream = deadline.bound("no TLS handshake", stream).await?;

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 use crate::api::Protocol;
-use crate::health::plan::{Body, Http, OnFailure, Pattern, Tls, Udp};
+use crate::health::plan::{Body, Http, OnFailure, Pattern, Tls, Udp, Via};
 use crate::health::state::State;
 
 /// For probes that are to succeed, however slow the machine.
@@ -25,9 +25,20 @@ const LONG: u64 = 20_000;
 const SHORT: u64 = 60;
 
 async fn outcome(kind: Kind, server: SocketAddr, timeout: u64) -> Outcome {
+    outcome_via(Via::Server, None, kind, server, timeout).await
+}
+
+async fn outcome_via(
+    via: Via,
+    by_vip: Option<ByVip>,
+    kind: Kind,
+    server: SocketAddr,
+    timeout: u64,
+) -> Outcome {
     let check = Check {
         kind,
         port: None,
+        via,
         interval: Duration::from_secs(60),
         timeout: Duration::from_millis(timeout),
         rise: 1,
@@ -38,7 +49,7 @@ async fn outcome(kind: Kind, server: SocketAddr, timeout: u64) -> Outcome {
     };
     let address = "192.0.2.100:80".parse().unwrap();
     let service = ServiceId::Address { protocol: Protocol::Tcp, address };
-    probe(&check, &Target { service, server }, &Configs::default()).await
+    probe(&check, &Target { service, server, by_vip }, &Means::default()).await
 }
 
 fn failure(text: &str) -> Outcome {
@@ -103,6 +114,30 @@ fn http() -> Http {
     }
 }
 
+/// Without a kernel path between, a probe to the VIP arrives at the server's own
+/// address; but it asks for the VIP.
+#[tokio::test]
+async fn a_probe_to_the_vip_asks_for_the_vip_where_the_server_gets_it() {
+    let (address, mut asked) = server(Some("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")).await;
+    let port = address.port();
+    let vip = format!("host: 192.0.2.100:{port}\r\n");
+    let own = format!("host: {address}\r\n");
+    for (via, by_vip, host) in [
+        (Via::Vip, Some(ByVip::Plain), &vip),
+        (Via::Vip, None, &own),
+        (Via::Server, Some(ByVip::Plain), &own),
+    ] {
+        let outcome = outcome_via(via, by_vip, Kind::Http(http()), address, LONG).await;
+        assert_eq!(outcome, Ok(()));
+        let asked = asked.recv().await.unwrap();
+        assert!(asked.contains(host), "{via:?} {by_vip:?}: {asked}");
+    }
+    let ipv6 = "[::1]:80".parse().unwrap();
+    let outcome = outcome_via(Via::Vip, Some(ByVip::Plain), Kind::Tcp, ipv6, LONG).await;
+    let reason = "it is of another address family than the VIP; check it by via = \"server\"";
+    assert_eq!(outcome, failure(reason));
+}
+
 #[tokio::test]
 async fn tcp_wants_a_connection() {
     let (address, _asked) = server(None).await;
@@ -116,7 +151,7 @@ async fn tcp_wants_a_connection() {
 /// A full backlog: SYNs are not answered.
 #[tokio::test]
 async fn tcp_does_not_wait_for_ever() {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,11 +1,12 @@
 //! A datagram and its answer.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use dataplane::packet::Protocol;
+use dataplane::probes::Probe;
 use tokio::net::UdpSocket;
 
-use super::{Deadline, Outcome, plain};
+use super::{Deadline, Outcome, To, any_of, plain};
 use crate::health::plan::Udp;
 
 /// The longest datagram.
@@ -13,8 +14,8 @@ const LONGEST: usize = 65_535;
 
 /// Sends the datagram. Answers that have not what is expected are passed over:
 /// a late one to an earlier question may come first.
-pub(super) async fn probe(udp: &Udp, server: SocketAddr, deadline: Deadline) -> Outcome {
-    let socket = open(server).await.map_err(|e| plain(&e))?;
+pub(super) async fn probe(udp: &Udp, to: To<'_>, deadline: Deadline) -> Outcome {
+    let (socket, _probe) = open(to).await.map_err(|e| plain(&e))?;
     socket.send(&udp.send).await.map_err(|e| plain(&e))?;
     let Some(expected) = &udp.expect else { return no_refusal(&socket, deadline).await };
     let mut answered = false;
@@ -37,14 +38,11 @@ pub(super) async fn probe(udp: &Udp, server: SocketAddr, deadline: Deadline) -> 
     }
 }
 
-async fn open(server: SocketAddr) -> io::Result<UdpSocket> {
-    let any = match server {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
-    Ok(socket)
+async fn open(to: To<'_>) -> io::Result<(UdpSocket, Option<Probe>)> {
+    let socket = UdpSocket::bind((any_of(to.server), 0)).await?;
+    let probe = to.begin(Protocol::Udp, socket.local_addr()?.port());
+    socket.connect(to.server).await?;
+    Ok((socket, probe))
 }
 
 /// Good when no ICMP unreachable comes until the time is over, or anything does

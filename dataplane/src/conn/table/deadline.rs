@@ -34,13 +34,13 @@ pub(super) fn deadline(now: Tick, expiry: Tick) -> u8 {
 /// A time in seconds.
 #[inline]
 pub(super) fn near(time: Tick) -> u8 {
-    (time.0 / NEAR << 1) as u8
+    ((time.0 / NEAR) << 1) as u8
 }
 
 /// A time in units of 16 seconds.
 #[inline]
 fn far(time: Tick) -> u8 {
-    (time.0 / FAR << 1 | 1) as u8
+    (((time.0 / FAR) << 1) | 1) as u8
 }
 
 /// A bit for each of the deadlines that has come, the first lowest.

@@ -346,7 +346,7 @@ impl Workers {
 
     fn rows(&mut self, worker: usize, ipv6: bool) -> usize {
         let rows = Vec::with_capacity(1024);
-        let dump = Dump { ticket: 1, ipv6, group: 0, finished: false, rows };
+        let dump = Dump::new(1, ipv6, 0, rows);
         let Worker { director, control, .. } = &mut self.workers[worker];
         assert!(control.send(Update::Dump(Box::new(dump))).is_ok(), "room for a listing");
         director.housekeeping(self.now);
