@@ -6,7 +6,8 @@
 //! [`logging`], and `machine` (ports, workers; feature `dpdk`). `rvsadm` is
 //! [`ipvsadm`] (its grammar and output), [`commandline`] with [`commands`],
 //! [`show`] and [`doctor`] over [`client`], and [`preload`] for others'
-//! programs. Both speak [`api`] in
+//! programs; what both make of packets that are looked at is [`observe`]'s.
+//! Both speak [`api`] in
 //! [`frame`]s; these are in a
 //! package of their own, `control-api`.
 
@@ -24,6 +25,7 @@ pub mod logging;
 #[cfg(feature = "dpdk")]
 pub mod machine;
 pub mod metrics;
+pub mod observe;
 pub mod preload;
 pub mod registry;
 pub mod server;

@@ -18,6 +18,7 @@ use control::server::Access;
 use dataplane::conn::HashKey;
 use dataplane::conn::persistence::Templates;
 use dataplane::fib::{Fib, Way};
+use dataplane::shard::Shard;
 use dataplane::snapshot::{Port, Snapshot};
 use dataplane::time::{Clock, Tick};
 use dataplane::update::{self, Missing, Reply, Update, WorkerEnd};
@@ -268,6 +269,7 @@ fn round_trip(_: &Scene) {
         kernel_path: Box::new(KernelPathCounters::default),
         connections: 1,
         clock: Clock::start(),
+        shard: Arc::new(Shard::new(0x6d5a, 1, 128)),
         templates: Arc::new(Templates::new(1, HashKey::new([1, 2, 3])).unwrap()),
         tsc_hz: 1_000_000_000,
         probes: Arc::default(),

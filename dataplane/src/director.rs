@@ -18,7 +18,8 @@
 //! forwarding method, and what it does to the bytes in `rewrite`; `ownership`
 //! says whose a packet is. What is rare has
 //! files of its own: `open` the first packet of a connection, `icmp` errors
-//! made and passed on, `fragments`, `ageing`, `listing`.
+//! made and passed on, `fragments`, `ageing`, `listing`, `observed`,
+//! `rehearsal`.
 //!
 //! It knows frames and ticks. The worker (`dpdk::worker`), the tests and the
 //! benchmarks all drive it the same way.
@@ -27,14 +28,17 @@ mod ageing;
 mod fragments;
 mod icmp;
 mod listing;
+mod observed;
 mod open;
 mod ownership;
+pub mod rehearsal;
 mod rewrite;
 mod send;
 mod short;
 
 use std::sync::Arc;
 
+use self::observed::Observers;
 use self::short::Short;
 use crate::conn::ageing::SweepPaces;
 use crate::conn::persistence::Templates;
@@ -143,6 +147,7 @@ pub struct Director {
     listing: Option<Listing>,
     /// Packets that came in up to the last round of housekeeping.
     packets: u64,
+    observers: Observers,
     sweep: SweepPaces,
 }
 
@@ -313,6 +318,7 @@ impl Director {
             headers: Box::new([Headers::NONE; BURST]),
             listing: None,
             packets: 0,
+            observers: Observers::default(),
             sweep: SweepPaces::default(),
         })
     }
@@ -324,6 +330,21 @@ impl Director {
     /// # Panics
     /// When the burst is too long or `verdicts` too short.
     pub fn process(
+        &mut self,
+        now: Tick,
+        source: Source,
+        frames: &mut [Frame<'_>],
+        verdicts: &mut [Verdict],
+    ) {
+        if !self.observers.is_empty() {
+            return self.process_observed(now, source, frames, verdicts);
+        }
+        self.process_all(now, source, frames, verdicts);
+    }
+
+    /// [`Director::process`] whether anyone observes it or not.
+    #[inline(always)]
+    fn process_all(
         &mut self,
         now: Tick,
         source: Source,
@@ -368,6 +389,9 @@ impl Director {
         let packets = rx + taken_over + injected;
         self.go_on_listing(packets == self.packets);
         self.packets = packets;
+        if !self.observers.is_empty() {
+            self.end_observations(now);
+        }
         self.core.counters.connections = self.tables.connections() as u64;
         self.core.counters.entries = [self.tables.v4.len() as u64, self.tables.v6.len() as u64];
         self.core.link.shared().counters.publish(&self.core.counters);
@@ -426,6 +450,15 @@ impl Director {
                 Some(_) => self.core.link.reply(Reply::Dump(dump)),
                 None => self.listing = Some(Listing::new(dump)),
             },
+            Update::Inquire(mut inquiry) => {
+                self.tell(&mut inquiry);
+                self.core.link.reply(Reply::Told(inquiry));
+            }
+            Update::Observe(observer) => {
+                if let Some(observer) = self.observers.add(observer) {
+                    self.core.link.reply(Reply::Observed(observer));
+                }
+            }
         }
     }
 }

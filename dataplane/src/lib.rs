@@ -19,6 +19,7 @@
 //! - [`snapshot`], [`update`]: the configuration that workers read, and how a
 //!   new one reaches them; [`shared`]: a map of which they share what did not
 //!   change
+//! - [`observe`]: what is noted of packets that somebody wants to see
 //! - [`counters`], [`punt`]: what a worker counts, and what it lets through to
 //!   the kernel
 //! - [`probes`]: health checks that go to the VIP; no worker's matter
@@ -43,6 +44,7 @@ pub mod forward;
 pub mod fragment;
 pub mod handoff;
 pub mod icmp;
+pub mod observe;
 pub mod outbox;
 pub mod packet;
 pub mod pending;

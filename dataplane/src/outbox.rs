@@ -84,7 +84,7 @@ impl Outbox {
     }
 
     /// The waiting frames with their destinations, in order.
-    pub fn frames(&self) -> impl Iterator<Item = (To, &[u8])> {
+    pub fn frames(&self) -> impl Iterator<Item = (To, &[u8])> + Clone {
         let slots = self.memory.chunks_exact(MAX_FRAME);
         self.waiting.iter().zip(slots).map(|(&(to, len), slot)| (to, &slot[..len]))
     }

@@ -58,6 +58,12 @@ impl Pending {
         self.waiting.is_empty()
     }
 
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Keeps a copy of a frame that is ready but for the neighbour's MAC
     /// address, its first six bytes. False when there is no room for it.
     #[must_use]

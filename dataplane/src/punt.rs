@@ -52,7 +52,7 @@ impl Default for PuntLimits {
 }
 
 /// Token buckets, one a kind, that hold a quarter of a second's packets and one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PuntLimiter {
     rates: [u32; 4],
     /// In packets times `TICKS_PER_SECOND`, so that a rate below one packet a

@@ -87,6 +87,12 @@ impl Shard {
         Ok(Self { hints, ..self })
     }
 
+    /// The same without them: nothing that is given reaches other workers.
+    #[must_use]
+    pub fn without_hints(&self) -> Self {
+        Self { hints: None, ..self.clone() }
+    }
+
     /// Makes a random number a pattern of full rank. The rotations of a pattern
     /// are independent over GF(2) exactly when it has an odd number of bits
     /// (its polynomial is prime to x^16 + 1 = (x + 1)^16). Bit 1 is set, so that

@@ -12,6 +12,8 @@ use crossbeam::utils::CachePadded;
 
 use crate::conn::State;
 use crate::counters::Published;
+use crate::director::rehearsal::Inquiry;
+use crate::observe::Observer;
 use crate::packet::{Key4, Key6};
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -34,6 +36,10 @@ pub enum Update {
     Snapshot(Arc<Snapshot>),
     /// List connections.
     Dump(Box<Dump>),
+    /// Say what the tables have about packets.
+    Inquire(Box<Inquiry>),
+    /// Note what becomes of packets, until the observation ends.
+    Observe(Box<Observer>),
 }
 
 /// From a worker to control. There is exactly one for each [`Update`].
@@ -43,6 +49,10 @@ pub enum Reply {
     Retired(Arc<Snapshot>),
     /// The listing, as far as there was room and time.
     Dump(Box<Dump>),
+    /// The inquiry, answered.
+    Told(Box<Inquiry>),
+    /// The observation ended, or there were too many.
+    Observed(Box<Observer>),
 }
 
 /// A listing of connections of one table, filled by the worker a few groups a

@@ -14,6 +14,7 @@ mod counters;
 mod error;
 mod health;
 mod listings;
+mod observe;
 mod origins;
 mod specs;
 
@@ -25,6 +26,11 @@ pub use health::{HealthChange, HealthCheck, HealthProbe};
 pub use listings::{
     Connection, ConnectionCursor, ConnectionFilter, MethodName, Neighbour, NeighbourCursor,
     NextHop, Route, RouteCursor, RouteHop, ServerHealth, ServerStatus, ServiceStatus, Side, Stats,
+};
+pub use observe::{
+    AbsorbedWhy, Choice, Explanation, FrameSeen, IpSeen, MAX_OBSERVATIONS, MAX_OBSERVED, MadeFrame,
+    ObserveEnd, ObserveFilter, ObservedConnection, ObservedPacket, OuterSeen, PacketKind,
+    PacketSpec, PacketVerdict, WayOut,
 };
 pub use origins::{Origin, ServerOrigin, ServiceOrigin};
 use serde::{Deserialize, Serialize};
@@ -233,10 +239,45 @@ pub enum Request {
     },
     /// Lists the servers that became good or failed, the last one first.
     HealthChanges {},
+    /// Begins to observe packets. Shows what is in them, so it needs the
+    /// permission to change things. Answered by [`Response::Observing`];
+    /// [`ErrorCode::TooManyObservations`] beyond [`MAX_OBSERVATIONS`].
+    ObserveStart {
+        /// Which packets.
+        #[serde(default)]
+        filter: ObserveFilter,
+        /// How many of them, at least 1; those that are handed over count once.
+        count: u64,
+        /// Most bytes of each: 0 to 9,728.
+        snaplen: u32,
+        /// Most packets a second of each worker, 1 to 100,000. The rest are
+        /// counted.
+        rate: u32,
+        /// It ends after so many seconds, 1 to 86,400.
+        seconds: u32,
+    },
+    /// Takes the packets observed since the last time, in their order. Answered
+    /// by [`Response::Observed`]. Who does not ask for five seconds has their
+    /// observation ended.
+    ObserveNext {
+        /// From [`Response::Observing`].
+        id: u64,
+    },
+    /// Ends an observation. Answered as [`Request::ObserveNext`].
+    ObserveStop {
+        /// From [`Response::Observing`].
+        id: u64,
+    },
+    /// Asks what would happen to a packet now. Changes nothing.
+    Explain {
+        /// The packet.
+        packet: PacketSpec,
+    },
 }
 
 impl Request {
-    /// Whether the request changes anything, which needs the permission to.
+    /// Whether the request changes anything, or shows what is in packets: both
+    /// need the permission to change things.
     #[must_use]
     pub fn changes(&self) -> bool {
         match self {
@@ -253,7 +294,8 @@ impl Request {
             | Self::Config {}
             | Self::Origins { .. }
             | Self::Health { .. }
-            | Self::HealthChanges {} => false,
+            | Self::HealthChanges {}
+            | Self::Explain { .. } => false,
             Self::AddService { .. }
             | Self::EditService { .. }
             | Self::DeleteService { .. }
@@ -268,7 +310,10 @@ impl Request {
             | Self::Reload { .. }
             | Self::Restore { .. }
             | Self::Drain { .. }
-            | Self::Undrain { .. } => true,
+            | Self::Undrain { .. }
+            | Self::ObserveStart { .. }
+            | Self::ObserveNext { .. }
+            | Self::ObserveStop { .. } => true,
         }
     }
 }
@@ -404,6 +449,30 @@ pub enum Response {
         changes: Vec<HealthChange>,
         /// vips that are withdrawn now.
         withdrawn: Vec<IpAddr>,
+    },
+    /// To [`Request::ObserveStart`].
+    Observing {
+        /// What it is known by, to this client only.
+        id: u64,
+    },
+    /// To [`Request::ObserveNext`] and [`Request::ObserveStop`].
+    Observed {
+        /// The packets, at most [`MAX_OBSERVED`].
+        packets: Vec<ObservedPacket>,
+        /// Packets so far that matched and are not shown: beyond the rate, or
+        /// more than the client took.
+        left_out: u64,
+        /// Packets so far that nobody looked at, because there were too many
+        /// that might have matched.
+        passed_by: u64,
+        /// Why there are no more; absent while there may be.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ended: Option<ObserveEnd>,
+    },
+    /// To [`Request::Explain`].
+    Explained {
+        /// What would happen.
+        explanation: Box<Explanation>,
     },
 }
 

@@ -288,7 +288,10 @@ fn errno_of(error: &ClientError) -> Errno {
             ErrorCode::Unsupported => UNSUPPORTED,
             ErrorCode::NoSpace => Errno::ENOMEM,
             ErrorCode::Permission => Errno::EPERM,
-            ErrorCode::Busy | ErrorCode::WorkerStalled => Errno::EBUSY,
+            ErrorCode::Busy | ErrorCode::TooManyObservations | ErrorCode::WorkerStalled => {
+                Errno::EBUSY
+            }
+            ErrorCode::NoSuchObservation => Errno::ENOENT,
             ErrorCode::BadConfiguration
             | ErrorCode::BadRequest
             | ErrorCode::Version

@@ -1,10 +1,15 @@
-//! `rvsadm`'s own commands that change things: the file read again, states saved
-//! and restored, servers drained.
+//! `rvsadm`'s own commands that change things or show packets: the file read
+//! again, states saved and restored, servers drained, packets traced, captured
+//! and explained.
 
+mod capture;
 mod drain;
+mod explain;
 pub mod generate;
+mod observe;
 mod saved;
 pub mod set;
+mod trace;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -17,6 +22,8 @@ use clap::Subcommand;
 
 use crate::api::{Request, Response};
 use crate::client::{Client, ClientError};
+pub use explain::Packet;
+pub use observe::{ProtocolName, Which};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -76,6 +83,55 @@ pub enum Command {
     Undrain {
         /// Its address, with a port if only that is meant
         server: Server,
+    },
+    /// Say of packets, as they come, what they met: stages, decisions, rewrite,
+    /// verdict
+    ///
+    /// Needs the permission to change things, since it shows what is in packets.
+    /// Of a packet that was handed over from one worker to another, both parts
+    /// are told, under one number.
+    Trace {
+        /// Which packets
+        #[command(flatten)]
+        which: Which,
+        /// End after so many packets
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+        /// A line of JSON for each packet, in the form of the control API
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write packets as they came and as they left to a file for Wireshark
+    ///
+    /// pcapng, with two interfaces for each port and a comment with each packet
+    /// that names its service and server, or why it was dropped. Needs the
+    /// permission to change things.
+    Capture {
+        /// The file; "-" is standard output
+        #[arg(short = 'w', long = "write", value_name = "FILE")]
+        file: PathBuf,
+        /// Which packets
+        #[command(flatten)]
+        which: Which,
+        /// End after so many packets
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+        /// Keep so many bytes of each
+        #[arg(long, value_name = "BYTES", default_value_t = 9728,
+            value_parser = clap::value_parser!(u32).range(0..=9728))]
+        snaplen: u32,
+    },
+    /// Say what would happen to a packet now, without changing anything
+    ///
+    /// Service, connection, persistence, scheduler and server, method, rewrite,
+    /// way out; and what is missing, if it would be dropped.
+    Explain {
+        /// The packet
+        #[command(flatten)]
+        packet: Packet,
+        /// In the form of the control API
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -163,7 +219,20 @@ pub fn run(socket: &Path, command: &Command, stdout: &mut dyn Write) -> Result<(
             let request = Request::Undrain { server: *address, port: *port, service: None };
             Ok(client.change(&request)?)
         }
+        Command::Trace { which, count, json } => {
+            trace::trace(&mut client, which, *count, *json, stdout)
+        }
+        Command::Capture { file, which, count, snaplen } => {
+            capture::capture(&mut client, which, file, *count, *snaplen, stdout)
+        }
+        Command::Explain { packet, json } => explain::explain(&mut client, packet, *json, stdout),
     }
+}
+
+/// A value in one line of JSON.
+fn json_line(value: &impl serde::Serialize) -> Result<String, ClientError> {
+    let text = serde_json::to_string(value);
+    Ok(text.map_err(|error| ClientError::BadReply(error.to_string()))? + "\n")
 }
 
 /// The text about what was done or would be.

@@ -11,7 +11,11 @@ use crate::server::ClientId;
 impl Daemon {
     /// Requests that change nothing that workers run.
     pub(super) fn answer(&mut self, client: ClientId, request: Request) -> Outcome {
+        if let Some(outcome) = self.observe(client, &request) {
+            return outcome;
+        }
         let reply = match request {
+            Request::Explain { packet } => return self.explain(client, &packet),
             Request::Zero { service } => {
                 self.registry.zero(service.as_ref()).map(|()| Response::Done)
             }

@@ -5,6 +5,7 @@
 mod answers;
 pub mod begin;
 mod difference;
+mod explaining;
 mod filter;
 mod health;
 mod listing;
@@ -12,6 +13,7 @@ mod lock;
 mod losses;
 mod network;
 mod notify;
+mod observing;
 mod reload;
 mod resolve;
 pub mod saved;
@@ -32,6 +34,7 @@ use std::time::{Duration, Instant};
 use dataplane::conn::persistence::Templates;
 use dataplane::probes::Probes;
 use dataplane::service::Hop;
+use dataplane::shard::Shard;
 use dataplane::time::Clock;
 use dataplane::update::ControlEnd;
 use mio::unix::SourceFd;
@@ -48,12 +51,14 @@ use crate::ipvsadm;
 use crate::registry::{PERIOD_SECONDS, Registry};
 use crate::server::{Access, ApiServer, ClientId};
 pub use answers::mac_text;
+use explaining::Explanations;
 use health::Touched;
 use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
 pub use network::{Network, NetworkPort};
 use notify::Notify;
+use observing::Observations;
 use reload::{Followed, Reload, Reloads};
 use resolve::Resolving;
 use saved::Saved;
@@ -99,6 +104,8 @@ pub struct Instruments {
     pub connections: u32,
     /// The workers' clock.
     pub clock: Clock,
+    /// Ownership among the workers.
+    pub shard: Arc<Shard>,
     /// Persistence templates, which the workers share.
     pub templates: Arc<Templates>,
     /// Ticks a second of the counter that workers measure their work by.
@@ -142,6 +149,8 @@ pub struct Daemon {
     /// Clients that wait for the workers to run an epoch.
     waiting: Vec<Waiting>,
     listings: Listings,
+    observations: Observations,
+    explanations: Explanations,
     instruments: Instruments,
     metrics: Metrics,
     losses: Losses,
@@ -231,6 +240,8 @@ impl Daemon {
             stalled: false,
             waiting: Vec::new(),
             listings: Listings::default(),
+            observations: Observations::default(),
+            explanations: Explanations::default(),
             instruments,
             metrics: Metrics::default(),
             losses: Losses::default(),
@@ -279,6 +290,7 @@ impl Daemon {
         // A worker that is stalled for good is looked at now and then only.
         let busy = !self.waiting.is_empty()
             || !self.listings.is_empty()
+            || !self.explanations.is_empty()
             || self.behind.is_some_and(|since| since.elapsed() < PATIENCE);
         let at_work = self.resolving.is_busy() || self.saved.is_busy();
         let timeout = if self.api.has_more() || self.kernel_has_news || at_work {
@@ -312,6 +324,7 @@ impl Daemon {
         self.read_kernel();
         self.api.expire(now);
         self.go_on_reloading(now);
+        self.observations.expire(now);
         self.carry_out_requests(now);
         self.every_second(now);
         if now >= self.next_rates {
@@ -328,6 +341,7 @@ impl Daemon {
         {
             self.api.reply(client, &reply);
         }
+        self.go_on_explaining(now);
         self.answer_metrics();
         self.save(now);
         self.acknowledge(now);

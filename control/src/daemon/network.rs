@@ -274,6 +274,11 @@ impl Network {
         Some((&self.ports[index].name, resolved.neighbour))
     }
 
+    /// The ports' names, by index.
+    pub(super) fn port_names(&self) -> Vec<String> {
+        self.ports.iter().map(|port| port.name.clone()).collect()
+    }
+
     /// The neighbour that packets to a server need, where they leave by a port.
     pub(super) fn neighbour_of(&self, server: IpAddr) -> Option<Neighbour> {
         let resolved = self.mirror.resolve(server).ok()?;

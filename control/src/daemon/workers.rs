@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use dataplane::conn::{Entry4, Table};
 use dataplane::counters::Counters;
+use dataplane::director::rehearsal::Inquiry;
+use dataplane::observe::Observer;
 use dataplane::snapshot::Snapshot;
 use dataplane::update::{ControlEnd, Dump, Filter, Missing, Reply, Update};
 
@@ -27,6 +29,8 @@ pub(super) struct Workers {
     asked: usize,
     listing: Option<Listing>,
     next_ticket: u64,
+    /// Answers to inquiries.
+    told: Vec<Inquiry>,
 }
 
 #[derive(Debug)]
@@ -48,7 +52,7 @@ pub(super) enum Listed {
 impl Workers {
     pub(super) fn new(ends: Vec<ControlEnd>) -> Self {
         let unsent = ends.iter().map(|_| None).collect();
-        Self { ends, unsent, asked: 0, listing: None, next_ticket: 0 }
+        Self { ends, unsent, asked: 0, listing: None, next_ticket: 0, told: Vec::new() }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -102,6 +106,23 @@ impl Workers {
         })
     }
 
+    /// Gives each worker its observer. False when one takes none.
+    pub(super) fn observe(&mut self, observers: Vec<Observer>) -> bool {
+        let mut all = self.ends.iter_mut().zip(observers);
+        all.all(|(end, observer)| end.send(Update::Observe(Box::new(observer))).is_ok())
+    }
+
+    /// Asks a worker. False when it takes no more.
+    pub(super) fn inquire(&mut self, worker: usize, inquiry: Inquiry) -> bool {
+        let Some(end) = self.ends.get_mut(worker) else { return false };
+        end.send(Update::Inquire(Box::new(inquiry))).is_ok()
+    }
+
+    /// The next answer to an inquiry.
+    pub(super) fn told(&mut self) -> Option<Inquiry> {
+        self.told.pop()
+    }
+
     /// Begins a listing at a cursor. `false` when the cursor names no worker.
     pub(super) fn list(
         &mut self,
@@ -134,6 +155,8 @@ impl Workers {
                 match reply {
                     // Freed here, where it may take its time.
                     Reply::Retired(snapshot) => drop(snapshot),
+                    Reply::Observed(observer) => drop(observer),
+                    Reply::Told(inquiry) => self.told.push(*inquiry),
                     Reply::Dump(dump) => {
                         if self.listing.as_ref().is_some_and(|l| l.ticket == dump.ticket) {
                             listed = Some(dump);

@@ -283,7 +283,11 @@ pub fn command(request: &Request) -> Option<String> {
         | Request::Neighbours { .. }
         | Request::Routes { .. }
         | Request::Health { .. }
-        | Request::HealthChanges {} => return None,
+        | Request::HealthChanges {}
+        | Request::ObserveStart { .. }
+        | Request::ObserveNext { .. }
+        | Request::ObserveStop { .. }
+        | Request::Explain { .. } => return None,
     })
 }
 

@@ -135,6 +135,8 @@ fn api_message(error: &api::Error) -> String {
         | ErrorCode::TooLong
         | ErrorCode::TimedOut
         | ErrorCode::Busy
+        | ErrorCode::TooManyObservations
+        | ErrorCode::NoSuchObservation
         | ErrorCode::WorkerStalled
         | ErrorCode::BadConfiguration => return format!("rvsd: {}", error.message),
     };

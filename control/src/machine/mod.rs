@@ -217,6 +217,7 @@ impl Machine {
             kernel_path: Box::new(move || read(&counters)),
             connections: config.director.connections,
             clock,
+            shard,
             templates,
             tsc_hz,
             probes,

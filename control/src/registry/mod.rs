@@ -12,6 +12,7 @@ mod listing;
 mod locals;
 mod methods;
 mod nat;
+mod observed;
 mod options;
 mod rates;
 mod servers;

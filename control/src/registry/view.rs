@@ -154,11 +154,16 @@ impl Registry {
     pub fn snapshot(&mut self) -> Arc<Snapshot> {
         self.epoch += 1;
         self.bring_up_to_date();
+        Arc::new(self.assembled())
+    }
+
+    /// The snapshot of what was brought up to date last.
+    pub(super) fn assembled(&self) -> Snapshot {
         let mut timeouts = conn::Timeouts::default();
         timeouts.set(conn::State::Established, self.timeouts.tcp);
         timeouts.set(conn::State::FinWait, self.timeouts.tcp_fin);
         timeouts.set(conn::State::Udp, self.timeouts.udp);
-        Arc::new(Snapshot {
+        Snapshot {
             epoch: self.epoch,
             services: self.view.services.clone(),
             servers: self.view.servers.clone(),
@@ -170,7 +175,7 @@ impl Registry {
             local_ports: self.local_ports,
             settings: settings::for_workers(self.settings),
             ..Snapshot::default()
-        })
+        }
     }
 
     fn bring_up_to_date(&mut self) {

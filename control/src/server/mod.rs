@@ -33,6 +33,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(usize);
 
+#[cfg(test)]
+impl ClientId {
+    /// One for tests.
+    pub(crate) const fn test(number: usize) -> Self {
+        Self(number)
+    }
+}
+
 /// The control socket and its clients.
 #[derive(Debug)]
 pub struct ApiServer {

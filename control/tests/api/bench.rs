@@ -333,6 +333,7 @@ fn instruments(workers: usize, clock: Clock) -> Instruments {
         kernel_path: Box::new(KernelPathCounters::default),
         connections: CONNECTIONS,
         clock,
+        shard: Arc::new(Shard::new(0x6d5a, workers, 128)),
         templates: Arc::new(Templates::new(1000, HashKey::new([1, 2, 3])).unwrap()),
         tsc_hz: 1_000_000_000,
         probes: Arc::default(),

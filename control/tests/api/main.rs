@@ -10,6 +10,7 @@ mod clients;
 mod growth;
 mod health;
 mod metrics;
+mod observe;
 mod reload;
 mod restart;
 mod session;
@@ -38,6 +39,7 @@ fn main() {
         clients::TESTS,
         growth::TESTS,
         metrics::TESTS,
+        observe::TESTS,
         reload::TESTS,
         restart::TESTS,
     ]

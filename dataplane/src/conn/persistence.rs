@@ -32,6 +32,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::hash::HashKey;
+use crate::packet::headers::Addresses;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// Templates in a bucket.
@@ -70,6 +71,19 @@ impl TemplateKey {
         };
         let client = u128::from_be_bytes(client) & mask;
         Self { service, client: client.to_be_bytes() }
+    }
+
+    /// The key for the client that a packet with these addresses comes from,
+    /// of whose address so many bits count.
+    #[must_use]
+    pub fn of(service: u32, addresses: &Addresses, prefix: u8) -> Self {
+        match *addresses {
+            Addresses::V4 { src, .. } => {
+                let host = 32 - u32::from(prefix.min(32));
+                Self::v4(service, src, u32::MAX.checked_shl(host).unwrap_or(0))
+            }
+            Addresses::V6 { src, .. } => Self::v6(service, src, prefix),
+        }
     }
 
     /// The service's number.
@@ -395,6 +409,18 @@ impl Templates {
         counted(server, Change::Added);
         self.buckets[index].fill(way, place.tag, key, server, now.plus(timeout));
         Ok((TemplateSlot::of(index, way), server))
+    }
+
+    /// A client's template, if it has one that is not over, as
+    /// [`Templates::open`] would find it. One that is changed at the same time
+    /// may be missed.
+    #[must_use]
+    pub fn peek(&self, now: Tick, key: &TemplateKey) -> Option<TemplateRow> {
+        self.place(key).buckets.into_iter().find_map(|bucket| {
+            let mut found = None;
+            self.scan(bucket, |row| found = found.or((row.key == *key).then_some(*row)));
+            found.filter(|row| row.controlled > 0 || row.expiry > now)
+        })
     }
 
     /// A connection that was opened through a template is established. Only

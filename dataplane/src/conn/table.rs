@@ -240,6 +240,12 @@ impl<E: Entry> Table<E> {
         self.live == 0
     }
 
+    /// Whether it holds as many as it may.
+    #[must_use]
+    pub fn is_at_limit(&self) -> bool {
+        self.live >= self.limit
+    }
+
     /// Whether the entries lie in reserved huge pages.
     #[must_use]
     pub fn is_huge(&self) -> bool {

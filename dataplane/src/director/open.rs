@@ -21,7 +21,7 @@ use crate::conn::{Entry4, Entry6, Place, Slot, State, TableFull, Tabled, Tables}
 use crate::counters::DropReason;
 use crate::fragment::Fragment;
 use crate::icmp;
-use crate::packet::headers::{Addresses, sctp, tcp};
+use crate::packet::headers::{sctp, tcp};
 use crate::packet::{Family, Frame, Headers, Protocol, Tuple, Tuple4};
 use crate::punt::PuntKind;
 use crate::scheduler::{Request, Scheduler};
@@ -561,14 +561,7 @@ impl Core {
         headers: &Headers,
         choose: impl FnOnce() -> Option<u32>,
     ) -> Result<(u32, Option<TemplateSlot>), DropReason> {
-        let key = match headers.addresses {
-            Addresses::V4 { src, .. } => {
-                let host = 32 - u32::from(persistence.prefix.min(32));
-                let mask = u32::MAX.checked_shl(host).unwrap_or(0);
-                TemplateKey::v4(service.number, src, mask)
-            }
-            Addresses::V6 { src, .. } => TemplateKey::v6(service.number, src, persistence.prefix),
-        };
+        let key = TemplateKey::of(service.number, &headers.addresses, persistence.prefix);
         let quiescent = cx.snapshot.settings.expire_quiescent_template;
         let still_ok = |number| {
             cx.snapshot

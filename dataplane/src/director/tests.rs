@@ -19,6 +19,7 @@ use crate::update::{ConnectionKey, ControlEnd, Dump, Filter, Side, channel};
 
 mod errors;
 mod fragments;
+mod observed;
 mod pairs;
 mod replies;
 mod short;

@@ -117,6 +117,18 @@ impl Cache {
         Self { key: HashKey::random(), entries: (0..ENTRIES).map(|_| Entry::default()).collect() }
     }
 
+    /// One of its own that keeps the same.
+    pub(super) fn copied(&self) -> Self {
+        let number = |number: &AtomicU32| AtomicU32::new(number.load(Ordering::Relaxed));
+        let entry = |entry: &Entry| Entry {
+            destination: AtomicU64::new(entry.destination.load(Ordering::Relaxed)),
+            used: number(&entry.used),
+            changed: number(&entry.changed),
+            servers: std::array::from_fn(|place| number(&entry.servers[place])),
+        };
+        Self { key: self.key, entries: self.entries.iter().map(entry).collect() }
+    }
+
     fn hash(&self, destination: IpAddr) -> u64 {
         let bits = match destination {
             IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

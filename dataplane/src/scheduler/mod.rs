@@ -276,6 +276,17 @@ impl State {
         }
     }
 
+    /// A state of its own that is the same now.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let Self { position, draws, cache } = self;
+        Self {
+            position: position.copied(),
+            draws: draws.copied(),
+            cache: cache.as_ref().map(Cache::copied),
+        }
+    }
+
     /// A server was put in front of the others.
     pub fn server_added(&self) {
         self.position.server_added();

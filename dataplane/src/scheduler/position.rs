@@ -16,6 +16,11 @@ pub(super) struct Place {
 }
 
 impl Position {
+    /// One of its own that is the same now.
+    pub(super) fn copied(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+
     /// A server was put in front of the others. The round goes on where it
     /// was; one that had not begun begins with the new server.
     pub(super) fn server_added(&self) {

@@ -11,6 +11,11 @@ use super::least::is_less;
 pub(super) struct Draws(AtomicU64);
 
 impl Draws {
+    /// One of its own that goes on with the same numbers.
+    pub(super) fn copied(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+
     fn next(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

@@ -109,6 +109,25 @@ impl ServerCounts {
         }
     }
 
+    /// Counters of their own with the same connections, thresholds and path
+    /// MTUs, whose traffic begins at zero.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let (own, copy) = (&self.connections, Self::new(self.workers()));
+        let connections = ConnectionCounts {
+            counts: AtomicU64::new(own.counts.load(Ordering::Relaxed)),
+            single: own.single,
+            thresholds: AtomicU64::new(own.thresholds.load(Ordering::Relaxed)),
+            overloaded: AtomicBool::new(own.overloaded.load(Ordering::Relaxed)),
+            templates: AtomicU32::new(own.templates()),
+            changes: OnceLock::new(),
+        };
+        for (from, to) in self.traffic.iter().zip(copy.traffic.iter()) {
+            to.path_mtu.store(from.path_mtu.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        Self { connections: CachePadded::new(connections), ..copy }
+    }
+
     /// The workers that count.
     #[must_use]
     pub fn workers(&self) -> usize {
@@ -162,6 +181,18 @@ impl ServerCounts {
     /// Counts a connection that `worker` schedules.
     pub fn scheduled(&self, worker: usize) {
         add(&self.traffic[worker].connections, 1);
+    }
+
+    /// Connections that `worker` has scheduled.
+    #[must_use]
+    pub fn scheduled_by(&self, worker: usize) -> u64 {
+        self.traffic[worker].connections.load(Ordering::Relaxed)
+    }
+
+    /// Packets of clients that `worker` has forwarded.
+    #[must_use]
+    pub fn packets_by(&self, worker: usize) -> u64 {
+        self.traffic[worker].in_packets.load(Ordering::Relaxed)
     }
 
     /// The totals over all workers.

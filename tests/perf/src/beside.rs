@@ -15,6 +15,7 @@ use control::server::Access;
 use dataplane::conn::HashKey;
 use dataplane::conn::persistence::Templates;
 use dataplane::director::{BURST, Director};
+use dataplane::shard::Shard;
 use dataplane::time::Clock;
 use dataplane::update::Shared;
 
@@ -136,6 +137,7 @@ fn instruments(flows: usize) -> Instruments {
         connections: flows as u32,
         clock: Clock::start(),
         templates: Arc::new(templates.expect("memory for one template")),
+        shard: Arc::new(Shard::new(0x6d5a, 1, 128)),
     }
 }
 

@@ -69,6 +69,10 @@ pub enum ErrorCode {
     TimedOut,
     /// Too many clients; the connection is closed.
     Busy,
+    /// As many observations as there may be at a time are there already.
+    TooManyObservations,
+    /// This client has no such observation, or it was ended.
+    NoSuchObservation,
     /// A worker did not take the change up in time. It is in force as soon as
     /// the worker runs again.
     WorkerStalled,

@@ -76,7 +76,7 @@ fn variants(packet: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// A bench whose servers have this method, and the port addresses for tunnels.
-fn bench_of(method: Method, rip: Option<IpAddr>) -> Bench {
+pub(super) fn bench_of(method: Method, rip: Option<IpAddr>) -> Bench {
     let mut bench = Bench::new(1, 100);
     let local = IpAddr::from([192, 168, 1, 21]);
     let services = [

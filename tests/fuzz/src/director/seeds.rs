@@ -92,7 +92,20 @@ pub fn seeds() -> Vec<Vec<u8>> {
     }
     seeds.push(full_table());
     seeds.push(edits());
-    seeds.into_iter().map(|program| program.0).collect()
+    let mut seeds: Vec<_> = seeds.into_iter().map(|program| program.0).collect();
+    // Some of them while packets are observed.
+    let observed: Vec<_> = seeds.iter().step_by(3).map(|program| observed(program)).collect();
+    seeds.extend(observed);
+    seeds
+}
+
+/// The program in a world where packets are observed.
+fn observed(program: &[u8]) -> Vec<u8> {
+    let mut program = program.to_vec();
+    if let Some(world) = program.first_mut() {
+        *world |= 4;
+    }
+    program
 }
 
 /// More connections of all methods than a very small table holds.

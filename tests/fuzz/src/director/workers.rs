@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use dataplane::conn::HashKey;
 use dataplane::conn::persistence::Templates;
 use dataplane::counters::DropReason;
 use dataplane::director::{BURST, Director, DirectorConfig, Handed, Source, Verdict};
 use dataplane::icmp::IcmpLimits;
+use dataplane::observe::{Filter, MAX_RATE, Observed, Watch, Wish, observer};
 use dataplane::outbox::To;
 use dataplane::packet::Frame;
 use dataplane::punt::PuntLimits;
@@ -65,11 +67,13 @@ pub(super) struct Workers {
     now: Tick,
     sent: VecDeque<(u8, Vec<u8>)>,
     received: VecDeque<Arrival>,
+    /// What is noted of all packets.
+    observed: Vec<Observed>,
 }
 
 impl Workers {
     pub(super) fn new(world: World) -> Self {
-        let World { snapshot, workers: count, entries } = world;
+        let World { snapshot, workers: count, entries, observed } = world;
         let shard = Shard::new(0x6d5a | 1, count, 128).with_hints(entries, HASH_KEY);
         let shard = Arc::new(shard.expect("memory"));
         let templates = Arc::new(Templates::new(16, HASH_KEY).expect("memory"));
@@ -95,9 +99,34 @@ impl Workers {
             now: Tick::from_secs(1000),
             sent: VecDeque::new(),
             received: VecDeque::new(),
+            observed: Vec::new(),
         };
         this.publish();
+        if observed {
+            this.observe();
+        }
         this
+    }
+
+    fn observe(&mut self) {
+        let watch = Watch::new(u64::MAX, Tick(u32::MAX));
+        let wish = Wish { filter: Filter::default(), snaplen: 64, rate: MAX_RATE };
+        for worker in &mut self.workers {
+            let (observer, observed) = observer(&watch, &wish);
+            assert!(worker.control.send(Update::Observe(Box::new(observer))).is_ok());
+            self.observed.push(observed);
+        }
+        self.keep_house();
+    }
+
+    /// Takes what was noted of packets: each record has its bytes.
+    fn take_records(&mut self) {
+        for observed in &mut self.observed {
+            while let Some((record, bytes)) = observed.next(Instant::now()) {
+                assert_eq!(bytes.len(), record.bytes());
+                assert!(usize::from(record.came.kept) <= 64.min(record.came.whole as usize));
+            }
+        }
     }
 
     pub(super) fn mac(&self, port: u8) -> [u8; 6] {
@@ -135,6 +164,7 @@ impl Workers {
             let burst: Vec<_> = handed.drain(..same).collect();
             self.process(worker, Source::Handoff, &burst);
         }
+        self.take_records();
     }
 
     fn process(&mut self, worker: usize, source: Source, burst: &[Arrival]) {

@@ -82,14 +82,17 @@ pub(super) struct World {
     pub(super) workers: usize,
     /// Entries of a table.
     pub(super) entries: usize,
+    /// Whether every packet is observed.
+    pub(super) observed: bool,
 }
 
 impl World {
-    /// Bit 0: two workers; bit 1: a very small table.
+    /// Bit 0: two workers; bit 1: a very small table; bit 2: every packet is
+    /// observed.
     pub(super) fn new(bits: u8) -> Self {
         let workers = 1 + usize::from(bits & 1);
         let entries = if bits & 2 == 0 { 200 } else { 6 };
-        Self { snapshot: snapshot(workers), workers, entries }
+        Self { snapshot: snapshot(workers), workers, entries, observed: bits & 4 != 0 }
     }
 }
 
