@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use self::observed::Observers;
 use self::short::Short;
-use crate::conn::ageing::SweepPace;
+use crate::conn::ageing::SweepPaces;
 use crate::conn::persistence::Templates;
 use crate::conn::{Entry, Entry4, Entry6, HashKey, Place, Slot, State, Tabled, Tables};
 use crate::counters::{Counters, DropReason};
@@ -148,7 +148,7 @@ pub struct Director {
     /// Packets that came in up to the last round of housekeeping.
     packets: u64,
     observers: Observers,
-    sweep: SweepPace,
+    sweep: SweepPaces,
 }
 
 /// What forwarding a packet needs besides the tables.
@@ -168,6 +168,9 @@ struct Core {
     /// Until when there may be TCP connections that found the table full and
     /// have no entry.
     stateless_until: Tick,
+    /// Whether a connection may have opened since stage 1 looked for the home
+    /// groups of the burst's packets.
+    opened: bool,
     link: WorkerEnd,
     /// See [`Director::foreign_packets`].
     #[cfg(debug_assertions)]
@@ -227,6 +230,8 @@ enum Kind {
     Short6,
     /// As `Flow4`, of IPv6.
     Flow6,
+    /// Of no connection, as stage 2 found out.
+    New,
     /// An ICMP error about a packet that may.
     IcmpError,
     /// It is decided.
@@ -304,6 +309,7 @@ impl Director {
                 templates: config.templates,
                 next_local: config.random,
                 stateless_until: Tick(0),
+                opened: false,
                 link,
                 #[cfg(debug_assertions)]
                 foreign: 0,
@@ -313,7 +319,7 @@ impl Director {
             listing: None,
             packets: 0,
             observers: Observers::default(),
-            sweep: SweepPace::default(),
+            sweep: SweepPaces::default(),
         })
     }
 
@@ -354,12 +360,15 @@ impl Director {
             verdicts: &mut verdicts[..frames.len()],
             frames,
         };
+        core.opened = false;
         core.read(cx, tables, fragments, burst);
         if source == Source::Handoff {
             leave_hints_to_the_long_way(burst);
         }
-        find_entries(tables, burst.staged);
-        find_servers(cx, tables, burst.staged);
+        find_entries(tables, burst);
+        if !is_all_near(cx, tables) {
+            find_servers(cx, tables, burst.staged);
+        }
         core.forward_all(cx, tables, burst);
     }
 
@@ -567,6 +576,7 @@ impl Core {
         match self.classify(cx, frame, headers) {
             Ok(Parsed::Flow) if headers.fragment => {
                 *verdict = self.fragment(cx, tables, fragments, frame, headers);
+                self.opened = true;
             }
             Ok(Parsed::Flow) => match key(headers) {
                 Key::V4(key) => {
@@ -615,8 +625,6 @@ impl Core {
     /// Stage 4: forwards each packet, most of them the short way.
     fn forward_all(&mut self, cx: Context<'_>, tables: &mut Tables, burst: &mut Burst<'_, '_>) {
         let mut missed = 0u64;
-        // Whether a connection may have opened since a look-up missed it.
-        let mut opened = false;
         let mut index = 0;
         loop {
             // Packets are forwarded in their order: those of one connection may
@@ -628,10 +636,12 @@ impl Core {
             };
             let Burst { source, frames, verdicts, staged, headers } = burst;
             let Some(stage) = staged.get_mut(index) else { break };
-            if stage.kind != Kind::Decided {
+            if stage.kind == Kind::New {
+                missed |= 1 << index;
+            } else if stage.kind != Kind::Decided {
                 stage.take_the_long_way(&mut headers[index]);
                 // An error about a packet may open a connection.
-                opened |= stage.kind == Kind::IcmpError;
+                self.opened |= stage.kind == Kind::IcmpError;
                 let (headers, frame) = (&mut headers[index], &mut frames[index]);
                 match self.long(cx, *source, tables, stage, headers, frame) {
                     Some(sent) => verdicts[index] = sent,
@@ -641,7 +651,7 @@ impl Core {
             index += 1;
         }
         if missed != 0 {
-            self.open_missed(cx, tables, missed, opened, burst);
+            self.open_missed(cx, tables, missed, burst);
         }
     }
 
@@ -691,23 +701,11 @@ impl Core {
         };
         let body = entry.body();
         let record = cx.snapshot.servers.record(body.server)?;
-        if !body.is_short() {
-            return None;
-        }
         let last = body.last();
         let mut port = record.port;
-        if body.is_reply() {
-            if body.template() != 0 {
-                return None;
-            }
-            port = E::pass_to_client(cx.snapshot, tables, entry, stage, frame)?;
-            record.traffic(self.worker).reply(stage.ip_len.into());
-        } else {
+        if body.is_short_alone() {
             let passed = stage.ip_len <= record.short_mtu
                 && match record.method {
-                    _ if body.has_twin() => {
-                        E::pass_to_server(cx.snapshot, entry, record, stage, frame)
-                    }
                     ShortMethod::Dr => E::pass(stage, &record.macs, frame),
                     _ if record.traffic(self.worker).path_mtu(cx.now).is_some() => false,
                     ShortMethod::Ipip4 => {
@@ -715,6 +713,21 @@ impl Core {
                     }
                     ShortMethod::Ipip6 => short::wrap6::<E>(cx, record, stage.ip_len, frame),
                 };
+            if !passed {
+                return None;
+            }
+            record.traffic(self.worker).packet(stage.ip_len.into());
+        } else if !body.is_short() {
+            return None;
+        } else if body.is_reply() {
+            if body.template() != 0 {
+                return None;
+            }
+            port = E::pass_to_client(cx.snapshot, tables, entry, stage, frame)?;
+            record.traffic(self.worker).reply(stage.ip_len.into());
+        } else {
+            let passed = stage.ip_len <= record.short_mtu
+                && E::pass_to_server(cx.snapshot, entry, record, stage, frame);
             if !passed {
                 return None;
             }
@@ -747,7 +760,7 @@ impl Core {
                 let key = stage.key6();
                 self.forward_known::<Entry6>(cx, tables, &key, stage.hash, headers, frame)
             }
-            Kind::IcmpError | Kind::Decided => {
+            Kind::IcmpError | Kind::New | Kind::Decided => {
                 Some(self.icmp_error(cx, tables, source, headers, frame))
             }
         }
@@ -922,9 +935,9 @@ impl Core {
 
 /// Stage 2: which entry is it, by its tag?
 #[inline(never)]
-fn find_entries(tables: &Tables, staged: &mut [Staged]) {
+fn find_entries(tables: &Tables, burst: &mut Burst<'_, '_>) {
     let mut open = 0u64;
-    for (index, stage) in staged.iter_mut().enumerate() {
+    for (index, stage) in burst.staged.iter_mut().enumerate() {
         // One after the other: a jump table would be slower.
         let slot = if let Kind::Short4 | Kind::Flow4 = stage.kind {
             tables.v4.prefetch_entry(stage.home, stage.hash)
@@ -938,26 +951,41 @@ fn find_entries(tables: &Tables, staged: &mut [Staged]) {
             None => open |= 1 << index,
         }
     }
-    find_rest(tables, staged, open);
+    if open != 0 {
+        find_rest(tables, burst, open);
+    }
 }
 
 /// Stage 2 of packets, a bit each, whose tag several entries have, or none in
-/// the home group: one in ten of a full table's.
-fn find_rest(tables: &Tables, staged: &mut [Staged], open: u64) {
+/// the home group: one in ten of a full table's, and those without connection.
+#[inline(never)]
+fn find_rest(tables: &Tables, burst: &mut Burst<'_, '_>, open: u64) {
+    let Burst { staged, headers, .. } = burst;
     let mut rest = open;
-    while let Some(stage) = staged.get_mut(rest.trailing_zeros() as usize) {
+    while let (Some(stage), Some(headers)) = {
+        let index = rest.trailing_zeros() as usize;
+        (staged.get_mut(index), headers.get_mut(index))
+    } {
         rest &= rest - 1;
-        stage.slot = match stage.kind {
+        let found = match stage.kind {
             Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_rest(stage.home, stage.hash),
             _ => tables.v6.prefetch_rest(stage.home, stage.hash),
         };
+        match found {
+            Some(slot) => stage.slot = slot,
+            None => {
+                stage.take_the_long_way(headers);
+                stage.kind = Kind::New;
+            }
+        }
     }
     rest = open;
     while let Some(stage) = staged.get(rest.trailing_zeros() as usize) {
         rest &= rest - 1;
         match stage.kind {
             Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_beyond(stage.home, stage.hash),
-            _ => tables.v6.prefetch_beyond(stage.home, stage.hash),
+            Kind::Short6 | Kind::Flow6 => tables.v6.prefetch_beyond(stage.home, stage.hash),
+            _ => {}
         }
     }
 }
@@ -971,6 +999,15 @@ fn leave_hints_to_the_long_way(burst: &mut Burst<'_, '_>) {
             stage.take_the_long_way(headers);
         }
     }
+}
+
+/// Whether tables and servers are so small that they stay in the caches next to
+/// the core: then stage 3 costs more than it saves.
+fn is_all_near(cx: Context<'_>, tables: &Tables) -> bool {
+    const GROUPS: usize = 16_384;
+    const SERVERS: usize = 4096;
+    let groups = tables.v4.group_count() + tables.v6.group_count();
+    groups <= GROUPS && cx.snapshot.servers.capacity() <= SERVERS
 }
 
 /// Stage 3: which server is it?

@@ -60,6 +60,7 @@ rss_kb() { awk '$1 == "VmRSS:" { print $2 }' "/proc/$DIRECTOR_PID/status"; }
 
 services_file 0 1 >"$LAB_TMP/services.toml"
 director_start "+$LAB_TMP/services.toml"
+at_rest=$(mbufs_at_rest)
 assert_equal "services" "$(rvsadm -Sn | grep -c -e ^-A)" $((SERVICES + 1))
 LISTING=(rvsadm show connections --json)
 if ! "${LISTING[@]}" >/dev/null 2>&1; then LISTING=(rvsadm -Lnc); fi
@@ -136,9 +137,10 @@ say "$((BATCHES * CYCLES)) times a service with servers comes and goes, neighbou
 for ((n = 0; n < CYCLES; n++)); do
     vip=10.100.$((n / 250)).$((n % 250 + 1)):80
     echo "-A -t $vip -s wlc"
-    for host in 51 52 53; do echo "-a -t $vip -r 192.168.1.$host:80 -g"; done
-    echo "-e -t $vip -r 192.168.1.51:80 -g -w 3
--d -t $vip -r 192.168.1.52:80
+    # Servers that answer: others would be waited for.
+    for host in "$RS1" "$RS2" "$CLIENT"; do echo "-a -t $vip -r $host:80 -g"; done
+    echo "-e -t $vip -r $RS1:80 -g -w 3
+-d -t $vip -r $RS2:80
 -D -t $vip"
 done >"$LAB_TMP/cycles"
 for ((n = 1; n <= 200; n++)); do echo "neigh replace 192.168.1.$((n % 200 + 40)) lladdr 02:00:00:00:01:$(printf %02x $n) dev lan"; done >"$LAB_TMP/neighbours"

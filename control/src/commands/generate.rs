@@ -103,12 +103,8 @@ fn sentence(text: &str) -> String {
 }
 
 fn row(arg: &clap::Arg) -> String {
-    let values: Vec<_> = arg
-        .get_value_names()
-        .unwrap_or_default()
-        .iter()
-        .map(|name| name.to_string())
-        .collect();
+    let values: Vec<_> =
+        arg.get_value_names().unwrap_or_default().iter().map(ToString::to_string).collect();
     let takes = arg.get_action().takes_values();
     let value = if takes { values.join(" ") } else { String::new() };
     let long = arg.get_long().map(|long| format!("--{long}"));

@@ -58,7 +58,7 @@ use links::Links;
 use listing::Listings;
 pub use lock::Lock;
 use losses::Losses;
-pub use network::{Network, NetworkPort};
+pub use network::{Network, NetworkPort, SendFrame};
 use notify::Notify;
 use observing::Observations;
 use reload::{Followed, Reload, Reloads};

@@ -1,7 +1,7 @@
 //! Packets as people see them: what workers noted of one, or would, as the
-//! control API shows it ([`told`]), a frame's headers ([`frames`]), a packet that
-//! is only thought of ([`thought`]), and all of that in words ([`words`]) or in a
-//! file for Wireshark ([`capture`]).
+//! control API shows it (`told`), a frame's headers ([`frames`]), a packet that is
+//! only thought of (`thought`), and all of that in words ([`words`], `drops`) or
+//! in a file for Wireshark ([`capture`]).
 
 pub mod capture;
 pub(crate) mod drops;

@@ -2,6 +2,17 @@
 
 use crate::time::{TICKS_PER_SECOND, Tick};
 
+/// The pace at which a director sweeps each of its tables.
+#[derive(Debug, Default)]
+pub struct SweepPaces {
+    /// Connections of IPv4 packets.
+    pub v4: SweepPace,
+    /// Of IPv6 packets.
+    pub v6: SweepPace,
+    /// Persistence templates.
+    pub templates: SweepPace,
+}
+
 /// How fast the sweep goes: once through the table a second, in small steps.
 #[derive(Debug, Default)]
 pub struct SweepPace {

@@ -88,6 +88,8 @@ const TOA: u8 = 8;
 const PROXY: u8 = 16;
 /// The state is one that most packets leave as it is.
 const STEADY: u8 = 32;
+/// There is a twin.
+const TWIN: u8 = 64;
 
 /// The flag of a state.
 const fn steady(state: State) -> u8 {
@@ -127,6 +129,22 @@ impl Body {
     #[inline(always)]
     pub const fn is_short(&self) -> bool {
         self.flags & (STEADY | MIXED | TOA | PROXY) == STEADY
+    }
+
+    /// Whether its client's packets need nothing but other addresses and ports:
+    /// nothing is told the server of the client, and both sides are of one
+    /// family.
+    #[must_use]
+    #[inline]
+    pub const fn is_plain_pair(&self) -> bool {
+        self.flags & (MIXED | TOA | PROXY) == 0 && self.has_twin()
+    }
+
+    /// [`Body::is_short`] of a connection with one entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_short_alone(&self) -> bool {
+        self.flags & (STEADY | MIXED | TOA | PROXY | TWIN | REPLY) == STEADY
     }
 
     /// Whether the entry is found by the server's packets.
@@ -189,7 +207,7 @@ impl Body {
             (Family::V4, Place::V6(slot)) | (Family::V6, Place::V4(slot)) => (slot, MIXED),
         };
         self.twin = slot.number() + 1;
-        self.flags = (self.flags & !MIXED) | mixed;
+        self.flags = (self.flags & !MIXED) | mixed | TWIN;
     }
 
     /// The number of the persistence template's slot that the connection was

@@ -413,27 +413,36 @@ pub fn equal_bytes(bytes: &[u8; 16], wanted: u8) -> u16 {
     bytes.iter().enumerate().fold(0, |bits, (i, &b)| bits | u16::from(b == wanted) << i)
 }
 
-/// A bit for each of 16 times that `now` has reached, the first lowest. Times
-/// wrap; one is ahead of another by up to 127.
+/// A bit for each of 16 times that is reached, the first lowest: those whose
+/// lowest bit is 0 by `even`, the others by `odd`, which has it too. Times wrap;
+/// one is ahead of another by up to 127.
 #[inline(always)]
 #[must_use]
-pub fn passed_bytes(times: &[u8; 16], now: u8) -> u16 {
+pub fn passed_bytes(times: &[u8; 16], even: u8, odd: u8) -> u16 {
+    debug_assert!(even & 1 == 0 && odd & 1 == 1);
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8, _mm_sub_epi8};
+        use std::arch::x86_64::{
+            _mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8,
+            _mm_sub_epi8, _mm_xor_si128,
+        };
         // SAFETY: SSE2 is part of x86_64, and the load reads exactly the 16
         // bytes of the reference, at any alignment.
         unsafe {
             let loaded = _mm_loadu_si128(times.as_ptr().cast());
+            let one = _mm_set1_epi8(1);
+            let is_odd = _mm_cmpeq_epi8(_mm_and_si128(loaded, one), one);
+            let other = _mm_and_si128(is_odd, _mm_set1_epi8((even ^ odd) as i8));
+            let now = _mm_xor_si128(_mm_set1_epi8(even as i8), other);
             // A negative difference is a time still ahead.
-            !_mm_movemask_epi8(_mm_sub_epi8(_mm_set1_epi8(now as i8), loaded)) as u16
+            !_mm_movemask_epi8(_mm_sub_epi8(now, loaded)) as u16
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    times
-        .iter()
-        .enumerate()
-        .fold(0, |bits, (i, &t)| bits | u16::from(now.wrapping_sub(t) < 128) << i)
+    times.iter().enumerate().fold(0, |bits, (i, &t)| {
+        let now = if t & 1 == 0 { even } else { odd };
+        bits | u16::from(now.wrapping_sub(t) < 128) << i
+    })
 }
 
 #[cfg(test)]
@@ -506,14 +515,15 @@ mod tests {
 
     #[test]
     fn passed_bytes_agrees_with_the_definition() {
-        for now in 0..=255u8 {
+        for even in (0..=255u8).step_by(2) {
+            let odd = even.wrapping_mul(7) | 1;
             for first in (0..=255u8).step_by(16) {
                 let times: [u8; 16] = std::array::from_fn(|i| first + i as u8);
-                let expected = times
-                    .iter()
-                    .enumerate()
-                    .fold(0, |m, (i, &t)| m | u16::from(now.wrapping_sub(t) < 128) << i);
-                assert_eq!(passed_bytes(&times, now), expected);
+                let expected = times.iter().enumerate().fold(0, |m, (i, &t)| {
+                    let now = if t % 2 == 0 { even } else { odd };
+                    m | u16::from(now.wrapping_sub(t) < 128) << i
+                });
+                assert_eq!(passed_bytes(&times, even, odd), expected);
             }
         }
     }

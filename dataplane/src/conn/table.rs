@@ -11,25 +11,29 @@
 //!   `overflow`. A look-up ends at the first group whose overflow is 0, so a
 //!   miss usually costs one line. Removing a connection takes the counts back:
 //!   no tombstones, no pointers.
-//! - Beside each tag lies a deadline: the coarse time (8 s) at which the
-//!   connection may be over at the earliest. It is written when the entry's
-//!   tick changes. The sweep compares deadlines of a whole group at once and
-//!   touches an entry only when its deadline has passed; the entry decides.
+//! - Beside each tag lies a deadline (`deadline`): the second at which the
+//!   connection may be over at the earliest, of one far ahead a coarser one. It
+//!   is written when the entry's tick changes. The sweep compares deadlines of
+//!   a whole group at once and touches an entry only when its deadline has
+//!   passed; the entry decides.
 //!
 //! A hit touches the group's line and the entry's line, nothing else. The table
 //! begins small and doubles in place, a group at a time (`growth`), until at
-//! its limit it is 80 % full.
+//! its limit it is 71 % full.
 
+use arrayvec::ArrayVec;
 use bytemuck::Zeroable;
 
 use super::entry::Entry;
 use super::hash::HashKey;
-use super::memory::{Region, equal_bytes, passed_bytes, prefetch_l2};
+use super::memory::{Region, equal_bytes, prefetch_l2};
 use crate::time::Tick;
 
+mod deadline;
 mod growth;
 mod homes;
 
+use deadline::{deadline, near, passed};
 use growth::Growth;
 use homes::Homes;
 
@@ -63,12 +67,6 @@ const OUTDATED_STEP: usize = if cfg!(debug_assertions) { 128 } else { 64 };
 const VICTIM_GROUPS: usize = 4;
 /// The most homes that a table can have: slots are numbered below 2^31.
 const MAX_GROUPS: usize = (u32::MAX / 4) as usize / SLOTS;
-/// Ticks in a unit of the deadline byte: 8 s.
-const DEADLINE_UNIT: u32 = 64;
-/// The furthest deadline, in units. Bytes compare as signed differences, so it
-/// must stay below 128. A connection that lives longer is looked at when this
-/// has passed, and given a new one.
-const MAX_DEADLINE: u32 = 120;
 
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(32))]
@@ -99,8 +97,14 @@ impl Group {
     }
 
     /// The used slots whose deadline has passed.
-    fn due(&self, now: u8) -> u16 {
-        passed_bytes(&self.deadlines, now) & !self.free() & SLOT_BITS
+    #[inline]
+    fn due(&self, now: Tick) -> u16 {
+        passed(&self.deadlines, now) & !self.free() & SLOT_BITS
+    }
+
+    /// The used slots whose deadline is not later than `latest`, or not much.
+    fn due_by(&self, now: Tick, latest: Tick) -> u16 {
+        deadline::passed_by(&self.deadlines, now, latest) & !self.free() & SLOT_BITS
     }
 }
 
@@ -151,7 +155,7 @@ pub struct Table<E: Entry> {
     growth: Growth,
     live: usize,
     limit: usize,
-    /// The group that the sweep looks at next.
+    /// The group that the sweep looks at next; behind the last it begins anew.
     cursor: usize,
     /// Groups whose deadlines the sweep does not go by, because timeouts
     /// changed since they were written.
@@ -160,9 +164,9 @@ pub struct Table<E: Entry> {
     swept: u8,
 }
 
-/// Connections of a group whose deadline has passed.
+/// Some slots of a group.
 #[derive(Debug, Clone, Copy)]
-pub struct Due {
+struct Due {
     group: usize,
     slots: u16,
 }
@@ -193,8 +197,10 @@ impl<E: Entry> Table<E> {
     /// The same, with at least so many groups at first.
     fn beginning_with(first: usize, limit: usize, hash_key: HashKey) -> std::io::Result<Self> {
         let limit = limit.max(1);
-        // 80 % load, and room for a probe to spread in the smallest table.
-        let wanted = limit.saturating_add(limit / 4).div_ceil(SLOTS) + 1;
+        // 71 % load, and room for a probe to spread in the smallest table. At
+        // 80 % one packet in twelve finds its entry beyond the home group, and
+        // one in a table of a million costs a tenth more.
+        let wanted = limit.saturating_add(limit / 5 * 2).div_ceil(SLOTS) + 1;
         if wanted > MAX_GROUPS {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
@@ -299,14 +305,21 @@ impl<E: Entry> Table<E> {
 
     /// The second stage of the others: asks for the lines of all entries whose
     /// tag matches, and gives the first one's slot; where there is none, for
-    /// that of the slot that an insertion would take, or for the group in which
-    /// the search goes on.
+    /// that of the slot that an insertion would take, and for the group in which
+    /// the search goes on. `None` when it ends here: the connection is not in
+    /// the table.
     #[must_use]
-    #[inline(never)]
-    pub fn prefetch_rest(&self, home: u32, hash: u64) -> Slot {
+    #[inline]
+    pub fn prefetch_rest(&self, home: u32, hash: u64) -> Option<Slot> {
         let group = home as usize;
         let control = &self.groups[group];
-        let slots = match control.matches(Self::tag(hash)) {
+        let matches = control.matches(Self::tag(hash));
+        if matches | u16::from(control.overflow()) == 0 {
+            let free = control.free().trailing_zeros() as usize;
+            self.entries.prefetch(group * SLOTS + free, self.near);
+            return None;
+        }
+        let slots = match matches {
             0 => control.free() & control.free().wrapping_neg(),
             matches => matches,
         };
@@ -318,7 +331,7 @@ impl<E: Entry> Table<E> {
             self.groups.prefetch(group + 1, self.near);
             self.groups.prefetch(group + NEXT_GROUPS, self.near);
         }
-        Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize)
+        Some(Slot::of(group, (slots | 1 << (SLOTS - 1)).trailing_zeros() as usize))
     }
 
     /// The third stage of those: asks for the line of the entry whose tag
@@ -351,25 +364,24 @@ impl<E: Entry> Table<E> {
 
     /// The first two stages at once, for what is a stage ahead anyway.
     #[inline]
-    pub fn prefetch_found(&self, hash: u64) -> Slot {
+    pub fn prefetch_found(&self, hash: u64) -> Option<Slot> {
         let home = self.home(hash) as u32;
-        self.prefetch_entry(home, hash).unwrap_or_else(|| self.prefetch_rest(home, hash))
+        self.prefetch_entry(home, hash).or_else(|| self.prefetch_rest(home, hash))
     }
 
-    /// Asks for what an insertion needs besides what [`Table::prefetch_entry`]
-    /// asked for: the line of a slot further on; in a full table those of the
-    /// entries that [`Table::victim`] looks at first.
+    /// Whether it takes no more connections.
+    #[must_use]
     #[inline]
-    pub fn prefetch_insertion(&self, hash: u64, now: Tick, latest: Tick) {
+    pub fn is_full(&self) -> bool {
+        self.live >= self.limit
+    }
+
+    /// Asks for the lines of the entries that [`Table::victim`] looks at first.
+    #[inline(never)]
+    pub fn prefetch_victims(&self, hash: u64, now: Tick, latest: Tick) {
         let group = self.home(hash);
-        if self.live >= self.limit {
-            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
-                prefetch_l2(self.entry(slot));
-            }
-        } else if self.groups[group].free() == 0 {
-            if let Some((group, slot)) = self.free_slot(group + 1) {
-                prefetch_l2(&self.entries[group * SLOTS + slot]);
-            }
+        for slot in (Due { group, slots: self.groups[group].due_by(now, latest) }) {
+            prefetch_l2(self.entry(slot));
         }
     }
 
@@ -440,7 +452,7 @@ impl<E: Entry> Table<E> {
 
     #[inline(always)]
     fn take_slot(&mut self, hash: u64, now: Tick, expiry: Tick) -> Result<Slot, TableFull> {
-        if self.live >= self.limit {
+        if self.is_full() {
             return Err(TableFull);
         }
         let home = self.home(hash);
@@ -489,8 +501,15 @@ impl<E: Entry> Table<E> {
     /// Removes a connection.
     #[inline]
     pub fn remove(&mut self, slot: Slot) {
-        let hash = self.hash(&self.entries[slot.0 as usize].key());
-        self.vacate(self.home(hash), slot);
+        let group = slot.group();
+        // Where nobody was sent on from the group before, it is at home. That
+        // group is only asked where it lies in the same line.
+        let home = if group % 2 == 1 && self.groups[group - 1].overflow() == 0 {
+            group
+        } else {
+            self.home(self.hash(&self.entries[slot.0 as usize].key()))
+        };
+        self.vacate(home, slot);
         self.live -= 1;
     }
 
@@ -512,22 +531,47 @@ impl<E: Entry> Table<E> {
         self.groups[slot.group()].deadlines[slot.index()] = deadline(now, expiry);
     }
 
-    /// Goes on to the next group, and names its connections whose deadline has
-    /// passed: they may be over, and the caller decides. It removes each, or
-    /// gives it a new deadline ([`Table::set_expiry`]). After
-    /// [`Table::group_count`] calls it has seen every entry.
+    /// Goes through the next groups, and names in `due` the connections whose
+    /// deadline has passed, asking for their entries: they may be over, and the
+    /// caller decides. It removes each, or gives it a new deadline
+    /// ([`Table::set_expiry`]). How many of `groups` are left when there is no
+    /// room for another group's in `due`. Over [`Table::group_count`] groups it
+    /// has seen every entry.
     #[inline]
-    pub fn sweep(&mut self, now: Tick) -> Due {
-        let group = self.cursor;
-        self.cursor = if group + 1 < self.group_count() { group + 1 } else { 0 };
-        self.swept = (now.0 / DEADLINE_UNIT) as u8;
-        let slots = if self.outdated > 0 {
-            self.outdated -= 1;
-            self.groups[group].used()
-        } else {
-            self.groups[group].due(self.swept)
-        };
-        Due { group, slots }
+    pub fn sweep<const N: usize>(
+        &mut self,
+        now: Tick,
+        mut groups: usize,
+        due: &mut ArrayVec<Slot, N>,
+    ) -> usize {
+        let count = self.group_count();
+        self.swept = near(now);
+        while groups > 0 && due.remaining_capacity() >= SLOTS {
+            if self.cursor >= count {
+                self.cursor = 0;
+            }
+            let step = groups.min(count - self.cursor);
+            let mut done = 0;
+            for control in &self.groups[self.cursor..self.cursor + step] {
+                let group = self.cursor + done;
+                let slots = if done < self.outdated { control.used() } else { control.due(now) };
+                done += 1;
+                if slots == 0 {
+                    continue;
+                }
+                for slot in (Due { group, slots }) {
+                    self.entries.prefetch(slot.0 as usize, self.near);
+                    due.push(slot);
+                }
+                if due.remaining_capacity() < SLOTS {
+                    break;
+                }
+            }
+            self.outdated -= self.outdated.min(done);
+            groups -= done;
+            self.cursor += done;
+        }
+        groups
     }
 
     /// Of so many groups that are to be swept in a step, those that there is
@@ -556,7 +600,7 @@ impl<E: Entry> Table<E> {
         let home = self.home(hash);
         for group in home..home + VICTIM_GROUPS {
             let mut best: Option<(u32, Slot)> = None;
-            for slot in (Due { group, slots: self.groups[group].due(deadline(now, latest)) }) {
+            for slot in (Due { group, slots: self.groups[group].due_by(now, latest) }) {
                 if let Some(rank) = rank(slot, self.entry(slot)) {
                     if best.is_none_or(|(lowest, _)| rank < lowest) {
                         best = Some((rank, slot));
@@ -595,13 +639,6 @@ impl<E: Entry> Table<E> {
 #[cold]
 fn with_a_tag(hash: u64) -> u64 {
     hash | 1 << TAG_SHIFT
-}
-
-/// The deadline byte for an expiry: never later than the expiry itself, and
-/// near enough to compare as a signed byte.
-fn deadline(now: Tick, expiry: Tick) -> u8 {
-    let furthest = now.0 / DEADLINE_UNIT + MAX_DEADLINE;
-    (expiry.0 / DEADLINE_UNIT).min(furthest) as u8
 }
 
 #[cfg(test)]

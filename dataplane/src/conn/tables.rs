@@ -100,12 +100,6 @@ impl Tables {
         self.v6.prepare();
     }
 
-    /// Groups of the larger table: what is to be swept in a second, of both.
-    #[must_use]
-    pub fn group_count(&self) -> usize {
-        self.v4.group_count().max(self.v6.group_count())
-    }
-
     /// Lets tables that are between two sizes get on with it, for a few
     /// microseconds at most. Entries move as with [`Tables::insert`].
     pub fn grow(&mut self) {
@@ -228,12 +222,22 @@ impl Tables {
         };
     }
 
-    /// Asks for the line that an insertion writes to, or for those that it
-    /// looks at to make room: of entries that expire at the `latest` then.
-    pub fn prefetch_insertion(&self, family: Family, hash: u64, now: Tick, latest: Tick) {
+    /// Whether a table takes no more entries.
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self, family: Family) -> bool {
         match family {
-            Family::V4 => self.v4.prefetch_insertion(hash, now, latest),
-            Family::V6 => self.v6.prefetch_insertion(hash, now, latest),
+            Family::V4 => self.v4.is_full(),
+            Family::V6 => self.v6.is_full(),
+        }
+    }
+
+    /// Asks for the lines that an insertion into a full table looks at to make
+    /// room: of entries that expire at the `latest` then.
+    pub fn prefetch_victims(&self, family: Family, hash: u64, now: Tick, latest: Tick) {
+        match family {
+            Family::V4 => self.v4.prefetch_victims(hash, now, latest),
+            Family::V6 => self.v6.prefetch_victims(hash, now, latest),
         }
     }
 
@@ -356,6 +360,7 @@ fn made<E: Entry>(entry: E, to: Option<&Tuple>) -> E {
 mod tests {
     use std::collections::BTreeSet;
 
+    use arrayvec::ArrayVec;
     use proptest::prelude::*;
 
     use super::*;
@@ -363,6 +368,11 @@ mod tests {
     use crate::packet::{Tuple4, Tuple6};
 
     const NOW: Tick = Tick(80);
+
+    /// Groups of the larger table.
+    fn group_count(tables: &Tables) -> usize {
+        tables.v4.group_count().max(tables.v6.group_count())
+    }
 
     fn four(n: u32) -> Tuple {
         Tuple::V4(Tuple4 { src: n, dst: 1, src_port: 2, dst_port: 3 })
@@ -412,14 +422,17 @@ mod tests {
 
     /// Lets the sweep end what is over, as the worker does.
     fn sweep(tables: &mut Tables, now: Tick, there: &mut BTreeSet<u32>) {
-        for _ in 0..tables.group_count() {
-            for slot in tables.v4.sweep(now) {
+        for _ in 0..group_count(tables) {
+            let (mut v4, mut v6) = (ArrayVec::<_, 15>::new(), ArrayVec::<_, 15>::new());
+            tables.v4.sweep(now, 1, &mut v4);
+            for slot in v4 {
                 if tables.v4.is_used(slot) {
                     assert!(there.remove(&tables.body(Place::V4(slot)).server));
                     tables.remove(Place::V4(slot));
                 }
             }
-            for slot in tables.v6.sweep(now) {
+            tables.v6.sweep(now, 1, &mut v6);
+            for slot in v6 {
                 if tables.v6.is_used(slot) {
                     assert!(there.remove(&tables.body(Place::V6(slot)).server));
                     tables.remove(Place::V6(slot));
@@ -442,7 +455,7 @@ mod tests {
             let mut tables = Tables::new(limit, HashKey::new([1, 2, 3])).unwrap();
             let mut there = BTreeSet::new();
             let mut next = 0;
-            let groups = tables.group_count();
+            let groups = group_count(&tables);
             for (step, count) in steps {
                 match step {
                     0 => {
@@ -487,7 +500,7 @@ mod tests {
                 prop_assert_eq!(tables.connections(), there.len());
             }
             there.iter().for_each(|&number| assert_whole(&tables, number));
-            prop_assert!(next < 1_200 || tables.group_count() > groups, "they grew");
+            prop_assert!(next < 1_200 || group_count(&tables) > groups, "they grew");
         }
     }
 

@@ -1,6 +1,8 @@
 //! The end of connections: those whose time has come, those that a packet
 //! shows to be over, those that make room.
 
+use arrayvec::ArrayVec;
+
 use super::{Context, Core, Director};
 use crate::conn::entry::Body;
 use crate::conn::memory::prefetch_l1;
@@ -9,8 +11,9 @@ use crate::conn::{Entry4, Entry6, Place, Slot, State, Tabled, Tables};
 use crate::counters::DropReason;
 use crate::time::Tick;
 
-/// Connections that the sweep asks memory for before it looks at them.
-const DUE_AT_ONCE: usize = 32;
+/// Connections that the sweep asks memory for before it looks at them: as many
+/// as open in a burst, and some that turn out not to be over.
+const DUE_AT_ONCE: usize = 128;
 
 impl Director {
     /// Looks at the next groups of the tables, fragments and templates.
@@ -18,13 +21,15 @@ impl Director {
         let Self { snapshot, tables, fragments, core, sweep, .. } = self;
         let cx = Context { now, snapshot };
         tables.grow();
-        let total = tables.group_count();
-        let groups = sweep.groups(now, total);
-        if groups == 0 {
+        let v4 = sweep.v4.groups(now, tables.v4.group_count());
+        let v6 = sweep.v6.groups(now, tables.v6.group_count());
+        // All workers sweep all templates.
+        let buckets = sweep.templates.groups(now, core.templates.bucket_count());
+        if v4 | v6 | buckets == 0 {
             return;
         }
-        core.sweep::<Entry4>(cx, tables, groups);
-        core.sweep::<Entry6>(cx, tables, groups);
+        core.sweep::<Entry4>(cx, tables, v4);
+        core.sweep::<Entry6>(cx, tables, v6);
         let lost = fragments.expire(now);
         for (reason, count) in [
             (DropReason::FragmentTimeout, lost.timed_out),
@@ -34,9 +39,7 @@ impl Director {
             core.counters.generated += count;
             core.counters.drop_many(reason, count);
         }
-        // The tables are swept once a second, and all workers sweep templates.
-        let share = core.templates.bucket_count() / total + 1;
-        core.templates.sweep(now, groups * share, |server, change| {
+        core.templates.sweep(now, buckets, |server, change| {
             count_template(cx, server, change);
         });
     }
@@ -47,33 +50,26 @@ impl Core {
     /// passed, some at a time, so that they are on their way from memory while
     /// others are found.
     fn sweep<E: Tabled>(&mut self, cx: Context<'_>, tables: &mut Tables, groups: usize) {
-        let mut due = [None; DUE_AT_ONCE];
-        let mut count = 0;
-        for _ in 0..E::table(tables).sweep_step(groups) {
-            for slot in E::table_mut(tables).sweep(cx.now) {
-                E::table(tables).prefetch_slot(slot);
-                due[count] = Some(slot);
-                count += 1;
-                if count == DUE_AT_ONCE {
-                    self.judge_all::<E>(cx, tables, &due);
-                    count = 0;
-                }
-            }
+        let mut left = E::table(tables).sweep_step(groups);
+        while left > 0 {
+            let mut due = ArrayVec::<Slot, DUE_AT_ONCE>::new();
+            left = E::table_mut(tables).sweep(cx.now, left, &mut due);
+            self.judge_all::<E>(cx, tables, &due);
         }
-        self.judge_all::<E>(cx, tables, &due[..count]);
     }
 
-    fn judge_all<E: Tabled>(&mut self, cx: Context<'_>, tables: &mut Tables, due: &[Option<Slot>]) {
-        for &slot in due.iter().flatten() {
+    #[inline(never)]
+    fn judge_all<E: Tabled>(&mut self, cx: Context<'_>, tables: &mut Tables, due: &[Slot]) {
+        for &slot in due {
             let body = E::table(tables).entry(slot).body();
             if let Some(twin) = body.twin(E::FAMILY) {
                 tables.prefetch(twin);
             }
-            if let Some(server) = cx.snapshot.server(body.server) {
-                prefetch_l1(&server.counts.connections);
+            if let Some(record) = cx.snapshot.servers.record(body.server) {
+                prefetch_l1(record.connections());
             }
         }
-        for &slot in due.iter().flatten() {
+        for &slot in due {
             // The one before may have been the other entry of its connection.
             if E::table(tables).is_used(slot) {
                 if E::table(tables).entry(slot).body().has_twin() {
@@ -152,8 +148,8 @@ impl Core {
     /// and its template's count.
     #[inline]
     fn uncount(&self, cx: Context<'_>, body: &Body) {
-        if let Some(server) = cx.snapshot.server(body.server) {
-            server.counts.connections.close(body.state().is_active());
+        if let Some(record) = cx.snapshot.servers.record(body.server) {
+            record.connections().close(body.state().is_active());
         }
         if let Some(slot) = TemplateSlot::from_number(body.template()) {
             self.templates.close(slot);

@@ -60,17 +60,20 @@ struct Pair {
 
 impl Core {
     /// Stage 4: opens connections for the packets of a burst that have none, a
-    /// bit each. `opened` says that others were opened since stage 2.
+    /// bit each.
     #[inline(never)]
     pub(super) fn open_missed(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
         mut missed: u64,
-        mut opened: bool,
         burst: &mut Burst<'_, '_>,
     ) {
         let Burst { frames, verdicts, staged, headers, .. } = burst;
+        // All of one length, which need be checked once.
+        let count = staged.len().min(headers.len()).min(frames.len()).min(verdicts.len());
+        let (staged, headers) = (&mut staged[..count], &mut headers[..count]);
+        let (frames, verdicts) = (&mut frames[..count], &mut verdicts[..count]);
         let mut seen = Seen::default();
         let mut last = None;
         let half_open = cx.snapshot.timeouts.last_half_open(cx.now);
@@ -89,14 +92,14 @@ impl Core {
                 else {
                     return;
                 };
-                if seen.before(stage.hash) {
+                if seen.before(stage.hash) && is_repeated(staged, index) {
                     // Perhaps the same connection: those before go first, then
                     // it may be there.
                     if begun > 0 {
                         break;
                     }
                     missed &= missed - 1;
-                    opened = true;
+                    self.opened = true;
                     *verdict = match headers.family() {
                         Family::V4 => {
                             self.forward_staged::<Entry4>(cx, tables, stage, headers, frame)
@@ -117,7 +120,14 @@ impl Core {
                 match self.prepare(cx, tables, service, stage.hash, headers, frame, (opening, pair))
                 {
                     Ok(()) => {
-                        tables.prefetch_insertion(headers.family(), stage.hash, cx.now, half_open);
+                        if tables.is_full(headers.family()) {
+                            tables.prefetch_victims(
+                                headers.family(),
+                                stage.hash,
+                                cx.now,
+                                half_open,
+                            );
+                        }
                         if let Some(place) = indices.get_mut(begun) {
                             *place = index;
                         }
@@ -129,7 +139,7 @@ impl Core {
             let openings = openings.get(..begun).unwrap_or_default();
             for pair in pairs.iter().take(begun).flatten() {
                 // What one of them makes may be the other's.
-                opened = true;
+                self.opened = true;
                 tables.prefetch_entry(pair.to.family(), pair.hash);
             }
             for ((opening, pair), index) in openings.iter().flatten().zip(&pairs).zip(&indices) {
@@ -144,12 +154,12 @@ impl Core {
                     return;
                 };
                 match headers.family() {
-                    Family::V4 => self.complete::<Entry4>(
-                        cx, tables, opened, made, stage, headers, frame, verdict,
-                    ),
-                    Family::V6 => self.complete::<Entry6>(
-                        cx, tables, opened, made, stage, headers, frame, verdict,
-                    ),
+                    Family::V4 => {
+                        self.complete::<Entry4>(cx, tables, made, stage, headers, frame, verdict);
+                    }
+                    Family::V6 => {
+                        self.complete::<Entry6>(cx, tables, made, stage, headers, frame, verdict);
+                    }
                 }
             }
         }
@@ -168,16 +178,14 @@ impl Core {
         self.forward::<E>(cx, tables, &<E as Short>::key(stage), stage.hash, headers, frame)
     }
 
-    /// Makes a prepared connection and forwards its first packet. `opened` says
-    /// that the packet's may have come about since it was looked for. The
-    /// verdict is written where it stays, for most packets by two bytes.
+    /// Makes a prepared connection and forwards its first packet. The verdict is
+    /// written where it stays, for most packets by two bytes.
     #[expect(clippy::too_many_arguments)]
     #[inline(always)]
     fn complete<E: Short>(
         &mut self,
         cx: Context<'_>,
         tables: &mut Tables,
-        opened: bool,
         (opening, pair): (&Opening<'_>, Option<&Pair>),
         stage: &Staged,
         headers: &mut Headers,
@@ -186,7 +194,7 @@ impl Core {
     ) {
         let (key, hash) = (E::key_in(stage), stage.hash);
         // A packet of the same burst may have been the server's.
-        if opened && E::table(tables).find(hash, key).is_some() {
+        if self.opened && E::table(tables).find(hash, key).is_some() {
             self.withdraw(opening);
             *verdict = self.forward_staged::<E>(cx, tables, stage, headers, frame);
             return;
@@ -244,7 +252,7 @@ impl Core {
             Method::Dr => E::pass(stage, &record.macs, frame),
             Method::Nat | Method::Fullnat => {
                 let entry = E::table(tables).entry(slot);
-                entry.body().is_short()
+                entry.body().is_plain_pair()
                     && E::pass_to_server(cx.snapshot, entry, record, stage, frame)
             }
             Method::Tun(_) => false,
@@ -829,9 +837,12 @@ fn ask_for_next(cx: Context<'_>, worker: usize, service: &Service) {
         cx.snapshot.servers.prefetch(number);
     }
     let soon = scheduler.soon(state, candidates, 4);
-    if let Some(record) = soon.and_then(|number| cx.snapshot.servers.record(number)) {
-        prefetch_l1(&record.server().method);
-        prefetch_l1(&record.server().counts);
+    let Some(number) = soon else { return };
+    if let Some(server) = cx.snapshot.server(number) {
+        prefetch_l1(&server.method);
+        prefetch_l1(&server.counts);
+    }
+    if let Some(record) = cx.snapshot.servers.record(number) {
         prefetch_l1(record.traffic(worker));
     }
 }
@@ -878,6 +889,13 @@ impl Seen {
         let (word, bit) = Self::place(hash);
         self.0[word] |= bit;
     }
+}
+
+/// Whether an earlier packet of a burst has the hash of the one at `index`.
+#[inline(never)]
+fn is_repeated(staged: &[Staged], index: usize) -> bool {
+    let (before, rest) = staged.split_at(index);
+    rest.first().is_some_and(|stage| before.iter().any(|other| other.hash == stage.hash))
 }
 
 /// Whether a packet only says that there is no connection: nobody need be told

@@ -303,7 +303,7 @@ fn begin4(start: &mut [u8; PLAIN4], macs: &[u8; 12], difference: u16) -> bool {
     let sum = [start[ETHERNET + 10], start[ETHERNET + 11]];
     let mut sum = checksum::bytes_after_ttl_decrement(sum);
     if difference != 0 {
-        sum = checksum::after(u16::from_be_bytes(sum), difference.into()).to_be_bytes();
+        sum = checksum::bytes_after(sum, difference);
     }
     [start[ETHERNET + 10], start[ETHERNET + 11]] = sum;
     true
@@ -381,9 +381,8 @@ fn sum_mut(l4: &mut [u8], is_udp: bool) -> Option<&mut [u8; 2]> {
 /// there is none.
 #[inline(always)]
 fn after(sum: [u8; 2], difference: u16, is_udp: bool) -> [u8; 2] {
-    let sum = checksum::after(u16::from_be_bytes(sum), difference.into());
-    let sum = if sum == 0 && is_udp { 0xffff } else { sum };
-    sum.to_be_bytes()
+    let sum = checksum::bytes_after(sum, difference);
+    if sum == [0; 2] && is_udp { [0xff; 2] } else { sum }
 }
 
 #[inline(always)]

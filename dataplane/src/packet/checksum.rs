@@ -91,6 +91,15 @@ pub fn after(checksum: u16, difference: u32) -> u16 {
     !fold(u64::from(!checksum) + u64::from(difference))
 }
 
+/// The same of a checksum as it is stored, and of a difference of one word. As
+/// with [`bytes_after_ttl_decrement`], only the difference is turned round.
+#[must_use]
+#[inline(always)]
+pub fn bytes_after(checksum: [u8; 2], difference: u16) -> [u8; 2] {
+    let sum = u32::from(!u16::from_ne_bytes(checksum)) + u32::from(difference.to_be());
+    (!((sum & 0xffff) + (sum >> 16)) as u16).to_ne_bytes()
+}
+
 /// The IPv6 and IPv4 pseudo headers' share of a layer 4 checksum (RFC 9293,
 /// section 3.1; RFC 8200, section 8.1). `addresses` are source and destination
 /// as they stand in the IP header. `l4_len` counts the layer 4 header.
@@ -218,6 +227,16 @@ mod tests {
                 header[8] = 63;
                 header[10..12].copy_from_slice(&after_ttl_decrement(checksum).to_be_bytes());
                 assert_eq!(ip4_header_is_good(&header), good, "id {id:#x}, checksum {checksum:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stored_checksum_changes_as_its_number() {
+        for sum in (0..=u16::MAX).step_by(13).chain([u16::MAX]) {
+            for difference in (0..=u16::MAX).step_by(331).chain([0xff00, 0xfffe, u16::MAX]) {
+                let bytes = after(sum, difference.into()).to_be_bytes();
+                assert_eq!(bytes_after(sum.to_be_bytes(), difference), bytes);
             }
         }
     }

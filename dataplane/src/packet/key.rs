@@ -15,9 +15,18 @@ use super::{Protocol, Tuple4, Tuple6};
 pub struct Key4([u64; 2]);
 
 /// The same of an IPv6 packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+#[derive(Debug, Clone, Copy, Eq, Zeroable, Pod)]
 #[repr(transparent)]
 pub struct Key6([u64; 5]);
+
+impl PartialEq for Key6 {
+    /// All words at once: a comparison of arrays calls `bcmp`.
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let ([a, b, c, d, e], [f, g, h, i, j]) = (self.0, other.0);
+        (a ^ f) | (b ^ g) | (c ^ h) | (d ^ i) | (e ^ j) == 0
+    }
+}
 
 impl Key4 {
     /// A key.

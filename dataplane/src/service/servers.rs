@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 
 use super::counts::Traffic;
-use super::{Encapsulation, Hop, Method, Server};
+use super::{ConnectionCounts, Encapsulation, Hop, Method, Server, ServerCounts};
 use crate::conn::memory::prefetch_l1;
 
-/// Servers in a block: 4 KB.
+/// Servers in a block: 4.6 KB.
 const BLOCK: usize = 64;
 
 /// Servers by number, the number that connections keep.
@@ -22,7 +22,17 @@ pub struct Servers {
     blocks: Vec<Arc<Block>>,
 }
 
-type Block = [Option<Record>; BLOCK];
+/// Servers in a row, twice: what packets of connections read apart from the
+/// rest, a pointer.
+#[derive(Debug, Clone)]
+struct Block {
+    records: [Option<Record>; BLOCK],
+    servers: [Option<Arc<Server>>; BLOCK],
+}
+
+impl Block {
+    const EMPTY: Self = Self { records: [const { None }; BLOCK], servers: [const { None }; BLOCK] };
+}
 
 /// What established connections' packets need of a server: one cache line,
 /// whatever the server. The rest is behind it.
@@ -44,7 +54,7 @@ pub struct Record {
     /// rport; 0: the packet keeps its own.
     pub(crate) rport: u16,
     traffic: Arc<[CachePadded<Traffic>]>,
-    server: Arc<Server>,
+    counts: Arc<ServerCounts>,
 }
 
 /// How connections with one entry are forwarded on the short way. Those with
@@ -62,7 +72,7 @@ pub(crate) enum ShortMethod {
 const _: () = assert!(size_of::<Option<Record>>() == 64);
 
 impl Record {
-    fn new(server: Arc<Server>) -> Self {
+    fn new(server: &Server) -> Self {
         let traffic = Arc::clone(server.counts.traffic());
         let mut address = [0; 16];
         match server.address.ip() {
@@ -84,9 +94,9 @@ impl Record {
             address,
             rport: server.address.port(),
             traffic,
-            server,
+            counts: Arc::clone(&server.counts),
         };
-        if let (Hop::Port(hop), false) = (this.server.hop, this.server.deleted) {
+        if let (Hop::Port(hop), false) = (server.hop, server.deleted) {
             this.macs[..6].copy_from_slice(&hop.dst_mac);
             this.macs[6..].copy_from_slice(&hop.src_mac);
             this.port = hop.port;
@@ -104,11 +114,10 @@ impl Record {
         &self.traffic[worker]
     }
 
-    /// All of the server.
-    #[must_use]
-    #[inline]
-    pub fn server(&self) -> &Arc<Server> {
-        &self.server
+    /// Its connections over all workers.
+    #[inline(always)]
+    pub(crate) fn connections(&self) -> &ConnectionCounts {
+        &self.counts.connections
     }
 }
 
@@ -117,7 +126,8 @@ impl Servers {
     #[must_use]
     #[inline]
     pub fn get(&self, number: u32) -> Option<&Arc<Server>> {
-        self.record(number).map(Record::server)
+        let number = number as usize;
+        self.blocks.get(number / BLOCK)?.servers[number % BLOCK].as_ref()
     }
 
     /// What packets need of a server.
@@ -125,7 +135,14 @@ impl Servers {
     #[inline(always)]
     pub fn record(&self, number: u32) -> Option<&Record> {
         let number = number as usize;
-        self.blocks.get(number / BLOCK)?[number % BLOCK].as_ref()
+        self.blocks.get(number / BLOCK)?.records[number % BLOCK].as_ref()
+    }
+
+    /// How many servers there are at most: places for them.
+    #[must_use]
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.blocks.len() * BLOCK
     }
 
     /// Asks for a server's record.
@@ -133,23 +150,25 @@ impl Servers {
     pub fn prefetch(&self, number: u32) {
         let number = number as usize;
         if let Some(block) = self.blocks.get(number / BLOCK) {
-            prefetch_l1(&block[number % BLOCK]);
+            prefetch_l1(&block.records[number % BLOCK]);
         }
     }
 
     /// All servers, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Server>> {
-        self.blocks.iter().flat_map(|block| block.iter().flatten()).map(Record::server)
+        self.blocks.iter().flat_map(|block| block.servers.iter().flatten())
     }
 
     /// Puts a server, or none, in the place of another.
     pub fn set(&mut self, number: u32, server: Option<Arc<Server>>) {
         let number = number as usize;
-        let record = server.map(Record::new);
+        let record = server.as_deref().map(Record::new);
         while self.blocks.len() <= number / BLOCK {
-            self.blocks.push(Arc::new([const { None }; BLOCK]));
+            self.blocks.push(Arc::new(Block::EMPTY));
         }
-        Arc::make_mut(&mut self.blocks[number / BLOCK])[number % BLOCK] = record;
+        let block = Arc::make_mut(&mut self.blocks[number / BLOCK]);
+        block.records[number % BLOCK] = record;
+        block.servers[number % BLOCK] = server;
     }
 
     /// The indexes of the blocks that it does not share with another.
@@ -177,7 +196,7 @@ impl FromIterator<Option<Arc<Server>>> for Servers {
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::{ClientAddress, PortHop, ServerCounts};
+    use super::super::{ClientAddress, PortHop};
     use super::*;
 
     const HOP: PortHop = PortHop { port: 1, dst_mac: [1; 6], src_mac: [2; 6], mtu: 1500, vlan: 0 };
@@ -214,7 +233,7 @@ mod tests {
     #[test]
     fn a_record_says_who_goes_the_short_way() {
         let short = |server: &Server| {
-            let record = Record::new(Arc::new(server.clone()));
+            let record = Record::new(server);
             (record.method, record.short_mtu)
         };
         let gre = Method::Tun(Encapsulation::Gre { checksum: false });
@@ -234,7 +253,7 @@ mod tests {
             dr.hop = hop;
             assert_eq!(short(&dr).1, 0, "{hop:?}");
         }
-        let record = Record::new(Arc::new(server("[fd00::1]:8080", Method::Nat)));
+        let record = Record::new(&server("[fd00::1]:8080", Method::Nat));
         assert_eq!((record.macs[5], record.macs[6], record.port), (1, 2, 1));
         assert_eq!((record.address[0], record.address[15], record.rport), (0xfd, 1, 8080));
     }

@@ -18,7 +18,7 @@ const PART: &str = "connect";
 const LIFE: usize = 8 * 62;
 
 pub(crate) fn run(scale: &Scale, report: &mut Report) -> Result<(), String> {
-    for family in [Family::V4, Family::V6] {
+    for &family in &scale.families {
         for (method, scheduler, servers) in [
             (Method::Dr, "rr", 1000),
             (Method::Dr, "wlc", 10),
@@ -32,7 +32,7 @@ pub(crate) fn run(scale: &Scale, report: &mut Report) -> Result<(), String> {
                 Family::V4 => servers == 1000,
                 Family::V6 => method == Method::Dr && scheduler == "rr",
             };
-            if scale.quick && !matters {
+            if (scale.quick && !matters) || !scale.methods.contains(&method) {
                 continue;
             }
             // The registry builds mh's table anew for each of its servers.
@@ -45,7 +45,10 @@ pub(crate) fn run(scale: &Scale, report: &mut Report) -> Result<(), String> {
         }
     }
     for method in [Method::Dr, Method::Nat] {
-        if scale.quick && method == Method::Nat {
+        if (scale.quick && method == Method::Nat)
+            || !scale.methods.contains(&method)
+            || !scale.families.contains(&Family::V4)
+        {
             continue;
         }
         let setup =

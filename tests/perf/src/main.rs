@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
+use bed::{Family, Method};
 use report::Report;
 use scale::Scale;
 
@@ -41,6 +42,15 @@ struct Arguments {
     /// Flow counts of the part process, instead of its own (several: 1000,64000).
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=20_000_000))]
     flows: Vec<u32>,
+    /// Only these methods in the parts process and connect (several: dr,nat).
+    #[arg(long, value_enum, value_delimiter = ',')]
+    method: Vec<Method>,
+    /// Only this family in the parts process and connect: 4 or 6.
+    #[arg(long, value_parser = family)]
+    family: Option<Family>,
+    /// Real servers of a service, instead of 1,000.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    servers: Option<u32>,
     /// Writes the rows to this file, one JSON object a line.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -102,6 +112,13 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
     if !arguments.flows.is_empty() {
         scale.flows = arguments.flows.iter().map(|&flows| flows as usize).collect();
     }
+    if !arguments.method.is_empty() {
+        scale.methods.clone_from(&arguments.method);
+    }
+    if let Some(family) = arguments.family {
+        scale.families = vec![family];
+    }
+    scale.servers = arguments.servers.unwrap_or(scale.servers);
     let mut report = Report::new(arguments.json.as_deref(), arguments.compare.as_deref())?;
     let mut cores = measure::cores();
     let core = arguments.core.or(cores.last().copied()).unwrap_or(0);
@@ -150,6 +167,14 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
         table::run(&scale, &cores, &mut report)?;
     }
     Ok(report.failed)
+}
+
+fn family(name: &str) -> Result<Family, &'static str> {
+    match name {
+        "4" => Ok(Family::V4),
+        "6" => Ok(Family::V6),
+        _ => Err("4 or 6"),
+    }
 }
 
 fn cpu_model() -> String {

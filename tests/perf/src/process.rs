@@ -11,14 +11,14 @@ const PART: &str = "process";
 /// The rows of the part: setups, and the flow counts of each.
 fn setups(scale: &Scale) -> Vec<(Setup, Vec<usize>)> {
     let mut all = Vec::new();
-    for family in [Family::V4, Family::V6] {
+    for &family in &scale.families {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for method in Method::ALL {
+            for &method in &scale.methods {
                 let flows = match (family, protocol) {
                     _ if !scale.quick => scale.flows.clone(),
                     (Family::V4, Protocol::Tcp) => scale.flows.clone(),
                     // Quick: the other packets with one number of flows.
-                    _ => scale.flows.iter().rev().skip(1).take(1).copied().collect(),
+                    _ => scale.flows.iter().rev().take(2).next_back().copied().into_iter().collect(),
                 };
                 if scale.quick && family == Family::V6 && protocol == Protocol::Udp {
                     continue;

@@ -1,5 +1,7 @@
 //! How much is run.
 
+use crate::bed::{Family, Method};
+
 /// Rounds, packets and flows.
 #[derive(Debug, Clone)]
 pub(crate) struct Scale {
@@ -17,6 +19,9 @@ pub(crate) struct Scale {
     pub(crate) live: usize,
     /// Real servers of a service, where a row does not say another number.
     pub(crate) servers: u32,
+    /// Methods and families of the rows of the parts process and connect.
+    pub(crate) methods: Vec<Method>,
+    pub(crate) families: Vec<Family>,
     /// Services of the part update, with ten servers each.
     pub(crate) services: u32,
     /// Calls of the part operators, and its listings of all connections.
@@ -36,6 +41,8 @@ impl Scale {
             flows: vec![1, 1_000, 64_000, 1_000_000, 10_000_000],
             live: 1_000_000,
             servers: 1000,
+            methods: Method::ALL.to_vec(),
+            families: vec![Family::V4, Family::V6],
             services: 10_000,
             calls: 1_000,
             listings: 100,

@@ -23,7 +23,7 @@ fn short(bench: &mut Bench, packet: &[u8]) -> Option<(u8, Vec<u8>)> {
         frames: &mut frames,
     };
     core.read(cx, tables, fragments, burst);
-    find_entries(tables, burst.staged);
+    find_entries(tables, burst);
     let (stage, frame) = (burst.staged[0], &mut burst.frames[0]);
     let port = match stage.kind {
         Kind::Short4 => core.short::<Entry4>(cx, tables, &stage, frame),
@@ -233,7 +233,7 @@ fn a_removed_connection_is_not_found_by_its_slot() {
             dst_port: 80,
         },
     );
-    let slot = tables.v4.prefetch_found(tables.v4.hash(&key));
+    let slot = tables.v4.prefetch_found(tables.v4.hash(&key)).unwrap();
     assert!(tables.v4.at(slot, &key).is_some());
     tables.remove(Place::V4(slot));
     assert!(tables.v4.at(slot, &key).is_none());

@@ -32,11 +32,15 @@ pub(crate) const SERVER_COUNT: u32 = 1000;
 const TIMEOUTS: Timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
 
 /// A forwarding method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Method {
+    /// Direct routing.
     Dr,
+    /// A tunnel (IPIP).
     Tun,
+    /// Network address translation.
     Nat,
+    /// The same of both addresses.
     Fullnat,
 }
 
