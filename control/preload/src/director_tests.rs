@@ -22,7 +22,7 @@ fn asked(request: Message, replies: Vec<Reply>) -> (Vec<Vec<u8>>, Vec<Request>) 
 }
 
 pub(crate) fn at(path: &std::path::Path) -> Director {
-    Director { socket: path.to_owned(), patience: Duration::from_millis(50) }
+    Director { socket: path.to_owned(), patience: Duration::from_secs(30) }
 }
 
 /// What an answer is: its kind, and the errno that it carries.
@@ -187,7 +187,7 @@ fn a_director_that_is_away_or_silent_is_an_error_at_once() {
     std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join("rvsd.sock");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let silent = at(&path);
+    let silent = Director { patience: Duration::from_millis(50), ..at(&path) };
     assert_eq!(kinds(&silent.answer(&request, PORT)), [(NLMSG_ERROR, Errno::EBUSY as i32)]);
     std::fs::remove_dir_all(directory).unwrap();
 
