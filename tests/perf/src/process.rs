@@ -18,7 +18,9 @@ fn setups(scale: &Scale) -> Vec<(Setup, Vec<usize>)> {
                     _ if !scale.quick => scale.flows.clone(),
                     (Family::V4, Protocol::Tcp) => scale.flows.clone(),
                     // Quick: the other packets with one number of flows.
-                    _ => scale.flows.iter().rev().take(2).next_back().copied().into_iter().collect(),
+                    _ => {
+                        scale.flows.iter().rev().take(2).next_back().copied().into_iter().collect()
+                    }
                 };
                 if scale.quick && family == Family::V6 && protocol == Protocol::Udp {
                     continue;
