@@ -22,7 +22,7 @@ struct Share {
 const IDLE: Share = Share { groups: 1024, entries: 1024 };
 /// In a loop with packets, and of these in one of [`BUSY_EVERY`] only. This
 /// takes some 2 microseconds, as much as 20 packets, and 16 loops at full load
-/// some 100: whoever lists all the time takes about 2 % of a worker.
+/// some 100: whoever lists all the time takes about 2 % of a worker (1.3 % measured).
 const BUSY: Share = Share { groups: 256, entries: 256 };
 const BUSY_EVERY: usize = 16;
 /// Shares after which a listing is answered as far as it came. A worker that
