@@ -6,7 +6,7 @@ use crate::config::{Config, HugePages};
 const SIZES: &str = "/sys/kernel/mm/hugepages";
 /// Bytes of a connection in a table (docs/datapath.md, memory), of which there
 /// are one for each worker and family.
-const CONNECTION_BYTES: u64 = 83;
+const CONNECTION_BYTES: u64 = 93;
 /// Bytes of a persistence template.
 const TEMPLATE_BYTES: u64 = 69;
 
@@ -94,12 +94,12 @@ mod tests {
 
     #[test]
     fn free_pages_are_compared_with_the_need() {
-        // 512 + (1,000,000 x 83 x 2 + 1,000,000 x 69) / 2^20 = 512 + 225.
+        // 512 + (1,000,000 x 93 x 2 + 1,000,000 x 69) / 2^20 = 512 + 244.
         let config = config("cores = [1]", DEVICE);
         let tree = machine("memory", "300");
         assert_eq!(
             lines(&check(&tree.host(), &config, false)),
-            "Warning huge pages: 598 MB free, 737 MB needed (512 for DPDK, 225 for tables) | rvs-hugepages set 737\n"
+            "Warning huge pages: 598 MB free, 756 MB needed (512 for DPDK, 244 for tables) | rvs-hugepages set 756\n"
         );
         assert!(check(&tree.host(), &config, true).is_empty());
         tree.put(&format!("{SIZES}/hugepages-1048576kB/free_hugepages"), "1");
@@ -112,7 +112,7 @@ mod tests {
         config.eal.huge_pages = HugePages::Require;
         let tree = machine("required", "0");
         let said = lines(&check(&tree.host(), &config, false));
-        assert!(said.starts_with("Error huge pages: 0 MB free, 737 MB needed"), "{said}");
+        assert!(said.starts_with("Error huge pages: 0 MB free, 756 MB needed"), "{said}");
         config.eal.huge_pages = HugePages::Never;
         let said = lines(&check(&tree.host(), &config, false));
         assert!(said.starts_with("Note "), "{said}");

@@ -84,9 +84,9 @@ Options of --start-daemon:
       --syncid ID  --sync-maxlen BYTES  --mcast-interface NAME
       --mcast-group ADDRESS  --mcast-port PORT  --mcast-ttl TTL
 
-rvsadm show services|config|workers|ports|drops|nexthops|settings tells about
-RVS itself, rvsadm set NAME VALUE changes a setting, rvsadm reload reads the
-configuration file again, rvsadm save and restore keep all services, and rvsadm
-drain and undrain take a server out; see rvsadm help. The variable RVS_SOCKET
-names the socket of rvsd when it is not /run/rvs/rvsd.sock.
+rvsadm show and top tell about RVS itself, trace, capture and explain about
+packets, doctor about what is wrong; set changes a setting, reload reads the
+configuration file again, save and restore keep all services, drain and undrain
+take a server out; see rvsadm help. The variable RVS_SOCKET names the socket of
+rvsd when it is not /run/rvs/rvsd.sock.
 ";
