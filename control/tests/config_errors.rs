@@ -1000,10 +1000,7 @@ fn kinds_and_options_of_services() {
             "scheduler = \"mh\"\npersistence = 60\ntake_up = true",
             "11: service[0].take_up: other directors know nothing of this one's persistence; leave one of the two out",
         ),
-        (
-            "take_up = \"mh\"",
-            "9: service[0].take_up: is a string; give true or false",
-        ),
+        ("take_up = \"mh\"", "9: service[0].take_up: is a string; give true or false"),
         (
             "scheduler = \"mh\"\ntake_up = true\n[[service.server]]\naddress = \"10.0.0.31\"\nmethod = \"nat\"",
             "13: service[0].server[0].method: a service with take_up has servers that answer past the director; give \"dr\" or \"tun\"",

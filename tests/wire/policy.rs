@@ -324,18 +324,19 @@ fn take_up(case: &Case) -> Vec<Row> {
             s.take_up = true;
         })
     };
-    let to = |talk: Talk<'_>, letters: &str| -> Talk<'_> {
-        talk.to(1, 0, segment(case, letters, 0))
-    };
-    let start = |what: &str, letters: &str| to(Talk::new(case, row(what)), letters);
+    let start =
+        |what: &str, letters: &str| Talk::new(case, row(what)).to(1, 0, segment(case, letters, 0));
+    let ack = || segment(case, "A", 0);
     let mut rows = vec![
         start("an ACK is taken up, half-open", "A")
             .then(|row| row.connections(1, 1, 0).after(61).connections(1, 0, 0))
             .row,
-        to(start("ESTABLISHED with the next packet", "PA"), "A")
+        start("ESTABLISHED with the next packet", "PA")
+            .to(1, 0, ack())
             .then(|row| row.connections(1, 1, 0).after(890).connections(1, 1, 0))
             .row,
-        to(start("a FIN, and the ACK after it, are a connection in CLOSE", "FA"), "A")
+        start("a FIN, and the ACK after it, are a connection in CLOSE", "FA")
+            .to(1, 0, ack())
             .then(|row| row.connections(1, 0, 1).after(12).connections(1, 0, 0))
             .row,
     ];

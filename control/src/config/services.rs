@@ -207,8 +207,7 @@ fn one_packet(table: &Table<'_>, id: &ServiceId) -> Result<bool> {
 
 fn take_up(table: &Table<'_>, id: &ServiceId, scheduler: Scheduler) -> Result<bool> {
     let take_up = table.boolean("take_up", false)?;
-    let not_tcp =
-        matches!(id, ServiceId::Address { protocol: Protocol::Udp | Protocol::Sctp, .. });
+    let not_tcp = matches!(id, ServiceId::Address { protocol: Protocol::Udp | Protocol::Sctp, .. });
     if take_up && not_tcp {
         return Err(table.error("take_up", "is for TCP and fwmark services; leave it out"));
     }

@@ -51,8 +51,8 @@ use Opt::{
     ClientAddress, Connection, Daemon, Engine, Exact, LocalAddress, LowerThreshold, McastGroup,
     McastInterface, McastPort, McastTtl, Method, Mss, Netmask, NoSort, Numeric, Ops, Persistent,
     PersistentConn, Rate, RealServer, SchedFlags, Scheduler, Service, Stats, SyncId, SyncMaxlen,
-    TakeUp, Thresholds, Timeout, TunCsum, TunInfo, TunNocsum, TunPort, TunRemcsum, TunType, UpperThreshold,
-    Weight,
+    TakeUp, Thresholds, Timeout, TunCsum, TunInfo, TunNocsum, TunPort, TunRemcsum, TunType,
+    UpperThreshold, Weight,
 };
 
 impl Opt {

@@ -289,7 +289,9 @@ fn connections_of_servers_that_answer_past_the_director_are_taken_up() {
         registry.add_service(taken_up()).unwrap();
     }
     registry.add_server(&id(VIP), with(Method::Dr, OTHER), NO_ROUTE).unwrap();
-    registry.add_server(&id(VIP), with(Method::Tun(Tunnel::Ipip), "[fd00::1]:80"), NO_ROUTE).unwrap();
+    registry
+        .add_server(&id(VIP), with(Method::Tun(Tunnel::Ipip), "[fd00::1]:80"), NO_ROUTE)
+        .unwrap();
     assert!(published(&mut registry, &id(VIP)).take_up);
     let marked = ServiceSpec { take_up: true, ..ServiceSpec::new(mark(7, false), "mh") };
     registry.add_service(marked).unwrap();

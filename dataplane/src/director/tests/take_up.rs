@@ -68,9 +68,8 @@ fn what_is_taken_up_is_half_open_until_the_next_packet() {
 /// kernel's, as without the setting.
 #[test]
 fn what_opens_nothing() {
-    let mut bench = bench(100);
-    let server = bench.server_of(NOON, &tcp4(5000, "A"));
-    let mut fresh = super::take_up::bench(100);
+    let server = bench(100).server_of(NOON, &tcp4(5000, "A"));
+    let mut fresh = bench(100);
     for flags in ["R", "RA"] {
         assert_eq!(fresh.server_of(NOON, &tcp4(5000, flags)), server);
     }
