@@ -22,7 +22,9 @@ birdc() { # NAME COMMAND...
 
 # The router's next hops of a VIP, in order.
 ways() { # VIP
-    ip -n rvs-gate route show "$1" | grep -oE 'via [0-9a-f.:]+' | cut -d ' ' -f 2 | sort | xargs
+    local family=-4
+    if [[ $1 == *:* ]]; then family=-6; fi
+    ip -n rvs-gate "$family" route show "$1" | grep -oE 'via [0-9a-f.:]+' | cut -d ' ' -f 2 | sort | xargs
 }
 ways_are() { # WAYS4 WAYS6
     [[ $(ways "$VIP") == "$1" && $(ways "$VIP6") == "$2" ]]
@@ -81,7 +83,7 @@ say "both directors announce the VIPs: the router has two ways, and uses both"
 for name in director backup; do of "$name" director_start +services-bgp.toml; done
 bird_start director bird-director.conf "$DIRECTOR" "$DIRECTOR6"
 bird_start backup bird-director.conf "$BACKUP" "$BACKUP6"
-bird_start gate bird-router.conf
+bird_start gate bird-router.conf - -
 expect_ways "two ways" "${BOTH[@]}"
 birdc gate show protocols
 ip -n rvs-gate route show "$VIP"

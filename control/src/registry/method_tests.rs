@@ -276,6 +276,7 @@ fn connections_of_servers_that_answer_past_the_director_are_taken_up() {
                    and Tunnel (-i): what others send needs an entry of the director that opened \
                    the connection";
     let mut registry = registry();
+    registry.flush();
     registry.add_service(taken_up()).unwrap();
     for method in [Method::Nat, Method::Fullnat] {
         let refused = registry.add_server(&id(VIP), with(method.clone(), OTHER), NO_ROUTE);
