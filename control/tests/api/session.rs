@@ -245,7 +245,7 @@ fn kinds() {
         assert!(listed.lines().any(|line| line.trim_end() == row.trim_end()), "{row}\n{listed}");
     }
     for view in ["--stats", "--rate", "--thresholds", "--persistent-conn"] {
-        assert_eq!(bench.adm_ok(&format!("-Ln {view}")).lines().count(), 3 + 13, "{view}");
+        assert_eq!(bench.adm_ok(&format!("-Ln {view}")).lines().count(), 3 + 15, "{view}");
     }
     bench.adm_ok("-d -f 7 -r 10.0.0.31");
     bench.adm_ok("-e -u 192.168.1.100:53 -r 10.0.0.31:5353 -m -w 0");
