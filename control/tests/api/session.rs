@@ -1,5 +1,6 @@
 //! What an operator types.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use control::client::Client;
 use control::daemon::saved::Saved;
 
 use crate::Test;
-use crate::bench::{Bench, FIN, RS1, RS2, Ran, VIP, client_address, refusal, tcp};
+use crate::bench::{ACK, Bench, FIN, RS1, RS2, Ran, VIP, client_address, counters, refusal, tcp};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the session of the LVS guide", guide),
@@ -25,6 +26,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the rvsadm program, also as ipvsadm", program),
     ("rvsadm run becomes the program", becomes),
     ("IPv6 services", ipv6),
+    ("connections of another director are taken up", take_up),
 ];
 
 const TITLE: &str = "IP Virtual Server version 1.2.1 (size=32768)\n\
@@ -107,6 +109,43 @@ fn guide() {
     assert_eq!(bench.adm_ok("-Ln").lines().nth(3), Some("TCP  192.168.1.100:80 wrr"));
     assert_eq!(bench.adm_ok("-D -t 192.168.1.100:80"), "");
     assert_eq!(bench.adm_ok("-Ln"), TITLE);
+}
+
+/// Two directors with the same servers, added in another order.
+fn take_up() {
+    let [first, other] = [[RS1, RS2], [RS2, RS1]].map(|servers| {
+        let bench = Bench::start(2);
+        bench.adm_ok("-A -t 192.168.1.100:80 -s mh -b mh-port --take-up");
+        for server in servers {
+            bench.adm_ok(&format!("-a -t 192.168.1.100:80 -r {server}"));
+        }
+        bench
+    });
+    let clients = || (0..30).map(client_address);
+    let servers = |bench: &Bench, state: &str| -> BTreeMap<String, String> {
+        let listed = bench.adm_ok("-Lnc");
+        let of_line = |line: &str| {
+            let columns: Vec<_> = line.split_whitespace().collect();
+            assert_eq!(columns[2], state, "{line}");
+            (columns[3].to_owned(), columns[5].to_owned())
+        };
+        listed.lines().skip(2).map(of_line).collect()
+    };
+    first.connect(clients(), VIP);
+    let before = servers(&first, "ESTABLISHED");
+    assert!(before.len() == 30 && [RS1, RS2].iter().all(|rs| before.values().any(|s| s == rs)));
+    other.receive(clients().map(|client| tcp(client, VIP, ACK)));
+    assert_eq!(servers(&other, "SYN_RECV"), before);
+    other.receive(clients().map(|client| tcp(client, VIP, ACK)));
+    assert_eq!(servers(&other, "ESTABLISHED"), before);
+    let taken_up = |bench: &Bench| -> u64 {
+        counters(&mut bench.client()).iter().map(|worker| worker.taken_up).sum()
+    };
+    assert_eq!((taken_up(&first), taken_up(&other)), (0, 30));
+    // Without the option they are the kernel's.
+    other.adm_ok("-E -t 192.168.1.100:80 -s mh -b mh-port");
+    other.receive([tcp(client_address(40), VIP, ACK)]);
+    assert_eq!(servers(&other, "ESTABLISHED"), before);
 }
 
 fn schedulers() {
@@ -340,8 +379,8 @@ fn trash() {
     bench.adm_ok("-D -t 192.168.1.100:80");
     // Its connections live on, unable to forward.
     assert_eq!(bench.adm_ok("-Lnc").lines().count(), 12);
-    bench.receive((0..10).map(|n| tcp(client_address(n), VIP, crate::bench::ACK)));
-    let dropped: u64 = crate::bench::counters(&mut bench.client())
+    bench.receive((0..10).map(|n| tcp(client_address(n), VIP, ACK)));
+    let dropped: u64 = counters(&mut bench.client())
         .iter()
         .flat_map(|worker| &worker.drops)
         .filter(|drop| drop.reason == "server_deleted")
