@@ -59,6 +59,7 @@ fn port_config(name: &str) -> PortConfig<'_> {
     let (rx_queues, tx_queues) = (1, 1);
     PortConfig {
         name,
+        bond: None,
         rx_queues,
         tx_queues,
         rx_descriptors: 512,

@@ -23,7 +23,8 @@ fn parse(text: &str) -> Result<Config, Error> {
 }
 
 /// Keys that stand for sections; a server's check has the keys of its service's.
-const SECTIONS_IN_SECTIONS: [&str; 5] = [
+const SECTIONS_IN_SECTIONS: [&str; 6] = [
+    "port.bond",
     "port.vlan",
     "service.server",
     "service.health",
@@ -33,7 +34,7 @@ const SECTIONS_IN_SECTIONS: [&str; 5] = [
 
 /// Dotted paths of all keys, without indices.
 fn keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 16] = [
+    let sections: [(&str, &[&str]); 17] = [
         ("director", &sections::DIRECTOR),
         ("control", &sections::CONTROL),
         ("metrics", &sections::METRICS),
@@ -42,6 +43,7 @@ fn keys() -> Vec<String> {
         ("timeouts", &sections::TIMEOUTS),
         ("settings", &settings::NAMES),
         ("port", &sections::PORT),
+        ("port.bond", &sections::BOND),
         ("port.vlan", &sections::VLAN),
         ("vip", &sections::VIP),
         ("fullnat", &sections::FULLNAT),
@@ -90,6 +92,10 @@ fn file_with(key: &str, value: &str) -> String {
         "director.cores" => format!("{key} = {value}\n[[port]]\n{name}\n{device}\n"),
         "port.name" => port("", &line, device),
         "port.device" => port("", name, &line),
+        "port.bond.members" => port("", name, &format!("[port.bond]\n{line}\nmode = \"802.3ad\"")),
+        "port.bond.mode" => {
+            port("", name, &format!("[port.bond]\nmembers = [\"01:00.0\", \"02:00.0\"]\n{line}"))
+        }
         "port.vlan.id" => format!("{SHORTEST}[[port.vlan]]\n{line}\n"),
         _ if section == "port.vlan" => format!("{SHORTEST}[[port.vlan]]\nid = 10\n{line}\n"),
         "service.protocol" => server(&line, vip, rr, rip),

@@ -70,6 +70,7 @@ fn general() -> General {
         tx_errors: 7,
         mbufs_in_use: 8,
         mbufs: 100,
+        bond: None,
         vlans: Vec::new(),
     };
     let mut latency = Latency::default();

@@ -82,6 +82,7 @@ fn port(times: u64) -> PortCounters {
         tx_errors: 0,
         mbufs_in_use: 1,
         mbufs: 4,
+        bond: None,
         vlans: Vec::new(),
     }
 }
