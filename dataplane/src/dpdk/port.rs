@@ -449,12 +449,13 @@ impl Port {
         all
     }
 
-    /// Has the driver report an event, as for a device that asks for a reset or
-    /// goes. For tests.
-    pub fn raise(&self, removal: bool) {
+    /// Has the driver of the device, or of one of its members, report an event, as
+    /// when it asks for a reset, or the device goes. For tests.
+    pub fn raise(&self, member: Option<usize>, removal: bool) {
         let event = if removal { RVS_EVENT_REMOVE } else { RVS_EVENT_RESET };
+        let id = member.and_then(|index| self.device.members().get(index));
         // SAFETY: the port is open.
-        let _ = unsafe { dpdk_sys::rvs_port_raise(self.info.id, event) };
+        let _ = unsafe { dpdk_sys::rvs_port_raise(*id.unwrap_or(&self.info.id), event) };
     }
 
     /// Resets the port, or one of its members and with it the bond.
