@@ -389,6 +389,7 @@ mod tests {
             device: "net_tap0,iface=dtap0".into(),
             mac: "00:50:00:00:04:00".into(),
             link_up: true,
+            link_known: true,
             rx_packets: 1,
             rx_bytes: 2,
             rx_missed: 3,

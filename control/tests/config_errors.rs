@@ -583,7 +583,10 @@ fn bonds() {
         modes,
         &[
             (two, "5: port[0].bond.mode: missing; $"),
-            (&format!("{two}mode = \"balance-rr\""), "7: port[0].bond.mode: \"balance-rr\" is unknown; $"),
+            (
+                &format!("{two}mode = \"balance-rr\""),
+                "7: port[0].bond.mode: \"balance-rr\" is unknown; $",
+            ),
             (&format!("{two}mode = 1"), "7: port[0].bond.mode: is an integer; $"),
             (
                 &format!("{two}primary = 1"),

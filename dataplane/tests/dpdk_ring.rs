@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use dataplane::dpdk::{
     BURST, Bond, BondMode, Eal, EalConfig, EalError, HEADROOM, HugePages, IpChecksum, Launched,
-    Mbuf, MemberState, Pool, Port, PortConfig, PortProblem, RSS_KEY_LEN, Recovery, RssConfig, RssState, RxBurst, RxQueue, TxBuffer, TxResult,
+    Mbuf, MemberState, Pool, Port, PortConfig, PortProblem, RSS_KEY_LEN, Recovery, RssConfig,
+    RssState, RxBurst, RxQueue, TxBuffer, TxResult,
 };
 
 const MBUFS: u32 = 2047;
@@ -475,8 +476,7 @@ fn wait_for_states(port: &Port, wanted: [MemberState; 2]) {
 
 fn bond_loses_members(eal: &Eal, pool: &Pool, bond: &Bond) {
     use MemberState::{Active, Backup, Removed};
-    let config =
-        PortConfig { bond: Some(bond), rx_queues: 2, tx_queues: 2, ..port_config("bond") };
+    let config = PortConfig { bond: Some(bond), rx_queues: 2, tx_queues: 2, ..port_config("bond") };
     let mut port = Port::open("net_bonding0", &config, pool).unwrap();
     port.start().unwrap();
     let member = Port::open("net_null3", &port_config("member"), pool).err().unwrap();

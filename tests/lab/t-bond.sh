@@ -5,39 +5,27 @@
 . "$(dirname "$0")/lib.sh"
 . "$LAB_DIR/checks.sh"
 lab_up
-[[ -x $RVSD ]] || skip "no rvsd at $RVSD: build it (cargo build --release) or set RVSD"
-command -v ethtool >/dev/null || skip "ethtool is not installed"
-
-# Two interfaces of the director, both on the segment. AF_XDP takes what comes
-# before the kernel sees it, and knows whether there is a link.
-for i in 0 1; do
-    ip -n rvs-wire link add "bondwire$i" type veth peer name "nic$i" address "$DIRECTOR_MAC" netns rvs-director
-    in_ns director sysctl -qw "net.ipv6.conf.nic$i.disable_ipv6=1" "net.ipv4.conf.nic$i.arp_ignore=8" \
-        "net.ipv4.conf.nic$i.rp_filter=1"
-    ip -n rvs-director link set "nic$i" up
-    ip -n rvs-wire link set "bondwire$i" master br0 up
-done
-for name in client rs1 rs2; do in_ns "$name" ethtool -K eth0 tx off >/dev/null; done
 real_servers start
 
-director_config "mbufs = 16384" +services.toml
-sed -i '/^device = /d; s/^\[vip\]/[port.bond]\nmembers = ["net_af_xdp0,iface=nic0", "net_af_xdp1,iface=nic1"]\nmode = "active-backup"\n\n&/' \
+# Two taps that stay in the director's namespace, where their driver sees their
+# links, both on the segment.
+director_config +services.toml
+sed -i '/^device = /d; s/^\[vip\]/[port.bond]\nmembers = ["net_tap0,iface=nic0,mac='"$DIRECTOR_MAC"'", "net_tap1,iface=nic1,mac=00:50:00:00:04:09"]\nmode = "active-backup"\n\n&/' \
     "$LAB_TMP/rvsd.toml"
 in_ns director "$RVSD" --check -c "$LAB_TMP/rvsd.toml"
-spawn director "$LAB_TMP/rvsd.log" "$RVSD" -c "$LAB_TMP/rvsd.toml"
-DIRECTOR_PID=$SPAWNED
-echo "$DIRECTOR_PID $(birth_of "$DIRECTOR_PID")" >"$LAB_STATE/director"
-wait_for 30 "rvsd's 'ready' in $LAB_TMP/rvsd.log" director_ready
+director_spawn
+make_cable nic0 br0
+make_cable nic1 br0
 
 members() { port_counters | jq -r '.[0].bond.members | map(.device + " " + .state) | join(", ")'; }
 members_are() { [[ $(members) == "$1" ]]; }
 get() { in_ns client curl -sS --max-time 5 "http://$1/"; }
-link() { ip -n rvs-wire link set "bondwire$1" "$2"; }
+link() { ip -n rvs-director link set "nic$1" "$2"; }
 
 say "the first member carries everything"
 wait_for 10 "an answer" in_ns client curl -sf -o /dev/null --max-time 2 "http://$VIP/"
 assert_equal "the bond" "$(port_counters | jq -r '.[0].bond.mode')" active-backup
-wait_for 5 "the members' states" members_are "net_af_xdp0 active, net_af_xdp1 backup"
+wait_for 5 "the members' states" members_are "net_tap0 active, net_tap1 backup"
 answers=$(for _ in 1 2 3 4; do get "$VIP" && get "[$VIP6]"; done)
 assert_equal "the answers" "$(sort -u <<<"$answers" | xargs)" "rs1 rs2"
 assert_equal "the port's MAC address" "$(port_counters | jq -r '.[0].mac')" "$DIRECTOR_MAC"
@@ -48,14 +36,14 @@ in_ns client curl -sS --max-time 60 --limit-rate 20M "http://$VIP/100M" >"$LAB_T
 download=$!
 sleep 1
 link 0 down
-wait_for 5 "the second member to be active" members_are "net_af_xdp0 down, net_af_xdp1 active"
+wait_for 5 "the second member to be active" members_are "net_tap0 down, net_tap1 active"
 assert_equal "the port's link" "$(port_counters | jq '.[0].link_up')" true
 rvsadm show ports | head -n 10
 assert_equal "an answer" "$(get "$VIP" | grep -c rs)" 1
 assert_equal "an answer by IPv6" "$(get "[$VIP6]" | grep -c rs)" 1
 wait "$download" || fail "the download broke"
 assert_equal "the download" "$(sha256sum <"$LAB_TMP/got")" "$(sha256sum <"$LAB_TMP/100M")"
-grep -q 'port lan: member net_af_xdp0: down; look at the cable' "$LAB_TMP/rvsd.log" || fail "the log does not tell"
+grep -q 'port lan: member net_tap0: down; look at the cable' "$LAB_TMP/rvsd.log" || fail "the log does not tell"
 
 say "the addresses are announced by the new member"
 sleep 3
@@ -65,16 +53,16 @@ for address in "$VIP" "$DIRECTOR"; do
     assert_equal "announcements of $address" "$(fields "$LAB_TMP/wire.pcap" "$arp" frame.number | wc -l)" 3
 done
 assert_match "the switch's way to the director" \
-    "$(in_ns wire bridge fdb show br br0 | grep -i "^$DIRECTOR_MAC")" "dev bondwire1"
+    "$(in_ns wire bridge fdb show br br0 | grep -i "^$DIRECTOR_MAC")" "dev nic1-wire"
 
 say "neither has a link: the port has none; then one is back"
 link 1 down
 wait_for 5 "the port to have no link" eval "[[ \$(port_counters | jq '.[0].link_up') == false ]]"
 link 0 up
-wait_for 5 "the first member to be active" members_are "net_af_xdp0 active, net_af_xdp1 down"
+wait_for 5 "the first member to be active" members_are "net_tap0 active, net_tap1 down"
 wait_for 5 "an answer" get "$VIP" >/dev/null
 assert_equal "the log of the port's link" \
     "$(grep -oE 'port lan: (no link|link up)' "$LAB_TMP/rvsd.log" | xargs)" "port lan: no link port lan: link up"
 link 1 up
-wait_for 5 "the members' states" members_are "net_af_xdp0 active, net_af_xdp1 backup"
+wait_for 5 "the members' states" members_are "net_tap0 active, net_tap1 backup"
 check_stop

@@ -14,7 +14,8 @@ use dataplane::snapshot::LocalPorts;
 use super::read::{Item, Result, Source, Table, quoted};
 use super::{
     Bond, BondMode, Bus, Cidr, Config, Control, Device, Director, Eal, HugePages, Interface,
-    MAX_CORES, MAX_INTERFACES, MAX_MEMBERS, MAX_PORTS, Poll, Port, Punt, Vip, Vlan, address, cores, interfaces, marks, services,
+    MAX_CORES, MAX_INTERFACES, MAX_MEMBERS, MAX_PORTS, Poll, Port, Punt, Vip, Vlan, address, cores,
+    interfaces, marks, services,
 };
 use crate::api::{Settings, Timeouts};
 use crate::metrics::MetricsConfig;

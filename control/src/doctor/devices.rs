@@ -57,8 +57,7 @@ fn obstacle_of(host: &Host, config: &Config, port: &Port, device: &Device) -> Op
         let (most, mend) = queues(device)?;
         let workers = config.director.cores.len();
         if workers > most {
-            let what =
-                format!("{workers} workers need as many queues, and {device} has {most}");
+            let what = format!("{workers} workers need as many queues, and {device} has {most}");
             return found(what, mend, true);
         }
         return None;
@@ -268,7 +267,10 @@ mod tests {
         tree.put("/sys/bus/pci/devices/0000:02:00.0/numa_node", "1")
             .put("/sys/devices/system/node/node1/cpulist", "4-7");
         let findings = lines(&check(&tree.host(), &config));
-        assert!(findings.contains("port lan: 0000:02:00.0 is on node 1, cores 1 are not"), "{findings}");
+        assert!(
+            findings.contains("port lan: 0000:02:00.0 is on node 1, cores 1 are not"),
+            "{findings}"
+        );
         let two = "cores = [1, 2]";
         let bond = "[port.bond]\nmembers = [\"net_tap0\", \"net_af_packet0,iface=a\"]\nmode = \"balance-xor\"";
         let host = Tree::new("bond-queues");

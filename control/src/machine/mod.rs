@@ -27,12 +27,11 @@ use dataplane::punt::PuntLimits;
 use dataplane::shard::{DEFAULT_RETA, Shard};
 use dataplane::time::Clock;
 use dataplane::update::{ControlEnd, channel};
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::api::{
-    self, BondCounters, BondMember, KernelPathCounters, PortCounters, VlanPort,
-};
+use crate::api::{self, BondCounters, BondMember, KernelPathCounters, PortCounters, VlanPort};
 use crate::config::{self, Bus, Config, Interface};
 use crate::daemon::{Instruments, NetworkPort, mac_text};
 
@@ -57,6 +56,8 @@ pub struct Machine {
 struct OpenPort {
     name: String,
     device: String,
+    /// The kernel's interfaces of its devices that are taps.
+    taps: Vec<String>,
     vlans: Vec<VlanPort>,
     // Before the pool, so that it is closed before the pool is counted.
     port: RefCell<Port>,
@@ -330,7 +331,9 @@ impl OpenPort {
             None => device,
             Some(bond) => names(&bond.members).join(" "),
         };
-        Ok(Self { name: wanted.name.clone(), device, vlans, port: RefCell::new(port), pool })
+        let taps = wanted.devices().iter().filter_map(tap_of).collect();
+        let (name, port) = (wanted.name.clone(), RefCell::new(port));
+        Ok(Self { name, device, taps, vlans, port, pool })
     }
 
     /// Does what the driver asks for. Whether the port works again after a reset.
@@ -369,6 +372,7 @@ impl OpenPort {
             name: self.name.clone(),
             device: self.device.clone(),
             mac: mac_text(port.info().mac),
+            link_known: self.taps.iter().all(|tap| if_nametoindex(tap.as_str()).is_ok()),
             link_up: port.link().is_ok_and(|link| link.up),
             rx_packets: stats.rx_packets,
             rx_bytes: stats.rx_bytes,
@@ -526,6 +530,14 @@ fn member(member: Member) -> BondMember {
         MemberState::Removed => api::MemberState::Removed,
     };
     BondMember { device: member.device, state }
+}
+
+/// The kernel's interface of a device that is a tap, by which its driver knows
+/// the link.
+fn tap_of(device: &config::Device) -> Option<String> {
+    let arguments = device.arguments.as_deref().filter(|_| device.name.starts_with("net_tap"))?;
+    let names = arguments.split(',').filter_map(|argument| argument.strip_prefix("iface="));
+    names.map(str::to_owned).next_back()
 }
 
 /// The NUMA node of a port's NIC, or of the first member of a bond that has one,

@@ -73,6 +73,7 @@ fn port(times: u64) -> PortCounters {
         device: "net_tap0".into(),
         mac: "00:50:00:00:04:00".into(),
         link_up: true,
+        link_known: true,
         rx_packets: 4 * times,
         rx_bytes: 400 * times,
         rx_missed: 2 * times,

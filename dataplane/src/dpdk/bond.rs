@@ -131,10 +131,7 @@ mod tests {
         );
         let bond = Bond { mode: BondMode::Lacp, members: vec!["01:00.0".into()] };
         let device = bond.device("net_bonding1", Some(1)).replace(",slave=", ",member=");
-        assert_eq!(
-            device,
-            "net_bonding1,mode=4,xmit_policy=l34,socket_id=1,member=0000:01:00.0"
-        );
+        assert_eq!(device, "net_bonding1,mode=4,xmit_policy=l34,socket_id=1,member=0000:01:00.0");
     }
 
     #[test]

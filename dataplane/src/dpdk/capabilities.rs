@@ -85,13 +85,7 @@ pub(super) fn plan(config: &PortConfig<'_>, limits: &rvs_port_info, is_pci: bool
             limits.max_mtu.saturating_sub(wanted)
         ));
     }
-    Plan {
-        spread,
-        ipv4_checksum,
-        multi_segments: jumbo && limits.multi_segments,
-        tag,
-        lacks,
-    }
+    Plan { spread, ipv4_checksum, multi_segments: jumbo && limits.multi_segments, tag, lacks }
 }
 
 /// What the operator asks for and the device cannot have is refused.
@@ -180,13 +174,17 @@ fn device_reta(rss: &RssConfig, limits: &rvs_port_info) -> Result<Vec<u16>, Stri
         return Err("takes no RSS key".into());
     }
     if key_len > RSS_KEY_LEN {
-        return Err(format!("wants an RSS key of {key_len} bytes, of which there are {RSS_KEY_LEN}"));
+        return Err(format!(
+            "wants an RSS key of {key_len} bytes, of which there are {RSS_KEY_LEN}"
+        ));
     }
     if size == 0 {
         return Err("has no RSS redirection table".into());
     }
     if size % ours != 0 {
-        return Err(format!("has an RSS redirection table of {size} entries, no multiple of {ours}"));
+        return Err(format!(
+            "has an RSS redirection table of {size} entries, no multiple of {ours}"
+        ));
     }
     Ok(rss.reta.iter().copied().cycle().take(size).collect())
 }

@@ -428,7 +428,10 @@ impl Port {
             // Once more at the next call.
             reported.iter().for_each(|&(id, events)| note(id, events));
             let first = !std::mem::replace(&mut self.busy, true);
-            return first.then(|| Recovery::Failed(self.error(PortProblem::Busy))).into_iter().collect();
+            return first
+                .then(|| Recovery::Failed(self.error(PortProblem::Busy)))
+                .into_iter()
+                .collect();
         }
         self.busy = false;
         let mut all = Vec::new();

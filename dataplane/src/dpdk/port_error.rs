@@ -150,7 +150,10 @@ impl fmt::Display for PortProblem {
                 write!(f, "it waits for its reset or removal, since a worker does not leave it")
             }
             Self::OtherRss => {
-                write!(f, "since its reset, the device spreads packets in another way; restart rvsd")
+                write!(
+                    f,
+                    "since its reset, the device spreads packets in another way; restart rvsd"
+                )
             }
             Self::Gone => write!(f, "its device is gone; put it back and restart rvsd"),
             Self::Failed { step, errno } => {

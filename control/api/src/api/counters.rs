@@ -82,6 +82,10 @@ pub struct PortCounters {
     pub mac: String,
     /// Whether the link is up.
     pub link_up: bool,
+    /// Whether that can be relied on: a tap's driver loses sight of its link when
+    /// the other end is moved to another network namespace.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub link_known: bool,
     /// Packets received.
     pub rx_packets: u64,
     /// Bytes received.
@@ -109,17 +113,13 @@ pub struct PortCounters {
     pub vlans: Vec<VlanPort>,
 }
 
-impl PortCounters {
-    /// Whether [`Self::link_up`] can be relied on: a tap's driver loses sight of
-    /// its link when the other end is moved to another network namespace.
-    #[must_use]
-    pub fn link_is_known(&self) -> bool {
-        let tap = |device: &str| device.starts_with("net_tap");
-        match &self.bond {
-            Some(bond) => !bond.members.iter().any(|member| tap(&member.device)),
-            None => !tap(&self.device),
-        }
-    }
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// A port of several devices.
