@@ -12,6 +12,7 @@
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_eth_bond_8023ad.h>
 #include <rte_ethdev.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
@@ -560,21 +561,28 @@ void rvs_port_note(uint16_t port, uint32_t events)
 	note(port, events);
 }
 
-int rvs_port_raise(uint16_t port, uint32_t event)
+/* What a driver calls. Not in the headers, and not to be linked with by others. */
+static int raise_event(uint16_t port, enum rte_eth_event_type event)
 {
-	/* For drivers: not in the headers, and not to be linked with by others. */
 	struct rte_eth_dev *(*device)(const char *) =
 		dlsym(RTLD_DEFAULT, "rte_eth_dev_get_by_name");
 	int (*process)(struct rte_eth_dev *, enum rte_eth_event_type, void *) =
 		dlsym(RTLD_DEFAULT, "rte_eth_dev_callback_process");
+	char name[RTE_ETH_NAME_MAX_LEN];
+
+	if (device == NULL || process == NULL || rte_eth_dev_get_name_by_port(port, name) != 0)
+		return -ENOTSUP;
+	return process(device(name), event, NULL);
+}
+
+int rvs_port_raise(uint16_t port, uint32_t event)
+{
 	const char *name = device_name(port);
 
-	if (name == NULL || device == NULL || process == NULL)
-		return -ENOTSUP;
-	if (event == RVS_EVENT_REMOVE)
+	if (event != RVS_EVENT_REMOVE)
+		return raise_event(port, RTE_ETH_EVENT_INTR_RESET);
+	if (name != NULL)
 		rte_dev_event_callback_process(name, RTE_DEV_EVENT_REMOVE);
-	else
-		process(device(name), RTE_ETH_EVENT_INTR_RESET, NULL);
 	return 0;
 }
 
@@ -601,8 +609,10 @@ int rvs_device_remove(struct rvs_device *device)
 
 #if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
 #define BOND_MEMBER "member"
+#define bond_8023ad_info rte_eth_bond_8023ad_member_info
 #else
 #define BOND_MEMBER "slave"
+#define bond_8023ad_info rte_eth_bond_8023ad_slave_info
 #endif
 
 const char *rvs_bond_member_key(void)
@@ -665,6 +675,28 @@ int rvs_bond_members(uint16_t bond, uint16_t *count)
 		return result(ret);
 	*count = (uint16_t)ret;
 	return 0;
+}
+
+int rvs_bond_agreed(uint16_t bond, uint16_t member, bool *agreed)
+{
+	int (*get)(uint16_t, uint16_t, struct bond_8023ad_info *) =
+		bond_function("rte_eth_bond_8023ad_" BOND_MEMBER "_info");
+	const uint8_t wanted = STATE_COLLECTING | STATE_DISTRIBUTING;
+	struct bond_8023ad_info info;
+	int ret;
+
+	if (get == NULL)
+		return -ENOTSUP;
+	ret = get(bond, member, &info);
+	if (ret != 0)
+		return result(ret);
+	*agreed = (info.actor_state & wanted) == wanted;
+	return 0;
+}
+
+void rvs_bond_look(uint16_t member)
+{
+	raise_event(member, RTE_ETH_EVENT_INTR_LSC);
 }
 
 int rvs_bond_remove(uint16_t bond, uint16_t member)

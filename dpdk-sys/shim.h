@@ -163,6 +163,10 @@ const char *rvs_bond_member_key(void);
 int rvs_bond_active(uint16_t bond, uint16_t *members, uint16_t *count, uint16_t *primary);
 /* The number of members. */
 int rvs_bond_members(uint16_t bond, uint16_t *count);
+/* Whether a member sends and receives by what it and the switch agreed on (LACP). */
+int rvs_bond_agreed(uint16_t bond, uint16_t member, bool *agreed);
+/* Has a bond look at the link of a member, as when its driver tells of a change. */
+void rvs_bond_look(uint16_t member);
 /* Takes a member out of a bond. */
 int rvs_bond_remove(uint16_t bond, uint16_t member);
 

@@ -194,15 +194,19 @@ make_host() { # NAME BRIDGE IPV4 IPV6 MAC [INTERFACE]
 # kernel sees each packet, too, and must not answer: no IPv6, no ARP, and IPv4
 # only from hosts that it would answer by this interface, which are none.
 make_nic() { # NAME BRIDGE
-    local name
-    command -v ethtool >/dev/null || skip "ethtool is not installed"
+    finish_checksums
     ip -n rvs-wire link add "$1-wire" type veth peer name "$1" address "$DIRECTOR_MAC" netns rvs-director
     in_ns director sysctl -qw "net.ipv6.conf.$1.disable_ipv6=1" "net.ipv4.conf.$1.arp_ignore=8" \
         "net.ipv4.conf.$1.rp_filter=1"
     ip -n rvs-director link set "$1" up
     ip -n rvs-wire link set "$1-wire" master "$2" up
-    # Packets between namespaces of one kernel have checksums that a NIC would
-    # fill in; these drivers hand them out as they are.
+}
+
+# Packets between namespaces of one kernel have checksums that a NIC would fill
+# in. What takes them by packet sockets hands them out as they are.
+finish_checksums() {
+    local name
+    command -v ethtool >/dev/null || skip "ethtool is not installed"
     for name in client rs1 rs2; do in_ns "$name" ethtool -K eth0 tx off >/dev/null; done
 }
 
@@ -211,6 +215,7 @@ make_nic() { # NAME BRIDGE
 # cable. director_wire's ports lose sight of theirs.
 make_cable() { # NAME BRIDGE
     local far="$1-far" name
+    finish_checksums
     ip -n rvs-wire link add "$1-wire" type veth peer name "$far" netns rvs-director
     for name in "$1" "$far"; do
         in_ns director sysctl -qw "net.ipv6.conf.$name.disable_ipv6=1" "net.ipv4.conf.$name.arp_ignore=8" \

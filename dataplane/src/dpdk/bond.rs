@@ -101,17 +101,45 @@ impl InUse {
         Ok(Self { members: members[..usize::from(count)].to_vec(), first })
     }
 
-    /// What a member does whose link is up or not.
-    pub(super) fn state(&self, mode: BondMode, member: u16, link_up: bool) -> MemberState {
-        match (self.members.contains(&member), mode) {
-            _ if !link_up => MemberState::Down,
-            (true, BondMode::ActiveBackup) if member != self.first => MemberState::Backup,
-            (true, _) => MemberState::Active,
-            // DPDK looks at links a hundred times a second, and has not yet.
-            (false, BondMode::ActiveBackup | BondMode::BalanceXor) => MemberState::Down,
-            (false, BondMode::Lacp) => MemberState::Waiting,
+    /// Whether the bond knows a member's link as it is.
+    ///
+    /// It does as soon as the driver tells it, or when it is about to look. A
+    /// driver that says that it tells, and does not (net_tap), needs help.
+    pub(super) fn knows(&self, member: u16, link_up: bool) -> bool {
+        self.members.contains(&member) == link_up
+    }
+
+    /// What a member does whose link is up or not. `agreed` is what the switch
+    /// says (LACP).
+    pub(super) fn state(
+        &self,
+        mode: BondMode,
+        member: u16,
+        link_up: bool,
+        agreed: bool,
+    ) -> MemberState {
+        if !link_up || !self.members.contains(&member) {
+            return MemberState::Down;
+        }
+        match mode {
+            BondMode::ActiveBackup if member != self.first => MemberState::Backup,
+            BondMode::Lacp if !agreed => MemberState::Waiting,
+            _ => MemberState::Active,
         }
     }
+}
+
+/// Whether the switch has agreed on a member, by LACP.
+pub(super) fn agreed(bond: u16, member: u16) -> bool {
+    let mut agreed = false;
+    // SAFETY: the call fills in `agreed`.
+    check(unsafe { dpdk_sys::rvs_bond_agreed(bond, member, &mut agreed) }).is_ok() && agreed
+}
+
+/// Has the bond look at a member's link.
+pub(super) fn look(member: u16) {
+    // SAFETY: ethdev checks the number. The bond has a lock of its own.
+    unsafe { dpdk_sys::rvs_bond_look(member) }
 }
 
 #[cfg(test)]
@@ -139,12 +167,15 @@ mod tests {
         let use_of = |members: &[u16], first| InUse { members: members.to_vec(), first };
         let (backup, xor, lacp) = (BondMode::ActiveBackup, BondMode::BalanceXor, BondMode::Lacp);
         let both = use_of(&[1, 2], 2);
-        assert_eq!(both.state(backup, 2, true), MemberState::Active);
-        assert_eq!(both.state(backup, 1, true), MemberState::Backup);
-        assert_eq!(both.state(backup, 1, false), MemberState::Down);
-        assert_eq!(both.state(xor, 1, true), MemberState::Active);
+        assert_eq!(both.state(backup, 2, true, false), MemberState::Active);
+        assert_eq!(both.state(backup, 1, true, false), MemberState::Backup);
+        assert_eq!(both.state(backup, 1, false, false), MemberState::Down);
+        assert_eq!(both.state(xor, 1, true, false), MemberState::Active);
+        assert_eq!(both.state(lacp, 1, true, false), MemberState::Waiting);
+        assert_eq!(both.state(lacp, 1, true, true), MemberState::Active);
         let one = use_of(&[1], 1);
-        assert_eq!(one.state(lacp, 2, true), MemberState::Waiting);
-        assert_eq!(one.state(xor, 2, true), MemberState::Down);
+        assert_eq!(one.state(xor, 2, true, false), MemberState::Down);
+        assert!(one.knows(1, true) && one.knows(2, false));
+        assert!(!one.knows(1, false) && !one.knows(2, true));
     }
 }

@@ -62,8 +62,7 @@ pub(super) fn plan(config: &PortConfig<'_>, limits: &rvs_port_info, is_pci: bool
             if several && limits.rss { Spread::Own } else { Spread::None }
         }
     };
-    // net_tap offers it and then sums up whole packets in software.
-    let ipv4_checksum = limits.ipv4_checksum && name != "net_tap";
+    let ipv4_checksum = checks_ipv4(limits);
     if !ipv4_checksum {
         lacks.push(format!(
             "{name} checks no IPv4 header checksums: workers do, some nanoseconds a packet"
@@ -140,10 +139,15 @@ pub(super) fn of_bond(bond: &rvs_port_info, members: &[rvs_port_info]) -> rvs_po
         all.frame_overhead = all.frame_overhead.max(member.frame_overhead);
         all.rss &= member.rss;
         all.rss_ports &= member.rss_ports;
-        all.ipv4_checksum &= member.ipv4_checksum;
+        all.ipv4_checksum &= checks_ipv4(member);
         all.multi_segments &= member.multi_segments;
     }
     all
+}
+
+/// net_tap offers it and then sums up whole packets in software.
+fn checks_ipv4(limits: &rvs_port_info) -> bool {
+    limits.ipv4_checksum && driver(limits) != "net_tap"
 }
 
 /// The name of the device's driver, such as `net_tap`.
@@ -378,5 +382,9 @@ mod tests {
         assert_eq!((all.min_mtu, all.max_mtu, all.frame_overhead), (68, 1504, 30));
         assert_eq!((all.rss, all.rss_ports), (true, false));
         assert_eq!((all.ipv4_checksum, all.multi_segments), (false, false));
+        let mut tap = nic();
+        name(&mut tap, "net_tap");
+        assert!(of_bond(&bond, &[nic()]).ipv4_checksum);
+        assert!(!of_bond(&bond, &[nic(), tap]).ipv4_checksum);
     }
 }

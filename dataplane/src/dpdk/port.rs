@@ -14,7 +14,7 @@ use dpdk_sys::{
 use nix::libc::ENOTSUP;
 
 use super::args::{device_name, full_name, is_pci_address};
-use super::bond::{Bond, BondMode, InUse, Member, MemberState};
+use super::bond::{Bond, BondMode, InUse, Member, MemberState, agreed, look};
 use super::capabilities::{Plan, Spread, check_limits, driver, keeps, of_bond, plan};
 use super::device::{Device, Direction, Refusal};
 use super::pool::Pool;
@@ -364,24 +364,32 @@ impl Port {
             .map_err(|errno| self.error(PortProblem::Failed { step: "reading the link", errno }))
     }
 
-    /// The members of a bond, in the order of the configuration.
+    /// The members of a bond, in the order of the configuration. To be called now
+    /// and then: a bond that missed the change of a link is told.
     pub fn members(&self) -> Vec<Member> {
         let Some(bond) = &self.settings.bond else { return Vec::new() };
-        let in_use = InUse::of(self.info.id).ok();
         let ids = self.device.members().iter().zip(&self.removed);
         ids.zip(&bond.members)
             .map(|((&id, &removed), device)| {
-                let up = || link(id).is_ok_and(|link| link.up);
-                let state = match &in_use {
-                    _ if removed || !self.works => MemberState::Removed,
-                    Some(in_use) => in_use.state(bond.mode, id, up()),
-                    // A version of net_bonding that does not tell.
-                    None if up() => MemberState::Active,
-                    None => MemberState::Down,
-                };
+                let removed = removed || !self.works;
+                let state = if removed { MemberState::Removed } else { self.member(bond, id) };
                 Member { device: device_name(device).to_owned(), state }
             })
             .collect()
+    }
+
+    fn member(&self, bond: &Bond, id: u16) -> MemberState {
+        let up = link(id).is_ok_and(|link| link.up);
+        let Ok(mut in_use) = InUse::of(self.info.id) else {
+            // A version of net_bonding that does not tell.
+            return if up { MemberState::Active } else { MemberState::Down };
+        };
+        if !in_use.knows(id, up) {
+            look(id);
+            in_use = InUse::of(self.info.id).unwrap_or(in_use);
+        }
+        let agreed = bond.mode == BondMode::Lacp && agreed(self.info.id, id);
+        in_use.state(bond.mode, id, up, agreed)
     }
 
     /// How the members of a bond are used.
