@@ -233,6 +233,11 @@ fn the_documented_files_are_read() {
     let vlans = DOCUMENTATION.split("```toml\n").find(|block| block.starts_with("[[port.vlan]]"));
     let vlans = vlans.unwrap().split("```").next().unwrap();
     assert_eq!(parse(&format!("{shortest}{vlans}")).unwrap().interfaces().len(), 3);
+    let bond = DOCUMENTATION.split("```toml\n").find(|block| block.contains("[port.bond]"));
+    let bond = bond.unwrap().split("```").next().unwrap();
+    let bond = parse(&format!("director.cores = [1]\n{bond}")).unwrap();
+    assert_eq!(bond.ports[0].device.to_string(), "net_bonding0");
+    assert_eq!(bond.ports[0].devices().len(), 2);
     let error = parse("[director]\ncores = [1]\n\n\n\n[[port]]\nname = \"lan\"\n").unwrap_err();
     assert!(DOCUMENTATION.contains(&format!("```\n{error}\n```")), "{error}");
 }
