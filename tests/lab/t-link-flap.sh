@@ -12,17 +12,20 @@ make_cable nic0 br0
 
 other=00:50:00:00:09:99
 link_is() { [[ $(port_counters | jq '.[0].link_up') == "$1" ]]; }
+announced() { # FILTER
+    (($(fields "$LAB_TMP/wire.pcap" "$1" frame.number | wc -l) >= 3))
+}
 mac_of() { ip -n rvs-client neighbour show "$1" dev eth0 | grep -o 'lladdr [0-9a-f:]*' | cut -d ' ' -f 2; }
 mac_is() { [[ $(mac_of "$1") == "$DIRECTOR_MAC" ]]; }
 
-wait_for 10 "an answer" in_ns client curl -sf -o /dev/null --max-time 2 "http://$VIP/"
+wait_for 20 "an answer" in_ns client curl -sf -o /dev/null --max-time 2 "http://$VIP/"
 # The announcements of the start are over.
-sleep 3
+sleep 5
 
 say "the link goes"
 ip -n rvs-director link set nic0 down
-wait_for 5 "the port to have no link" link_is false
-wait_for 5 "the log to tell" grep -q 'port lan: no link' "$LAB_TMP/rvsd.log"
+wait_for 20 "the port to have no link" link_is false
+wait_for 20 "the log to tell" grep -q 'port lan: no link' "$LAB_TMP/rvsd.log"
 for address in "$VIP" "$VIP6"; do
     ip -n rvs-client neighbour replace "$address" lladdr "$other" dev eth0 nud stale
 done
@@ -30,22 +33,21 @@ capture_start client eth0 "$LAB_TMP/wire.pcap" "ether src $DIRECTOR_MAC"
 
 say "it is back: clients learn where the addresses are"
 ip -n rvs-director link set nic0 up
-wait_for 5 "the client to learn $VIP" mac_is "$VIP"
-wait_for 5 "the client to learn $VIP6" mac_is "$VIP6"
+wait_for 20 "the client to learn $VIP" mac_is "$VIP"
+wait_for 20 "the client to learn $VIP6" mac_is "$VIP6"
 typed in_ns client curl -sS --max-time 5 "http://$VIP/"
 typed in_ns client curl -sS --max-time 5 "http://[$VIP6]/"
 assert_equal "what the log tells of the link" "$(grep -oE 'port lan: (no link|link up)' "$LAB_TMP/rvsd.log" | xargs)" \
     "port lan: no link port lan: link up"
 
 say "three times each"
-sleep 3
-capture_stop "$LAB_TMP/wire.pcap"
 for address in "$VIP" "$DIRECTOR"; do
     arp="arp.src.proto_ipv4 == $address && arp.dst.proto_ipv4 == $address && eth.dst == ff:ff:ff:ff:ff:ff"
-    assert_equal "announcements of $address" "$(fields "$LAB_TMP/wire.pcap" "$arp" frame.number | wc -l)" 3
+    wait_for 20 "three announcements of $address" announced "$arp"
 done
 for address in "$VIP6" "$DIRECTOR6"; do
     nd="icmpv6.type == 136 && icmpv6.nd.na.target_address == $address && eth.dst == 33:33:00:00:00:01"
-    assert_equal "announcements of $address" "$(fields "$LAB_TMP/wire.pcap" "$nd" frame.number | wc -l)" 3
+    wait_for 20 "three announcements of $address" announced "$nd"
 done
+capture_stop "$LAB_TMP/wire.pcap"
 check_stop
