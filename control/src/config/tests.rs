@@ -233,8 +233,9 @@ fn the_documented_files_are_read() {
     let vlans = DOCUMENTATION.split("```toml\n").find(|block| block.starts_with("[[port.vlan]]"));
     let vlans = vlans.unwrap().split("```").next().unwrap();
     assert_eq!(parse(&format!("{shortest}{vlans}")).unwrap().interfaces().len(), 3);
-    let bond = DOCUMENTATION.split("```toml\n").find(|block| block.contains("[port.bond]"));
-    let bond = bond.unwrap().split("```").next().unwrap();
+    let blocks = DOCUMENTATION.split("```toml\n").skip(1);
+    let mut blocks = blocks.map(|block| block.split("```").next().unwrap());
+    let bond = blocks.find(|block| block.contains("[port.bond]")).unwrap();
     let bond = parse(&format!("director.cores = [1]\n{bond}")).unwrap();
     assert_eq!(bond.ports[0].device.to_string(), "net_bonding0");
     assert_eq!(bond.ports[0].devices().len(), 2);
