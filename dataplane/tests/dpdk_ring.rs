@@ -496,6 +496,10 @@ fn bond_loses_members(eal: &Eal, pool: &Pool, bond: &Bond) {
     assert_eq!(port.recover(), [Recovery::MemberRemoved("net_null3".into())]);
     wait_for_states(&port, [Removed, Active]);
     assert!(traffic.flows() && port.link().unwrap().up, "by the other member");
+    port.raise(Some(1), false);
+    assert_eq!(port.recover(), [Recovery::Reset]);
+    wait_for_states(&port, [Removed, Active]);
+    assert!(traffic.flows(), "after its reset");
     traffic.stop();
     port.stop().unwrap();
 }

@@ -306,11 +306,8 @@ impl OpenPort {
             tagged: !wanted.vlans.is_empty(),
             rss: (queues > 1).then_some(&rss),
         };
-        let device = match &bond {
-            None => wanted.device.to_string(),
-            Some(bond) => bond.device(&wanted.device.name, None),
-        };
-        let mut port = Port::open(&device, &port_config, &pool)?;
+        let device = names(wanted.devices()).join(" ");
+        let mut port = Port::open(&wanted.device.to_string(), &port_config, &pool)?;
         port.start()?;
         let PortInfo { driver, mac, .. } = port.info();
         let spread = match port.rss() {
@@ -327,10 +324,6 @@ impl OpenPort {
         let vlan =
             |vlan: &config::Vlan| VlanPort { name: vlan.name.clone(), id: vlan.id, mtu: vlan.mtu };
         let vlans = wanted.vlans.iter().map(vlan).collect();
-        let device = match &wanted.bond {
-            None => device,
-            Some(bond) => names(&bond.members).join(" "),
-        };
         let taps = wanted.devices().iter().filter_map(tap_of).collect();
         let (name, port) = (wanted.name.clone(), RefCell::new(port));
         Ok(Self { name, device, taps, vlans, port, pool })

@@ -427,35 +427,38 @@ impl Port {
     /// what they send by it is refused. To be called often: mostly it looks at
     /// some numbers only.
     pub fn recover(&mut self) -> Vec<Recovery> {
-        let ids: Vec<_> = self.device.members().iter().copied().chain([self.info.id]).collect();
-        let reported: Vec<_> = ids.into_iter().map(|id| (id, events(id))).collect();
-        if !self.works || reported.iter().all(|&(_, events)| events == 0) {
-            return Vec::new();
+        let ids = self.device.members().iter().copied().chain([self.info.id]);
+        let reported = ids.map(|id| (id, events(id))).filter(|&(_, events)| events != 0);
+        let reported: Vec<_> = reported.collect();
+        let mut all = Vec::new();
+        if reported.is_empty() || !self.works {
+            return all;
         }
         if !self.device.clear(PATIENCE) {
             // Once more at the next call.
             reported.iter().for_each(|&(id, events)| note(id, events));
-            let first = !std::mem::replace(&mut self.busy, true);
-            return first
-                .then(|| Recovery::Failed(self.error(PortProblem::Busy)))
-                .into_iter()
-                .collect();
+            if !std::mem::replace(&mut self.busy, true) {
+                all.push(Recovery::Failed(self.error(PortProblem::Busy)));
+            }
+            return all;
         }
         self.busy = false;
-        let mut all = Vec::new();
-        for (index, (id, events)) in reported.into_iter().enumerate() {
-            let member = (id != self.info.id).then_some(index);
-            let gone = member.is_some_and(|index| self.removed[index]);
-            if events == 0 || gone || !self.works {
+        for (id, events) in reported {
+            let gone = events & RVS_EVENT_REMOVE != 0;
+            let member = self.device.members().iter().position(|&member| member == id);
+            if !self.works || member.is_some_and(|index| self.removed[index]) {
                 continue;
             }
             all.push(match member {
-                Some(index) if events & RVS_EVENT_REMOVE != 0 => self.remove_member(index, id),
+                Some(index) if gone => self.remove_member(index, id),
                 // net_bonding has no way to reset one: all of it is set up anew.
                 Some(_) => self.reset(Some(id)),
-                None if events & RVS_EVENT_REMOVE != 0 => self.remove(),
+                None if gone => self.remove(),
                 None => self.reset(None),
             });
+        }
+        if self.works {
+            self.device.let_in();
         }
         all
     }
@@ -472,10 +475,7 @@ impl Port {
     /// Resets the port, or one of its members and with it the bond.
     fn reset(&mut self, member: Option<u16>) -> Recovery {
         match self.try_reset(member) {
-            Ok(()) => {
-                self.device.let_in();
-                Recovery::Reset
-            }
+            Ok(()) => Recovery::Reset,
             Err(problem) => {
                 self.works = false;
                 Recovery::Failed(self.error(problem))
@@ -494,8 +494,10 @@ impl Port {
         }
         let config = self.settings.config();
         let mut limits = read_info(id).map_err(failed("reading the device's limits"))?;
-        if member.is_some() {
-            limits = limits_of_bond(self.device.members(), &limits)?;
+        if !self.removed.is_empty() {
+            let members = self.device.members().iter().zip(&self.removed);
+            let left: Vec<_> = members.filter(|(_, gone)| !**gone).map(|(id, _)| *id).collect();
+            limits = limits_of_bond(&left, &limits)?;
         }
         let plan = plan(&config, &limits, self.settings.is_pci);
         let rss = set_up(&self.device, id, &config, &plan, &limits)?;
@@ -531,7 +533,6 @@ impl Port {
             return Recovery::Failed(self.error(problem));
         }
         self.device.give_back_member(member);
-        self.device.let_in();
         Recovery::MemberRemoved(name)
     }
 
