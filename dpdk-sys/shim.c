@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* rte_dev_event_callback_register, experimental in name since 18.05. */
+#define ALLOW_EXPERIMENTAL_API
 #include "shim.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <rte_cycles.h>
+#include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_eth_bond_8023ad.h>
 #include <rte_ethdev.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
@@ -359,6 +364,7 @@ int rvs_port_info(uint16_t port, struct rvs_port_info *info)
 	info->rss = dev.flow_type_rss_offloads != 0;
 	info->rss_ports = (dev.flow_type_rss_offloads & HASH_PORTS) == HASH_PORTS;
 	info->ipv4_checksum = (dev.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM) != 0;
+	info->multi_segments = (dev.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
 	return 0;
 }
 
@@ -374,6 +380,8 @@ int rvs_port_configure(uint16_t port, const struct rvs_port_config *config)
 	conf.rxmode.mtu = config->mtu;
 	if (config->ipv4_checksum)
 		conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
+	if (config->multi_segments)
+		conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 	if (config->rss) {
 		/* Zeroed above: from 23.11 on, algorithm 0 is the driver's default, Toeplitz. */
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
@@ -480,4 +488,226 @@ int rvs_port_stats(uint16_t port, struct rvs_port_stats *out)
 	out->rx_no_mbuf = stats.rx_nombuf;
 	out->tx_errors = stats.oerrors;
 	return 0;
+}
+
+/* Events */
+
+static uint32_t port_events[RTE_MAX_ETHPORTS];
+
+static void note(uint16_t port, uint32_t event)
+{
+	if (port < RTE_MAX_ETHPORTS)
+		__atomic_fetch_or(&port_events[port], event, __ATOMIC_RELEASE);
+}
+
+/* On EAL's thread of interrupts, which must not touch the port itself. */
+static int on_port_event(uint16_t port, enum rte_eth_event_type event, void *arg, void *ret)
+{
+	(void)arg;
+	(void)ret;
+	note(port, event == RTE_ETH_EVENT_INTR_RESET ? RVS_EVENT_RESET : RVS_EVENT_REMOVE);
+	return 0;
+}
+
+/* vfio-pci asks for a device back in this way, and waits until it has it. */
+static void on_device_event(const char *name, enum rte_dev_event_type event, void *port)
+{
+	(void)name;
+	if (event == RTE_DEV_EVENT_REMOVE)
+		note((uint16_t)(uintptr_t)port, RVS_EVENT_REMOVE);
+}
+
+static const char *device_name(uint16_t port)
+{
+	struct rte_eth_dev_info dev;
+
+	if (rte_eth_dev_info_get(port, &dev) != 0 || dev.device == NULL)
+		return NULL;
+	return rte_dev_name(dev.device);
+}
+
+int rvs_port_watch(uint16_t port)
+{
+	const char *name = device_name(port);
+	int ret;
+
+	if (port >= RTE_MAX_ETHPORTS || name == NULL)
+		return -ENODEV;
+	__atomic_store_n(&port_events[port], 0, __ATOMIC_RELEASE);
+	ret = rte_eth_dev_callback_register(port, RTE_ETH_EVENT_INTR_RESET, on_port_event, NULL);
+	if (ret == 0)
+		ret = rte_eth_dev_callback_register(port, RTE_ETH_EVENT_INTR_RMV, on_port_event, NULL);
+	if (ret == 0)
+		ret = rte_dev_event_callback_register(name, on_device_event, (void *)(uintptr_t)port);
+	return result(ret);
+}
+
+void rvs_port_unwatch(uint16_t port)
+{
+	const char *name = device_name(port);
+
+	rte_eth_dev_callback_unregister(port, RTE_ETH_EVENT_INTR_RESET, on_port_event, NULL);
+	rte_eth_dev_callback_unregister(port, RTE_ETH_EVENT_INTR_RMV, on_port_event, NULL);
+	if (name != NULL)
+		rte_dev_event_callback_unregister(name, on_device_event, (void *)(uintptr_t)port);
+}
+
+uint32_t rvs_port_events(uint16_t port)
+{
+	if (port >= RTE_MAX_ETHPORTS)
+		return 0;
+	/* The common case writes nothing. */
+	if (__atomic_load_n(&port_events[port], __ATOMIC_RELAXED) == 0)
+		return 0;
+	return __atomic_exchange_n(&port_events[port], 0, __ATOMIC_ACQUIRE);
+}
+
+void rvs_port_note(uint16_t port, uint32_t events)
+{
+	note(port, events);
+}
+
+/* What a driver calls. Not in the headers, and not to be linked with by others. */
+static int raise_event(uint16_t port, enum rte_eth_event_type event)
+{
+	struct rte_eth_dev *(*device)(const char *) =
+		dlsym(RTLD_DEFAULT, "rte_eth_dev_get_by_name");
+	int (*process)(struct rte_eth_dev *, enum rte_eth_event_type, void *) =
+		dlsym(RTLD_DEFAULT, "rte_eth_dev_callback_process");
+	char name[RTE_ETH_NAME_MAX_LEN];
+
+	if (device == NULL || process == NULL || rte_eth_dev_get_name_by_port(port, name) != 0)
+		return -ENOTSUP;
+	return process(device(name), event, NULL);
+}
+
+int rvs_port_raise(uint16_t port, uint32_t event)
+{
+	const char *name = device_name(port);
+
+	if (event != RVS_EVENT_REMOVE)
+		return raise_event(port, RTE_ETH_EVENT_INTR_RESET);
+	if (name != NULL)
+		rte_dev_event_callback_process(name, RTE_DEV_EVENT_REMOVE);
+	return 0;
+}
+
+int rvs_port_reset(uint16_t port)
+{
+	return result(rte_eth_dev_reset(port));
+}
+
+struct rvs_device *rvs_port_device(uint16_t port)
+{
+	struct rte_eth_dev_info dev;
+
+	if (rte_eth_dev_info_get(port, &dev) != 0)
+		return NULL;
+	return (struct rvs_device *)(uintptr_t)dev.device;
+}
+
+int rvs_device_remove(struct rvs_device *device)
+{
+	return result(rte_dev_remove((struct rte_device *)device));
+}
+
+/* Bonds */
+
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
+#define BOND_MEMBER "member"
+#define bond_8023ad_info rte_eth_bond_8023ad_member_info
+#else
+#define BOND_MEMBER "slave"
+#define bond_8023ad_info rte_eth_bond_8023ad_slave_info
+#endif
+
+const char *rvs_bond_member_key(void)
+{
+	return BOND_MEMBER;
+}
+
+/*
+ * A function of net_bonding. Linking with a driver would have it in this process
+ * before EAL loads its plugins, in another order than in DPDK's tools, which then
+ * could not attach.
+ */
+static void *bond_function(const char *name)
+{
+	char library[64];
+	void *driver, *function;
+
+	/* Each November's release begins a new ABI, which is numbered by the year after. */
+	snprintf(library, sizeof(library), "librte_net_bond.so.%u",
+		 rte_version_year() + (rte_version_month() >= 11 ? 1 : 0));
+	driver = dlopen(library, RTLD_NOW | RTLD_NOLOAD);
+	if (driver == NULL)
+		return NULL;
+	function = dlsym(driver, name);
+	/* EAL keeps it loaded. */
+	dlclose(driver);
+	return function;
+}
+
+int rvs_bond_active(uint16_t bond, uint16_t *members, uint16_t *count, uint16_t *primary)
+{
+	int (*get)(uint16_t, uint16_t *, uint16_t) =
+		bond_function("rte_eth_bond_active_" BOND_MEMBER "s_get");
+	int (*first)(uint16_t) = bond_function("rte_eth_bond_primary_get");
+	int ret;
+
+	if (get == NULL || first == NULL)
+		return -ENOTSUP;
+	ret = get(bond, members, RVS_MEMBERS_MAX);
+	if (ret < 0)
+		return result(ret);
+	*count = (uint16_t)ret;
+	/* -1 without any. */
+	ret = first(bond);
+	*primary = ret < 0 ? UINT16_MAX : (uint16_t)ret;
+	return 0;
+}
+
+int rvs_bond_members(uint16_t bond, uint16_t *count)
+{
+	int (*get)(uint16_t, uint16_t *, uint16_t) =
+		bond_function("rte_eth_bond_" BOND_MEMBER "s_get");
+	uint16_t members[RVS_MEMBERS_MAX];
+	int ret;
+
+	if (get == NULL)
+		return -ENOTSUP;
+	ret = get(bond, members, RVS_MEMBERS_MAX);
+	if (ret < 0)
+		return result(ret);
+	*count = (uint16_t)ret;
+	return 0;
+}
+
+int rvs_bond_agreed(uint16_t bond, uint16_t member, bool *agreed)
+{
+	int (*get)(uint16_t, uint16_t, struct bond_8023ad_info *) =
+		bond_function("rte_eth_bond_8023ad_" BOND_MEMBER "_info");
+	const uint8_t wanted = STATE_COLLECTING | STATE_DISTRIBUTING;
+	struct bond_8023ad_info info;
+	int ret;
+
+	if (get == NULL)
+		return -ENOTSUP;
+	ret = get(bond, member, &info);
+	if (ret != 0)
+		return result(ret);
+	*agreed = (info.actor_state & wanted) == wanted;
+	return 0;
+}
+
+void rvs_bond_look(uint16_t member)
+{
+	raise_event(member, RTE_ETH_EVENT_INTR_LSC);
+}
+
+int rvs_bond_remove(uint16_t bond, uint16_t member)
+{
+	int (*out)(uint16_t, uint16_t) = bond_function("rte_eth_bond_" BOND_MEMBER "_remove");
+
+	return out == NULL ? -ENOTSUP : result(out(bond, member));
 }

@@ -15,6 +15,7 @@
 
 struct rvs_mbuf;
 struct rvs_mempool;
+struct rvs_device;
 
 /* The most frames that one call of a burst function takes. */
 #define RVS_BURST 64
@@ -61,6 +62,7 @@ struct rvs_port_info {
 	bool rss;       /* spreads over queues by some RSS hash */
 	bool rss_ports; /* ... by ports too, for TCP and UDP over IPv4 and IPv6 */
 	bool ipv4_checksum;
+	bool multi_segments; /* sends packets that lie in several mbufs */
 };
 
 struct rvs_link {
@@ -79,6 +81,7 @@ struct rvs_port_config {
 	uint16_t tx_queues;
 	uint16_t mtu;
 	bool ipv4_checksum;
+	bool multi_segments;
 	bool rss;
 	const uint8_t *rss_key; /* NULL: the driver's own */
 	uint8_t rss_key_len;
@@ -132,5 +135,39 @@ int rvs_port_stop(uint16_t port);
 int rvs_port_close(uint16_t port);
 int rvs_port_link(uint16_t port, struct rvs_link *link);
 int rvs_port_stats(uint16_t port, struct rvs_port_stats *stats);
+
+/* What drivers report of a port beside its link; bits of rvs_port_events. */
+#define RVS_EVENT_RESET 1  /* it works no more until it is reset */
+#define RVS_EVENT_REMOVE 2 /* its device goes, or is gone */
+/* Notes the events of a port from now on, until it is not watched any more. */
+int rvs_port_watch(uint16_t port);
+void rvs_port_unwatch(uint16_t port);
+/* The events since the last call. May be called from any thread. */
+uint32_t rvs_port_events(uint16_t port);
+/* Has events reported once more. */
+void rvs_port_note(uint16_t port, uint32_t events);
+/* Raises an event as a driver does. For tests. */
+int rvs_port_raise(uint16_t port, uint32_t event);
+/* Sets a stopped port back to where it was before it was configured. */
+int rvs_port_reset(uint16_t port);
+/* Takes a closed port's device off its bus, so that the system can have it. */
+int rvs_device_remove(struct rvs_device *device);
+/* The device of a port that is not closed. */
+struct rvs_device *rvs_port_device(uint16_t port);
+
+/* Bonds. DPDK 23.11 renamed their members. */
+#define RVS_MEMBERS_MAX 32
+/* The key of a member in the arguments of net_bonding. */
+const char *rvs_bond_member_key(void);
+/* The members in use, and the one that sends; at most RVS_MEMBERS_MAX. */
+int rvs_bond_active(uint16_t bond, uint16_t *members, uint16_t *count, uint16_t *primary);
+/* The number of members. */
+int rvs_bond_members(uint16_t bond, uint16_t *count);
+/* Whether a member sends and receives by what it and the switch agreed on (LACP). */
+int rvs_bond_agreed(uint16_t bond, uint16_t member, bool *agreed);
+/* Has a bond look at the link of a member, as when its driver tells of a change. */
+void rvs_bond_look(uint16_t member);
+/* Takes a member out of a bond. */
+int rvs_bond_remove(uint16_t bond, uint16_t member);
 
 #endif

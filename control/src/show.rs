@@ -13,8 +13,8 @@ use std::io;
 use std::path::Path;
 
 use crate::api::{
-    KernelPathCounters, NextHop, PortCounters, Protocol, Request, Response, ServiceId, Settings,
-    VlanPort, WorkerCounters,
+    BondCounters, BondMember, KernelPathCounters, NextHop, PortCounters, Protocol, Request,
+    Response, ServiceId, Settings, VlanPort, WorkerCounters,
 };
 use crate::client::{Client, ClientError};
 use crate::commands::Failure;
@@ -249,6 +249,12 @@ fn show_ports(
             &mut text,
             format_args!("  {:<9} {:>20}  mbufs {mbufs:>22}\n", "missed", port.rx_missed),
         );
+        if let Some(BondCounters { mode, members }) = &port.bond {
+            row(&mut text, format_args!("  bond      {mode:>20}\n"));
+            for BondMember { device, state } in members {
+                row(&mut text, format_args!("  member    {device:>20}  {}\n", state.name()));
+            }
+        }
         for VlanPort { name, id, mtu } in &port.vlans {
             row(&mut text, format_args!("  VLAN {id:<4} {name:>20}  MTU {mtu:>24}\n"));
         }
@@ -349,7 +355,7 @@ pub(crate) fn service_name(service: &ServiceId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Drop;
+    use crate::api::{Drop, MemberState};
     use crate::test_server::{TestServer, hello};
 
     fn drops(counts: &[(&str, u64)]) -> Vec<Drop> {
@@ -385,6 +391,7 @@ mod tests {
             device: "net_tap0,iface=dtap0".into(),
             mac: "00:50:00:00:04:00".into(),
             link_up: true,
+            link_known: true,
             rx_packets: 1,
             rx_bytes: 2,
             rx_missed: 3,
@@ -394,6 +401,13 @@ mod tests {
             tx_errors: 7,
             mbufs_in_use: 8,
             mbufs: 4095,
+            bond: Some(BondCounters {
+                mode: "active-backup".into(),
+                members: vec![
+                    BondMember { device: "0000:01:00.0".into(), state: MemberState::Down },
+                    BondMember { device: "net_af_packet12".into(), state: MemberState::Active },
+                ],
+            }),
             vlans: vec![VlanPort { name: "fifteen-letters".into(), id: 4094, mtu: 9600 }],
         }];
         let workers = vec![
@@ -456,6 +470,9 @@ lan  link up  00:50:00:00:04:00
   bytes                        2  bytes   18446744073709551615
   errors                       4  errors                     7
   missed                       3  mbufs              8 of 4095
+  bond             active-backup
+  member            0000:01:00.0  down
+  member         net_af_packet12  active
   VLAN 4094      fifteen-letters  MTU                     9600
 
 kernel path

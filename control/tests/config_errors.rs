@@ -284,7 +284,7 @@ fn sections_and_keys() {
             ),
             (
                 "devcie = \"\"",
-                "6: port[0].devcie: unknown key; did you mean \"device\"?; allowed are name, device, mtu, rx_descriptors, tx_descriptors, addresses, vlan",
+                "6: port[0].devcie: unknown key; did you mean \"device\"?; allowed are name, device, bond, mtu, rx_descriptors, tx_descriptors, addresses, vlan",
             ),
             ("[[eal]]\nmbufs = 1", "6: eal: is an array; write it as [eal]"),
             ("[service]\nprotocol = \"tcp\"", "6: service: is a table; write it as [[service]]"),
@@ -570,6 +570,76 @@ fn port_names_and_devices() {
         (0..33).map(|i| format!("[[port]]\nname = \"p{i}\"\ndevice = \"net_null{i}\"\n")).collect();
     let text = format!("[director]\ncores = [1]\n{ports}");
     assert_eq!(refusal(&text), "rvsd.toml:3: port: has 33 ports; give at most 32");
+}
+
+#[test]
+fn bonds() {
+    let base = "[director]\ncores = [1]\n[[port]]\nname = \"lan\"\n";
+    let two = "[port.bond]\nmembers = [\"01:00.0\", \"02:00.0\"]\n";
+    let modes = r#"give "active-backup" or "balance-xor" or "802.3ad""#;
+    let members = r#"give 2 to 8 devices such as ["0000:01:00.0", "0000:02:00.0"]"#;
+    check(
+        base,
+        modes,
+        &[
+            (two, "5: port[0].bond.mode: missing; $"),
+            (
+                &format!("{two}mode = \"balance-rr\""),
+                "7: port[0].bond.mode: \"balance-rr\" is unknown; $",
+            ),
+            (&format!("{two}mode = 1"), "7: port[0].bond.mode: is an integer; $"),
+            (
+                &format!("{two}primary = 1"),
+                "7: port[0].bond.primary: unknown key; allowed are members, mode",
+            ),
+        ],
+    );
+    check(
+        base,
+        members,
+        &[
+            ("[port.bond]\nmode = \"802.3ad\"", "5: port[0].bond.members: missing; $"),
+            ("bond = 3", "5: port[0].bond: is an integer; write it as [port[0].bond]"),
+            ("[port.bond]\nmembers = []", "6: port[0].bond.members: has 0 devices; $"),
+            ("[port.bond]\nmembers = [\"01:00.0\"]", "6: port[0].bond.members: has 1 devices; $"),
+            ("[port.bond]\nmembers = \"01:00.0\"", "6: port[0].bond.members: is a string; $"),
+        ],
+    );
+    check(
+        base,
+        GIVE_DEVICE,
+        &[
+            (
+                "[port.bond]\nmembers = [\"01:00.0\", \"eth0\"]",
+                "6: port[0].bond.members[1]: \"eth0\" is neither a PCI address nor a vdev; $",
+            ),
+            (
+                "[port.bond]\nmembers = [\"01:00.0\", \"0000:01:00.0\"]",
+                "6: port[0].bond.members[1]: \"0000:01:00.0\" is already given in line 6; give each port its own device",
+            ),
+            (
+                "device = \"net_bonding0,mode=1\"",
+                "5: port[0].device: \"net_bonding0,mode=1\" is a bond, which a section [port.bond] makes instead; $",
+            ),
+            (
+                &format!("device = \"03:00.0\"\n{two}mode = \"802.3ad\""),
+                "5: port[0].device: is given beside port.bond; give one of them",
+            ),
+        ],
+    );
+    let bonds: String = (0..4)
+        .map(|bond| {
+            let members: Vec<_> = (0..8).map(|n| format!("\"net_null{bond}{n}\"")).collect();
+            format!(
+                "[[port]]\nname = \"p{bond}\"\n[port.bond]\nmode = \"802.3ad\"\nmembers = [{}]\n",
+                members.join(", ")
+            )
+        })
+        .collect();
+    assert_eq!(
+        refusal(&format!("director.cores = [1]\n{bonds}")),
+        "rvsd.toml:2: port: has 36 ports and members of bonds; give at most 32 of both together"
+    );
 }
 
 #[test]

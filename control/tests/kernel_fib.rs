@@ -266,6 +266,7 @@ fn round_trip(_: &Scene) {
     let instruments = Instruments {
         cores: vec![0],
         ports: Box::new(Vec::new),
+        recover: Box::new(Vec::new),
         kernel_path: Box::new(KernelPathCounters::default),
         connections: 1,
         clock: Clock::start(),

@@ -4,20 +4,27 @@
 #![cfg(feature = "dpdk")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use dataplane::dpdk::{
-    BURST, Eal, EalConfig, EalError, HEADROOM, HugePages, IpChecksum, Mbuf, Pool, Port, PortConfig,
-    PortProblem, RSS_KEY_LEN, RssConfig, RssState, RxBurst, RxQueue, TxBuffer, TxResult,
+    BURST, Bond, BondMode, Eal, EalConfig, EalError, HEADROOM, HugePages, IpChecksum, Launched,
+    Mbuf, MemberState, Pool, Port, PortConfig, PortProblem, RSS_KEY_LEN, Recovery, RssConfig,
+    RssState, RxBurst, RxQueue, TxBuffer, TxResult,
 };
 
 const MBUFS: u32 = 2047;
 
 #[test]
 fn mbufs_go_round_and_come_back() {
-    let devices =
-        ["net_ring0", "net_null0", "net_null1", "net_af_packet0,iface=rvsnone"].map(str::to_string);
+    let bonds = [bond(BondMode::ActiveBackup, [3, 4]), bond(BondMode::Lacp, [5, 6])];
+    let devices: Vec<String> = ["net_ring0", "net_af_packet0,iface=rvsnone"]
+        .map(str::to_string)
+        .into_iter()
+        .chain((0..7).map(|number| format!("net_null{number}")))
+        .chain([bonds[0].device("net_bonding0", None), bonds[1].device("net_bonding1", None)])
+        .collect();
     let prefix = format!("rvstest{}", std::process::id());
     let config = EalConfig {
         program: "dpdk_ring",
@@ -41,7 +48,11 @@ fn mbufs_go_round_and_come_back() {
     null_port(&pool);
     refusals(&pool);
     threads(&eal, &pool);
-    assert_eq!(pool.in_use(), 0);
+    assert_eq!((pool.in_use(), pool.missing()), (0, 0));
+    resets_and_removal(&eal, &pool);
+    bond_loses_members(&eal, &pool, &bonds[0]);
+    bond_with_lacp(&pool, &bonds[1]);
+    assert_eq!((pool.in_use(), pool.missing()), (0, 0));
     main_thread_affinity_is_kept();
     drop((pool, eal));
     remove_runtime_folder(&prefix);
@@ -59,6 +70,7 @@ fn port_config(name: &str) -> PortConfig<'_> {
     let (rx_queues, tx_queues) = (1, 1);
     PortConfig {
         name,
+        bond: None,
         rx_queues,
         tx_queues,
         rx_descriptors: 512,
@@ -366,6 +378,146 @@ fn threads(eal: &Eal, pool: &Pool) {
     assert!(!eal.launch(0, "panics", || panic!("of the test")).unwrap().join());
     assert_eq!(eal.launch(2, "none", || ()).err(), Some(EalError::Thread { errno: 22 }), "EINVAL");
     assert_eq!(pool.in_use(), 0);
+    port.stop().unwrap();
+}
+
+/// Two workers that receive and send until they are stopped, and what they count.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    /// Received, sent, refused.
+    counts: Arc<[AtomicUsize; 3]>,
+    workers: Vec<Launched>,
+}
+
+impl Traffic {
+    fn start(eal: &Eal, port: &Port) -> Self {
+        let (stop, counts) = (Arc::<AtomicBool>::default(), Arc::<[AtomicUsize; 3]>::default());
+        let workers = (0..2).map(|number| {
+            let (mut rx, mut tx) = (port.rx_queue(number).unwrap(), port.tx_queue(number).unwrap());
+            let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
+            let body = move || {
+                let mut burst = RxBurst::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let received = rx.rx(&mut burst);
+                    tx.send_all(&mut burst);
+                    let TxResult { sent, dropped } = tx.flush();
+                    let all = [received, sent as usize, dropped as usize];
+                    for (counter, count) in counts.iter().zip(all) {
+                        counter.fetch_add(count, Ordering::Relaxed);
+                    }
+                    thread::sleep(Duration::from_micros(100));
+                }
+            };
+            eal.launch(usize::from(number), "traffic", body).unwrap()
+        });
+        let workers = workers.collect();
+        Self { stop, counts, workers }
+    }
+
+    /// Whether packets are received and sent now.
+    fn flows(&self) -> bool {
+        let count = || [0, 1].map(|index: usize| self.counts[index].load(Ordering::Relaxed));
+        // What was under way.
+        thread::sleep(Duration::from_millis(20));
+        let before = count();
+        thread::sleep(Duration::from_millis(50));
+        let after = count();
+        assert_eq!(after[0] > before[0], after[1] > before[1]);
+        after[0] > before[0]
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.workers.into_iter().for_each(|worker| assert!(worker.join()));
+    }
+}
+
+/// Callbacks come as from a driver, while workers are in the port.
+fn resets_and_removal(eal: &Eal, pool: &Pool) {
+    let config = PortConfig { rx_queues: 2, tx_queues: 2, ..port_config("vf") };
+    let mut port = Port::open("net_null2", &config, pool).unwrap();
+    port.start().unwrap();
+    let traffic = Traffic::start(eal, &port);
+    assert!(traffic.flows());
+    assert_eq!(port.recover(), []);
+
+    for _ in 0..3 {
+        port.raise(None, false);
+        assert_eq!(port.recover(), [Recovery::Reset]);
+        assert!(traffic.flows(), "after a reset");
+        assert_eq!(port.recover(), []);
+    }
+    assert!(port.link().unwrap().up);
+
+    port.raise(None, true);
+    assert_eq!(port.recover(), [Recovery::Removed]);
+    assert!(!traffic.flows(), "after the removal");
+    assert!(!port.link().unwrap().up);
+    assert!(port.stats().unwrap_err().to_string().contains("put it back and restart rvsd"));
+    port.raise(None, false);
+    assert_eq!(port.recover(), []);
+    traffic.stop();
+    assert!(Port::open("net_null2", &config, pool).is_err(), "the device is the system's again");
+}
+
+fn bond(mode: BondMode, members: [u8; 2]) -> Bond {
+    Bond { mode, members: members.map(|number| format!("net_null{number}")).to_vec() }
+}
+
+/// net_bonding looks at its members' links now and then.
+fn wait_for_states(port: &Port, wanted: [MemberState; 2]) {
+    let states = || port.members().iter().map(|member| member.state).collect::<Vec<_>>();
+    let until = Instant::now() + Duration::from_secs(5);
+    while states() != wanted && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(states(), wanted);
+}
+
+fn bond_loses_members(eal: &Eal, pool: &Pool, bond: &Bond) {
+    use MemberState::{Active, Backup, Removed};
+    let config = PortConfig { bond: Some(bond), rx_queues: 2, tx_queues: 2, ..port_config("bond") };
+    let mut port = Port::open("net_bonding0", &config, pool).unwrap();
+    port.start().unwrap();
+    let member = Port::open("net_null3", &port_config("member"), pool).err().unwrap();
+    assert!(matches!(member.problem, PortProblem::AlreadyOpen(_)), "{member}");
+    assert_eq!(port.info().driver, "net_bonding");
+    wait_for_states(&port, [Active, Backup]);
+    assert_eq!(port.members()[1].device, "net_null4");
+    let traffic = Traffic::start(eal, &port);
+    assert!(traffic.flows());
+
+    port.raise(Some(1), false);
+    assert_eq!(port.recover(), [Recovery::Reset]);
+    wait_for_states(&port, [Active, Backup]);
+    assert!(traffic.flows(), "after a member's reset");
+
+    port.raise(Some(0), true);
+    assert_eq!(port.recover(), [Recovery::MemberRemoved("net_null3".into())]);
+    wait_for_states(&port, [Removed, Active]);
+    assert!(traffic.flows() && port.link().unwrap().up, "by the other member");
+    port.raise(Some(1), false);
+    assert_eq!(port.recover(), [Recovery::Reset]);
+    wait_for_states(&port, [Removed, Active]);
+    assert!(traffic.flows(), "after its reset");
+    traffic.stop();
+    port.stop().unwrap();
+}
+
+/// A bond with LACP calls its driver also when there is nothing to send.
+fn bond_with_lacp(pool: &Pool, bond: &Bond) {
+    let config = PortConfig { bond: Some(bond), ..port_config("lacp") };
+    let mut port = Port::open("net_bonding1", &config, pool).unwrap();
+    port.start().unwrap();
+    let mut tx = port.tx_queue(0).unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    let sent = || port.stats().unwrap().tx_packets;
+    while sent() == 0 && Instant::now() < until {
+        assert_eq!(tx.flush(), TxResult::default());
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(sent() > 0, "no LACP frames");
+    drop(tx);
     port.stop().unwrap();
 }
 

@@ -40,6 +40,7 @@ fn neighbour_is_answered_over_a_tap_port() {
     let peer = Namespace::new();
     let port_config = PortConfig {
         name: "lan",
+        bond: None,
         rx_queues: 1,
         tx_queues: 1,
         rx_descriptors: 256,

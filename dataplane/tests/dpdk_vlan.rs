@@ -56,6 +56,7 @@ fn a_vlan_has_a_tap_of_its_own() {
     let pool = Pool::new(&eal, "ring", 4095, 256, None, Pool::DATA_ROOM).unwrap();
     let port_config = PortConfig {
         name: "lan",
+        bond: None,
         rx_queues: 1,
         tx_queues: 1,
         rx_descriptors: 256,

@@ -362,15 +362,21 @@ director_config() { # 'KEY = VALUE'|+FILE...
 
 # Starts rvsd and connects its ports to their segments.
 director_start() { # 'KEY = VALUE'|+FILE...
-    [[ -x $RVSD ]] || skip "no rvsd at $RVSD: build it (cargo build --release) or set RVSD"
     director_config "$@"
+    director_spawn
+    director_wire
+}
+
+# Starts rvsd with the file that director_config wrote. Its ports are where they
+# are, as with `make_nic`.
+director_spawn() {
+    [[ -x $RVSD ]] || skip "no rvsd at $RVSD: build it (cargo build --release) or set RVSD"
     local log=$LAB_TMP/$DIRECTOR_FILES.log
     if [[ -e $log ]]; then cat "$log" >>"${log%.log}.old.log" && rm "$log"; fi
     spawn "$DIRECTOR_NAME" "$log" "$RVSD" -c "$LAB_TMP/$DIRECTOR_FILES.toml"
     DIRECTOR_PID=$SPAWNED
     echo "$DIRECTOR_PID $(birth_of "$DIRECTOR_PID")" >"$LAB_STATE/$DIRECTOR_NAME"
     wait_for 30 "rvsd's 'ready' in $log" director_ready
-    director_wire
 }
 
 director_ready() {

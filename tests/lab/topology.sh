@@ -216,6 +216,44 @@ make_host() { # NAME BRIDGE IPV4 IPV6 MAC [INTERFACE]
     ip -n "rvs-$1" link set "$interface" up
 }
 
+# Gives the director an interface of its kernel's on a segment, as a box has whose
+# NIC rvsd uses by AF_XDP or af_packet. Its end of the wire is NAME-wire. The
+# kernel sees each packet, too, and must not answer: no IPv6, no ARP, and IPv4
+# only from hosts that it would answer by this interface, which are none.
+make_nic() { # NAME BRIDGE
+    finish_checksums
+    ip -n rvs-wire link add "$1-wire" type veth peer name "$1" address "$DIRECTOR_MAC" netns rvs-director
+    in_ns director sysctl -qw "net.ipv6.conf.$1.disable_ipv6=1" "net.ipv4.conf.$1.arp_ignore=8" \
+        "net.ipv4.conf.$1.rp_filter=1"
+    ip -n rvs-director link set "$1" up
+    ip -n rvs-wire link set "$1-wire" master "$2" up
+}
+
+# Packets between namespaces of one kernel have checksums that a NIC would fill
+# in. What takes them by packet sockets hands them out as they are.
+finish_checksums() {
+    local name
+    command -v ethtool >/dev/null || skip "ethtool is not installed"
+    for name in client rs1 rs2; do in_ns "$name" ethtool -K eth0 tx off >/dev/null; done
+}
+
+# Connects a net_tap port of a running rvsd whose kernel end stays in its own
+# namespace, where the driver sees its link: `ip link set NAME down` is a pulled
+# cable. director_wire's ports lose sight of theirs.
+make_cable() { # NAME BRIDGE
+    local far="$1-far" name
+    finish_checksums
+    ip -n rvs-wire link add "$1-wire" type veth peer name "$far" netns rvs-director
+    for name in "$1" "$far"; do
+        in_ns director sysctl -qw "net.ipv6.conf.$name.disable_ipv6=1" "net.ipv4.conf.$name.arp_ignore=8" \
+            "net.ipv4.conf.$name.rp_filter=1"
+        ip -n rvs-director link set "$name" promisc on up
+    done
+    ip -n rvs-wire link set "$1-wire" master "$2" up
+    spawn director "$LAB_TMP/cable-$1.out" python3 "$LAB_DIR/cable.py" "$1" "$far"
+    wait_for 10 "the cable of $1" grep -qs ready "$LAB_TMP/cable-$1.out"
+}
+
 route_via() { # NAME GATEWAY4 GATEWAY6 [NETWORK4 NETWORK6]
     ip -n "rvs-$1" -4 route replace "${4:-default}" via "$2"
     ip -n "rvs-$1" -6 route replace "${5:-default}" via "$3"

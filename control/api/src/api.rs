@@ -20,7 +20,10 @@ mod specs;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use counters::{Drop, KernelPathCounters, PortCounters, VlanPort, WorkerCounters};
+pub use counters::{
+    BondCounters, BondMember, Drop, KernelPathCounters, MemberState, PortCounters, VlanPort,
+    WorkerCounters,
+};
 pub use error::{Error, ErrorCode};
 pub use health::{HealthChange, HealthCheck, HealthProbe};
 pub use listings::{

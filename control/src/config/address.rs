@@ -183,6 +183,9 @@ pub(super) fn device(text: &str) -> Parsed<Device> {
     if let Some(name) = pci_address(name) {
         return Ok(Device { bus: Bus::Pci, name, arguments });
     }
+    if name.starts_with("net_bonding") {
+        return Err("is a bond, which a section [port.bond] makes instead".to_owned());
+    }
     if !name.starts_with("net_") {
         return Err("is neither a PCI address nor a vdev".to_owned());
     }

@@ -94,7 +94,7 @@ fn vlan_names(port: &Port) -> Vec<(&str, u16)> {
 /// Takes out of a port's new form all but its addresses.
 fn follow_port(old: &Port, new: &mut Port, index: usize, restart: &mut Vec<String>) {
     let mut differs = Vec::new();
-    differing!(differs, "", old, new, [device, mtu, rx_descriptors, tx_descriptors]);
+    differing!(differs, "", old, new, [device, bond, mtu, rx_descriptors, tx_descriptors]);
     restart.extend(differs.iter().map(|key| format!("port[{index}]{key}")));
     for (number, (old, new)) in old.vlans.iter().zip(&mut new.vlans).enumerate() {
         if old.mtu != new.mtu {

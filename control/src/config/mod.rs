@@ -40,8 +40,11 @@ pub use read::Error;
 /// The longest file that is read, in bytes.
 pub const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
-/// Most `[[port]]` sections: DPDK's RTE_MAX_ETHPORTS.
+/// Most ports and members of bonds: DPDK's RTE_MAX_ETHPORTS.
 pub const MAX_PORTS: usize = 32;
+
+/// Most members of a bond: what the links of one switch group are.
+pub const MAX_MEMBERS: usize = 8;
 
 /// Most ports and VLANs together: workers know them by an index of one byte.
 pub const MAX_INTERFACES: usize = 255;
@@ -167,8 +170,10 @@ pub struct Punt {
 pub struct Port {
     /// Name of the port and of its tap.
     pub name: String,
-    /// The device that EAL opens.
+    /// The device that EAL opens, or makes of the members of a bond.
     pub device: Device,
+    /// `[port.bond]`, where it is a bond.
+    pub bond: Option<Bond>,
     /// Largest IP packet in bytes, 576 to 9,600; 1,500 by default. At least
     /// 1,280 when the port has an IPv6 address.
     pub mtu: u16,
@@ -180,6 +185,46 @@ pub struct Port {
     pub addresses: Vec<Cidr>,
     /// `[[port.vlan]]`, in the order of the file.
     pub vlans: Vec<Vlan>,
+}
+
+impl Port {
+    /// The devices that carry its packets: the members of a bond, or the one.
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        self.bond.as_ref().map_or(std::slice::from_ref(&self.device), |bond| &bond.members)
+    }
+}
+
+/// Several devices that are one port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bond {
+    /// How they are used.
+    pub mode: BondMode,
+    /// The devices, two at least; the first is the first to be used.
+    pub members: Vec<Device>,
+}
+
+/// How a bond uses its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BondMode {
+    /// One at a time.
+    ActiveBackup,
+    /// All, by addresses and ports.
+    BalanceXor,
+    /// All that the switch agrees on (LACP), by addresses and ports.
+    Lacp,
+}
+
+impl BondMode {
+    /// The name in the configuration, which is the kernel's.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ActiveBackup => "active-backup",
+            Self::BalanceXor => "balance-xor",
+            Self::Lacp => "802.3ad",
+        }
+    }
 }
 
 /// A VLAN on a port, with a tap of its own.

@@ -13,8 +13,9 @@ use dataplane::snapshot::LocalPorts;
 
 use super::read::{Item, Result, Source, Table, quoted};
 use super::{
-    Cidr, Config, Control, Device, Director, Eal, HugePages, Interface, MAX_CORES, MAX_INTERFACES,
-    MAX_PORTS, Poll, Port, Punt, Vip, Vlan, address, cores, interfaces, marks, services,
+    Bond, BondMode, Bus, Cidr, Config, Control, Device, Director, Eal, HugePages, Interface,
+    MAX_CORES, MAX_INTERFACES, MAX_MEMBERS, MAX_PORTS, Poll, Port, Punt, Vip, Vlan, address, cores,
+    interfaces, marks, services,
 };
 use crate::api::{Settings, Timeouts};
 use crate::metrics::MetricsConfig;
@@ -31,8 +32,9 @@ pub(super) const METRICS: [&str; 2] = ["listen", "max_rows"];
 pub(super) const EAL: [&str; 5] = ["huge_pages", "memory_mb", "file_prefix", "mbufs", "extra_args"];
 pub(super) const PUNT: [&str; 4] = ["neighbour", "routing", "tcp", "other"];
 pub(super) const TIMEOUTS: [&str; 3] = ["tcp", "tcp_fin", "udp"];
-pub(super) const PORT: [&str; 7] =
-    ["name", "device", "mtu", "rx_descriptors", "tx_descriptors", "addresses", "vlan"];
+pub(super) const PORT: [&str; 8] =
+    ["name", "device", "bond", "mtu", "rx_descriptors", "tx_descriptors", "addresses", "vlan"];
+pub(super) const BOND: [&str; 2] = ["members", "mode"];
 pub(super) const VLAN: [&str; 4] = ["name", "id", "mtu", "addresses"];
 pub(super) const VIP: [&str; 1] = ["addresses"];
 pub(super) const FULLNAT: [&str; 1] = ["ports"];
@@ -324,7 +326,16 @@ fn ports(root: &Table<'_>, seen: &mut Seen) -> Result<Vec<Port>> {
         let message = format!("has {} ports; give at most {MAX_PORTS}", tables.len());
         return Err(root.error("port", message));
     }
-    let ports: Vec<_> = tables.iter().map(|table| port(table, seen)).collect::<Result<_>>()?;
+    let ports = tables.iter().enumerate().map(|(index, table)| port(table, index, seen));
+    let ports: Vec<_> = ports.collect::<Result<_>>()?;
+    let members = ports.iter().filter_map(|port| port.bond.as_ref()).map(|bond| bond.members.len());
+    let devices = ports.len() + members.sum::<usize>();
+    if devices > MAX_PORTS {
+        let message = format!(
+            "has {devices} ports and members of bonds; give at most {MAX_PORTS} of both together"
+        );
+        return Err(root.error("port", message));
+    }
     let count = ports.len() + ports.iter().map(|port| port.vlans.len()).sum::<usize>();
     if count > MAX_INTERFACES {
         let message =
@@ -334,8 +345,19 @@ fn ports(root: &Table<'_>, seen: &mut Seen) -> Result<Vec<Port>> {
     Ok(ports)
 }
 
-fn port(table: &Table<'_>, seen: &mut Seen) -> Result<Port> {
-    let (name, device) = (port_name(table, seen)?, port_device(table, seen)?);
+fn port(table: &Table<'_>, index: usize, seen: &mut Seen) -> Result<Port> {
+    let name = port_name(table, seen)?;
+    let (device, bond) = match (table.item("bond"), table.item("device")) {
+        (None, _) => (port_device(table, seen)?, None),
+        (Some(_), Some(device)) => {
+            return Err(device.error("is given beside port.bond; give one of them"));
+        }
+        (Some(_), None) => {
+            let name = format!("net_bonding{index}");
+            let bond = bond(&table.section("bond", &BOND)?, seen)?;
+            (Device { bus: Bus::Vdev, name, arguments: None }, Some(bond))
+        }
+    };
     let mtu = table.integer("mtu", 1_500, MIN_MTU..=MAX_MTU)?;
     let rx_descriptors = table.integer("rx_descriptors", 1_024, 64..=32_768)?;
     let tx_descriptors = table.integer("tx_descriptors", 1_024, 64..=32_768)?;
@@ -344,7 +366,7 @@ fn port(table: &Table<'_>, seen: &mut Seen) -> Result<Port> {
     let vlans = table.sections("vlan", &VLAN)?;
     let vlans = vlans.iter().map(|table| vlan(table, (&name, mtu), &mut ids, seen));
     let vlans = vlans.collect::<Result<_>>()?;
-    Ok(Port { name, device, mtu, rx_descriptors, tx_descriptors, addresses, vlans })
+    Ok(Port { name, device, bond, mtu, rx_descriptors, tx_descriptors, addresses, vlans })
 }
 
 /// A VLAN on the port of this name and MTU.
@@ -383,14 +405,34 @@ fn port_name(table: &Table<'_>, seen: &mut Seen) -> Result<String> {
     Ok(name)
 }
 
+const GIVE_DEVICE: &str =
+    "a PCI address such as \"0000:01:00.0\" or a DPDK vdev such as \"net_tap0,iface=wire0\"";
+
 fn port_device(table: &Table<'_>, seen: &mut Seen) -> Result<Device> {
-    let give = "a PCI address such as \"0000:01:00.0\" or a DPDK vdev such as \
-                \"net_tap0,iface=wire0\"";
-    let item = table.required("device", give)?;
-    let device = item.parsed(give, address::device)?;
+    device(&table.required("device", GIVE_DEVICE)?, seen)
+}
+
+fn device(item: &Item<'_>, seen: &mut Seen) -> Result<Device> {
+    let device = item.parsed(GIVE_DEVICE, address::device)?;
     let name = &device.name;
-    seen.devices.insert(&item, name.clone(), quoted(name), "give each port its own device")?;
+    seen.devices.insert(item, name.clone(), quoted(name), "give each port its own device")?;
     Ok(device)
+}
+
+fn bond(table: &Table<'_>, seen: &mut Seen) -> Result<Bond> {
+    let give = format!("2 to {MAX_MEMBERS} devices such as [\"0000:01:00.0\", \"0000:02:00.0\"]");
+    table.required("members", &give)?;
+    let items = table.items("members", &give)?;
+    if !(2..=MAX_MEMBERS).contains(&items.len()) {
+        let message = format!("has {} devices; give {give}", items.len());
+        return Err(table.error("members", message));
+    }
+    let members = items.iter().map(|item| device(item, seen)).collect::<Result<_>>()?;
+    let modes = [BondMode::ActiveBackup, BondMode::BalanceXor, BondMode::Lacp];
+    let modes = modes.map(|mode| (mode.name(), mode));
+    let give = modes.map(|(name, _)| format!("\"{name}\"")).join(" or ");
+    let mode = table.required("mode", &give)?.choice(&modes)?;
+    Ok(Bond { mode, members })
 }
 
 /// The addresses of a port or VLAN with this MTU, which could be larger.

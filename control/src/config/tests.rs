@@ -23,7 +23,8 @@ fn parse(text: &str) -> Result<Config, Error> {
 }
 
 /// Keys that stand for sections; a server's check has the keys of its service's.
-const SECTIONS_IN_SECTIONS: [&str; 5] = [
+const SECTIONS_IN_SECTIONS: [&str; 6] = [
+    "port.bond",
     "port.vlan",
     "service.server",
     "service.health",
@@ -33,7 +34,7 @@ const SECTIONS_IN_SECTIONS: [&str; 5] = [
 
 /// Dotted paths of all keys, without indices.
 fn keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 16] = [
+    let sections: [(&str, &[&str]); 17] = [
         ("director", &sections::DIRECTOR),
         ("control", &sections::CONTROL),
         ("metrics", &sections::METRICS),
@@ -42,6 +43,7 @@ fn keys() -> Vec<String> {
         ("timeouts", &sections::TIMEOUTS),
         ("settings", &settings::NAMES),
         ("port", &sections::PORT),
+        ("port.bond", &sections::BOND),
         ("port.vlan", &sections::VLAN),
         ("vip", &sections::VIP),
         ("fullnat", &sections::FULLNAT),
@@ -90,6 +92,10 @@ fn file_with(key: &str, value: &str) -> String {
         "director.cores" => format!("{key} = {value}\n[[port]]\n{name}\n{device}\n"),
         "port.name" => port("", &line, device),
         "port.device" => port("", name, &line),
+        "port.bond.members" => port("", name, &format!("[port.bond]\n{line}\nmode = \"802.3ad\"")),
+        "port.bond.mode" => {
+            port("", name, &format!("[port.bond]\nmembers = [\"01:00.0\", \"02:00.0\"]\n{line}"))
+        }
         "port.vlan.id" => format!("{SHORTEST}[[port.vlan]]\n{line}\n"),
         _ if section == "port.vlan" => format!("{SHORTEST}[[port.vlan]]\nid = 10\n{line}\n"),
         "service.protocol" => server(&line, vip, rr, rip),
@@ -228,6 +234,12 @@ fn the_documented_files_are_read() {
     let vlans = DOCUMENTATION.split("```toml\n").find(|block| block.starts_with("[[port.vlan]]"));
     let vlans = vlans.unwrap().split("```").next().unwrap();
     assert_eq!(parse(&format!("{shortest}{vlans}")).unwrap().interfaces().len(), 3);
+    let blocks = DOCUMENTATION.split("```toml\n").skip(1);
+    let mut blocks = blocks.map(|block| block.split("```").next().unwrap());
+    let bond = blocks.find(|block| block.contains("[port.bond]")).unwrap();
+    let bond = parse(&format!("director.cores = [1]\n{bond}")).unwrap();
+    assert_eq!(bond.ports[0].device.to_string(), "net_bonding0");
+    assert_eq!(bond.ports[0].devices().len(), 2);
     let error = parse("[director]\ncores = [1]\n\n\n\n[[port]]\nname = \"lan\"\n").unwrap_err();
     assert!(DOCUMENTATION.contains(&format!("```\n{error}\n```")), "{error}");
 }

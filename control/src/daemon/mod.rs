@@ -104,6 +104,8 @@ pub struct Instruments {
     pub cores: Vec<u32>,
     /// Reads the ports' counters.
     pub ports: Box<dyn Fn() -> Vec<PortCounters>>,
+    /// Does what the ports' drivers ask for. Names the ports that were reset.
+    pub recover: Box<dyn Fn() -> Vec<String>>,
     /// Reads the kernel path's counters.
     pub kernel_path: Box<dyn Fn() -> KernelPathCounters>,
     /// Connections that each worker's table of one family holds.
@@ -331,6 +333,8 @@ impl Daemon {
             }
         }
         let now = Instant::now();
+        let reset = (self.instruments.recover)();
+        self.announce_again(&reset);
         self.read_kernel();
         self.api.expire(now);
         self.go_on_reloading(now);
@@ -546,7 +550,8 @@ impl Daemon {
         self.dirty |= self.registry.end_grace();
         self.say_what_moved();
         self.say_who_stalls(now);
-        self.links.say(&(self.instruments.ports)());
+        let moved = self.links.say(&(self.instruments.ports)());
+        self.announce_again(&moved);
         let counters = self.workers.counters();
         self.losses.say(&counters, now);
         let connections: u64 = counters.iter().map(|worker| worker.connections).sum();
@@ -556,6 +561,13 @@ impl Daemon {
         if network.reopen_if_due(now) {
             self.watch_kernel();
         }
+    }
+
+    /// Announces the addresses of these ports, whose neighbours and switches may
+    /// have forgotten where they are.
+    fn announce_again(&mut self, ports: &[String]) {
+        let Some(network) = &mut self.network else { return };
+        ports.iter().for_each(|port| network.announce_again(port));
     }
 
     /// Logs that a worker stopped taking up changes, and that all do again.

@@ -149,12 +149,26 @@ impl Network {
         self.announce_all(&all);
     }
 
-    /// Announces addresses on the segments where they can be asked for: those
-    /// of a tap there, those of `lo` by each port in whose network they are.
+    /// Announces all addresses that are up once more, by a device of this name and
+    /// its VLANs.
+    pub fn announce_again(&mut self, name: &str) {
+        let port = self.ports.iter().find(|port| port.name == name);
+        let Some(device) = port.map(|port| port.device) else { return };
+        let all = self.owned.iter().cloned().collect();
+        self.announce(&all, |port| port.device == device);
+    }
+
     fn announce_all(&mut self, addresses: &BTreeSet<OwnedAddress>) {
+        self.announce(addresses, |_| true);
+    }
+
+    /// Announces addresses by some ports, on the segments where they can be asked
+    /// for: those of a tap there, those of `lo` by each port in whose network they
+    /// are.
+    fn announce(&mut self, addresses: &BTreeSet<OwnedAddress>, by: impl Fn(&NetworkPort) -> bool) {
         let now = Instant::now();
         for address in addresses {
-            for (index, port) in (0..).zip(&self.ports) {
+            for (index, port) in (0..).zip(&self.ports).filter(|(_, port)| by(port)) {
                 let here = if address.link == "lo" {
                     self.has_network(port, address.ip)
                 } else {

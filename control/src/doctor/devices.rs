@@ -35,20 +35,29 @@ impl fmt::Display for Obstacle {
 /// The first port whose device rvsd cannot have, before DPDK tries and says less.
 #[must_use]
 pub fn obstacle(host: &Host, config: &Config) -> Option<Obstacle> {
-    config.ports.iter().find_map(|port| obstacle_of(host, config, port))
+    obstacles(host, config).next()
 }
 
-fn obstacle_of(host: &Host, config: &Config, port: &Port) -> Option<Obstacle> {
+/// What is in the way of each device: of a port, or of a member of a bond.
+fn obstacles<'a>(host: &'a Host, config: &'a Config) -> impl Iterator<Item = Obstacle> + 'a {
+    let devices = devices(config);
+    devices.filter_map(move |(port, device)| obstacle_of(host, config, port, device))
+}
+
+fn devices(config: &Config) -> impl Iterator<Item = (&Port, &Device)> {
+    config.ports.iter().flat_map(|port| port.devices().iter().map(move |device| (port, device)))
+}
+
+fn obstacle_of(host: &Host, config: &Config, port: &Port, device: &Device) -> Option<Obstacle> {
     let found = |what: String, mend: String, configuration| {
         Some(Obstacle { port: port.name.clone(), what, mend, configuration })
     };
-    let name = &port.device.name;
-    if port.device.bus == Bus::Vdev {
-        let (most, mend) = queues(&port.device)?;
+    let name = &device.name;
+    if device.bus == Bus::Vdev {
+        let (most, mend) = queues(device)?;
         let workers = config.director.cores.len();
         if workers > most {
-            let what =
-                format!("{workers} workers need as many queues, and {} has {most}", port.device);
+            let what = format!("{workers} workers need as many queues, and {device} has {most}");
             return found(what, mend, true);
         }
         return None;
@@ -123,14 +132,12 @@ fn queues(device: &Device) -> Option<(usize, String)> {
 
 pub(super) fn check(host: &Host, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for port in &config.ports {
-        if let Some(Obstacle { what, mend, .. }) = obstacle_of(host, config, port) {
-            findings.push(
-                Finding::error("NICs", format!("port {}: {what}", port.name))
-                    .because("rvsd does not start")
-                    .mend(mend),
-            );
-        }
+    for Obstacle { port, what, mend, .. } in obstacles(host, config) {
+        findings.push(
+            Finding::error("NICs", format!("port {port}: {what}"))
+                .because("rvsd does not start")
+                .mend(mend),
+        );
     }
     findings.extend(remarks(host, config));
     findings
@@ -139,13 +146,13 @@ pub(super) fn check(host: &Host, config: &Config) -> Vec<Finding> {
 /// What does not keep the NICs from working, but is not as it should be.
 #[must_use]
 pub fn remarks(host: &Host, config: &Config) -> Vec<Finding> {
-    let pci = config.ports.iter().filter(|port| port.device.bus == Bus::Pci);
-    pci.flat_map(|port| place(host, config, port)).collect()
+    let pci = devices(config).filter(|(_, device)| device.bus == Bus::Pci);
+    pci.flat_map(|(port, device)| place(host, config, port, device)).collect()
 }
 
 /// Where a NIC is, and what protects memory from it.
-fn place(host: &Host, config: &Config, port: &Port) -> Vec<Finding> {
-    let name = &port.device.name;
+fn place(host: &Host, config: &Config, port: &Port, device: &Device) -> Vec<Finding> {
+    let name = &device.name;
     let mut findings = Vec::new();
     if host.link(&format!("{PCI}/{name}/driver")).is_some_and(|driver| driver.contains("uio")) {
         findings.push(
@@ -241,6 +248,34 @@ mod tests {
         let none = Tree::new("driverless");
         none.put(&format!("{NIC}/class"), "0x020000");
         assert!(said(&none, "0000:01:00.0").unwrap().contains("has no driver"));
+    }
+
+    #[test]
+    fn members_of_a_bond_are_looked_at_as_ports_are() {
+        let tree = machine("bond", "vfio-pci");
+        tree.link(&format!("{NIC}/iommu_group"), "../../../../kernel/iommu_groups/7")
+            .put("/dev/vfio/7", "")
+            .put("/sys/bus/pci/devices/0000:02:00.0/class", "0x020000")
+            .link("/sys/bus/pci/devices/0000:02:00.0/driver", "../../drivers/ice");
+        let bond = "[port.bond]\nmembers = [\"01:00.0\", \"02:00.0\"]\nmode = \"802.3ad\"";
+        let config = config("cores = [1]", bond);
+        let said = obstacle(&tree.host(), &config).unwrap().to_string();
+        assert_eq!(
+            said,
+            "port lan: 0000:02:00.0 is in use by the kernel's driver ice; give it to DPDK with `rvs-bind-nic bind 0000:02:00.0`"
+        );
+        tree.put("/sys/bus/pci/devices/0000:02:00.0/numa_node", "1")
+            .put("/sys/devices/system/node/node1/cpulist", "4-7");
+        let findings = lines(&check(&tree.host(), &config));
+        assert!(
+            findings.contains("port lan: 0000:02:00.0 is on node 1, cores 1 are not"),
+            "{findings}"
+        );
+        let two = "cores = [1, 2]";
+        let bond = "[port.bond]\nmembers = [\"net_tap0\", \"net_af_packet0,iface=a\"]\nmode = \"balance-xor\"";
+        let host = Tree::new("bond-queues");
+        let queues = obstacle(&host.host(), &super::super::host::tests::config(two, bond)).unwrap();
+        assert!(queues.what.ends_with("and net_af_packet0,iface=a has 1"), "{queues}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! move packets. Brought up in [`Machine::open`] and [`Machine::launch`], taken
 //! down in [`Running::stop`], in the opposite order.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use dataplane::dpdk::kernel_path::{ControlFrame, KernelCounters, KernelPath, Tap
 use dataplane::dpdk::rings;
 use dataplane::dpdk::worker::{Idle, Worker, WorkerPort};
 use dataplane::dpdk::{
-    Eal, EalConfig, HEADROOM, HugePages, Launched, Pool, Port, PortConfig, PortError, PortInfo,
-    PortProblem, RssConfig, RssState, Tap, keep_from_programs,
+    Bond, BondMode, Eal, EalConfig, HEADROOM, HugePages, Launched, Member, MemberState, Pool, Port,
+    PortConfig, PortError, PortInfo, PortProblem, Recovery, RssConfig, RssState, Tap,
+    keep_from_programs,
 };
 use dataplane::icmp::IcmpLimits;
 use dataplane::probes::Probes;
@@ -25,10 +27,11 @@ use dataplane::punt::PuntLimits;
 use dataplane::shard::{DEFAULT_RETA, Shard};
 use dataplane::time::Clock;
 use dataplane::update::{ControlEnd, channel};
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::api::{KernelPathCounters, PortCounters, VlanPort};
+use crate::api::{self, BondCounters, BondMember, KernelPathCounters, PortCounters, VlanPort};
 use crate::config::{self, Bus, Config, Interface};
 use crate::daemon::{Instruments, NetworkPort, mac_text};
 
@@ -53,9 +56,11 @@ pub struct Machine {
 struct OpenPort {
     name: String,
     device: String,
+    /// The kernel's interfaces of its devices that are taps.
+    taps: Vec<String>,
     vlans: Vec<VlanPort>,
     // Before the pool, so that it is closed before the pool is counted.
-    port: Port,
+    port: RefCell<Port>,
     pool: Pool,
 }
 
@@ -100,7 +105,7 @@ impl Machine {
     /// What is missing, and whose fault it is.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
         keep_off_worker_cores(&config.director.cores);
-        let devices: Vec<_> = config.ports.iter().map(|p| p.device.to_string()).collect();
+        let devices: Vec<_> = config.ports.iter().flat_map(eal_devices).collect();
         let eal = Eal::init(&EalConfig {
             program: "rvsd",
             memory_mb: config.eal.memory_mb,
@@ -134,7 +139,7 @@ impl Machine {
         let mut taps = Vec::new();
         let mut network_ports = Vec::new();
         for Interface { name, device, vlan, mtu, .. } in config.interfaces() {
-            let info = ports[usize::from(device)].port.info();
+            let info = ports[usize::from(device)].port.borrow().info().clone();
             taps.push(Tap::create(name, info.mac, mtu).map_err(|e| e.to_string())?);
             let (name, mac, mtu) = (name.to_owned(), info.mac, mtu.min(info.mtu));
             network_ports.push(NetworkPort { name, mac, mtu, device, vlan });
@@ -211,9 +216,13 @@ impl Machine {
             log::warn!("programs that check servers inherit DPDK's files: {error}");
         }
         let ports = Rc::clone(&running.ports);
+        let recovering = Rc::clone(&running.ports);
         let instruments = Instruments {
             cores: config.director.cores.clone(),
             ports: Box::new(move || ports.iter().map(OpenPort::counters).collect()),
+            recover: Box::new(move || {
+                recovering.iter().filter(|port| port.recover()).map(|p| p.name.clone()).collect()
+            }),
             kernel_path: Box::new(move || read(&counters)),
             connections: config.director.connections,
             clock,
@@ -240,8 +249,8 @@ impl Running {
         // The control thread's instruments, the other holder, are gone by now.
         let Ok(ports) = Rc::try_unwrap(self.ports) else { return false };
         let mut pools = Vec::new();
-        for OpenPort { name, mut port, pool, .. } in ports {
-            if let Err(error) = port.stop() {
+        for OpenPort { name, port, pool, .. } in ports {
+            if let Err(error) = port.into_inner().stop() {
                 log::warn!("{error}");
                 fine = false;
             }
@@ -251,10 +260,13 @@ impl Running {
         // that came in by another.
         let mut in_use = 0;
         for (name, pool) in pools {
-            if pool.in_use() > 0 {
-                log::warn!("port {name}: {} mbufs did not come back", pool.in_use());
+            let missing = pool.missing();
+            if missing > 0 {
+                log::warn!("port {name}: {missing} mbufs did not come back");
+            } else if pool.in_use() > 0 {
+                log::info!("port {name}: its driver kept {} mbufs of its queues", pool.in_use());
             }
-            in_use += pool.in_use();
+            in_use += missing;
         }
         log::info!("stopped; mbufs in use: {in_use}");
         fine && in_use == 0
@@ -273,7 +285,7 @@ impl OpenPort {
             &format!("mbufs-{}", wanted.name),
             config.eal.mbufs,
             POOL_CACHE,
-            numa_node(&wanted.device),
+            numa_node(wanted),
             data_room(wanted.mtu),
         )
         .map_err(|e| e.to_string())?;
@@ -282,8 +294,10 @@ impl OpenPort {
             key: shard.rss_key(),
             reta: shard.reta().iter().map(|&worker| u16::from(worker)).collect(),
         };
+        let bond = wanted.bond.as_ref().map(bond);
         let port_config = PortConfig {
             name: &wanted.name,
+            bond: bond.as_ref(),
             rx_queues: queues,
             tx_queues: queues,
             rx_descriptors: wanted.rx_descriptors,
@@ -292,8 +306,8 @@ impl OpenPort {
             tagged: !wanted.vlans.is_empty(),
             rss: (queues > 1).then_some(&rss),
         };
-        let device = wanted.device.to_string();
-        let mut port = Port::open(&device, &port_config, &pool)?;
+        let device = names(wanted.devices()).join(" ");
+        let mut port = Port::open(&wanted.device.to_string(), &port_config, &pool)?;
         port.start()?;
         let PortInfo { driver, mac, .. } = port.info();
         let spread = match port.rss() {
@@ -310,16 +324,49 @@ impl OpenPort {
         let vlan =
             |vlan: &config::Vlan| VlanPort { name: vlan.name.clone(), id: vlan.id, mtu: vlan.mtu };
         let vlans = wanted.vlans.iter().map(vlan).collect();
-        Ok(Self { name: wanted.name.clone(), device, vlans, port, pool })
+        let taps = wanted.devices().iter().filter_map(tap_of).collect();
+        let (name, port) = (wanted.name.clone(), RefCell::new(port));
+        Ok(Self { name, device, taps, vlans, port, pool })
+    }
+
+    /// Does what the driver asks for. Whether the port works again after a reset.
+    fn recover(&self) -> bool {
+        let name = &self.name;
+        let mut works = false;
+        for recovery in self.port.borrow_mut().recover() {
+            match recovery {
+                Recovery::Reset => {
+                    log::warn!(port = name; "port {name}: its driver asked for a reset; it was reset and goes on");
+                    works = true;
+                }
+                Recovery::Failed(error) => log::error!(port = name; "{error}"),
+                Recovery::Removed => log::error!(
+                    port = name;
+                    "port {name}: its device {} was removed; packets by it are dropped (tx_full), other ports go on; put it back, bind it to its driver (rvs-bind-nic) and restart rvsd",
+                    self.device
+                ),
+                Recovery::MemberRemoved(member) => log::error!(
+                    port = name;
+                    "port {name}: member {member} was removed; the bond goes on with the others; put it back, bind it to its driver (rvs-bind-nic) and restart rvsd"
+                ),
+            }
+        }
+        works
     }
 
     fn counters(&self) -> PortCounters {
-        let stats = self.port.stats().unwrap_or_default();
+        let port = self.port.borrow();
+        let stats = port.stats().unwrap_or_default();
+        let bond = port.bond_mode().map(|mode| BondCounters {
+            mode: mode_of(mode).name().to_owned(),
+            members: port.members().into_iter().map(member).collect(),
+        });
         PortCounters {
             name: self.name.clone(),
             device: self.device.clone(),
-            mac: mac_text(self.port.info().mac),
-            link_up: self.port.link().is_ok_and(|link| link.up),
+            mac: mac_text(port.info().mac),
+            link_known: self.taps.iter().all(|tap| if_nametoindex(tap.as_str()).is_ok()),
+            link_up: port.link().is_ok_and(|link| link.up),
             rx_packets: stats.rx_packets,
             rx_bytes: stats.rx_bytes,
             rx_missed: stats.rx_missed + stats.rx_no_mbuf,
@@ -329,6 +376,7 @@ impl OpenPort {
             tx_errors: stats.tx_errors,
             mbufs_in_use: self.pool.in_use(),
             mbufs: self.pool.size(),
+            bond,
             vlans: self.vlans.clone(),
         }
     }
@@ -394,11 +442,12 @@ fn make_workers(
 
 fn worker_ports(ports: &[OpenPort], queue: u16) -> Result<Vec<WorkerPort>, String> {
     let part = |open: &OpenPort| {
+        let port = open.port.borrow();
         Ok(WorkerPort {
-            rx: open.port.rx_queue(queue)?,
-            tx: open.port.tx_queue(queue)?,
+            rx: port.rx_queue(queue)?,
+            tx: port.tx_queue(queue)?,
             pool: open.pool.clone(),
-            trust_rss: matches!(open.port.rss(), RssState::Programmed { .. }),
+            trust_rss: matches!(port.rss(), RssState::Programmed { .. }),
         })
     };
     ports.iter().map(part).collect::<Result<_, PortError>>().map_err(|error| error.to_string())
@@ -435,21 +484,73 @@ fn keep_off_worker_cores(workers: &[u32]) {
     }
 }
 
-/// The NUMA node of a PCI device, so that its mbufs lie beside it.
-fn numa_node(device: &config::Device) -> Option<u32> {
-    if device.bus != Bus::Pci {
-        return None;
+/// What EAL is given for a port: its device, or its members and the bond.
+fn eal_devices(port: &config::Port) -> Vec<String> {
+    let mut devices = names(port.devices());
+    if let Some(bonded) = &port.bond {
+        devices.push(bond(bonded).device(&port.device.name, numa_node(port)));
     }
-    let path = format!("/sys/bus/pci/devices/{}/numa_node", device.name);
-    // -1, for a machine with one node, is no number here.
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    devices
 }
 
-/// Room for a frame of the MTU with its Ethernet header and VLAN tags, in steps
-/// that keep the usual MTU at the pool's usual spacing.
+fn names(devices: &[config::Device]) -> Vec<String> {
+    devices.iter().map(ToString::to_string).collect()
+}
+
+fn bond(bond: &config::Bond) -> Bond {
+    let mode = match bond.mode {
+        config::BondMode::ActiveBackup => BondMode::ActiveBackup,
+        config::BondMode::BalanceXor => BondMode::BalanceXor,
+        config::BondMode::Lacp => BondMode::Lacp,
+    };
+    Bond { mode, members: names(&bond.members) }
+}
+
+fn mode_of(mode: BondMode) -> config::BondMode {
+    match mode {
+        BondMode::ActiveBackup => config::BondMode::ActiveBackup,
+        BondMode::BalanceXor => config::BondMode::BalanceXor,
+        BondMode::Lacp => config::BondMode::Lacp,
+    }
+}
+
+fn member(member: Member) -> BondMember {
+    let state = match member.state {
+        MemberState::Active => api::MemberState::Active,
+        MemberState::Backup => api::MemberState::Backup,
+        MemberState::Waiting => api::MemberState::Waiting,
+        MemberState::Down => api::MemberState::Down,
+        MemberState::Removed => api::MemberState::Removed,
+    };
+    BondMember { device: member.device, state }
+}
+
+/// The kernel's interface of a device that is a tap, by which its driver knows
+/// the link.
+fn tap_of(device: &config::Device) -> Option<String> {
+    let arguments = device.arguments.as_deref().filter(|_| device.name.starts_with("net_tap"))?;
+    let names = arguments.split(',').filter_map(|argument| argument.strip_prefix("iface="));
+    names.map(str::to_owned).next_back()
+}
+
+/// The NUMA node of a port's NIC, or of the first member of a bond that has one,
+/// so that its mbufs lie beside it.
+fn numa_node(port: &config::Port) -> Option<u32> {
+    let nics = port.devices().iter().filter(|device| device.bus == Bus::Pci);
+    let node = |nic: &config::Device| {
+        let path = format!("/sys/bus/pci/devices/{}/numa_node", nic.name);
+        // -1, for a machine with one node, is no number here.
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    nics.map(node).find_map(|node| node)
+}
+
+/// Room for a frame of the MTU with its Ethernet header and VLAN tags. Beyond the
+/// usual MTU in whole KiB, as many drivers round what they are given down to, so
+/// that a frame lies in one buffer.
 fn data_room(mtu: u16) -> u16 {
-    let frame = HEADROOM + mtu + 64;
-    frame.max(Pool::DATA_ROOM)
+    let frame = (mtu + 64).next_multiple_of(1024);
+    (HEADROOM + frame).max(Pool::DATA_ROOM)
 }
 
 fn read(counters: &KernelCounters) -> KernelPathCounters {

@@ -61,6 +61,7 @@ fn general() -> General {
         device: "net_tap0".into(),
         mac: "00:50:00:00:04:00".into(),
         link_up: true,
+        link_known: true,
         rx_packets: 1,
         rx_bytes: 2,
         rx_missed: 3,
@@ -70,6 +71,7 @@ fn general() -> General {
         tx_errors: 7,
         mbufs_in_use: 8,
         mbufs: 100,
+        bond: None,
         vlans: Vec::new(),
     };
     let mut latency = Latency::default();

@@ -74,6 +74,7 @@ fn port(times: u64) -> PortCounters {
         device: "net_tap0".into(),
         mac: "00:50:00:00:04:00".into(),
         link_up: true,
+        link_known: true,
         rx_packets: 4 * times,
         rx_bytes: 400 * times,
         rx_missed: 2 * times,
@@ -83,6 +84,7 @@ fn port(times: u64) -> PortCounters {
         tx_errors: 0,
         mbufs_in_use: 1,
         mbufs: 4,
+        bond: None,
         vlans: Vec::new(),
     }
 }

@@ -330,6 +330,7 @@ fn instruments(workers: usize, clock: Clock) -> Instruments {
     Instruments {
         cores: (0..workers as u32).collect(),
         ports: Box::new(Vec::new),
+        recover: Box::new(Vec::new),
         kernel_path: Box::new(KernelPathCounters::default),
         connections: CONNECTIONS,
         clock,

@@ -79,6 +79,14 @@ pub(super) fn device_name(device: &str) -> &str {
     device.split(',').next().unwrap_or(device)
 }
 
+/// The name by which DPDK knows the port of a device string: a PCI port's is its
+/// full address.
+pub(super) fn full_name(device: &str) -> String {
+    let name = device_name(device);
+    let short = is_pci_address(name) && name.matches(':').count() == 1;
+    if short { format!("0000:{name}") } else { name.to_string() }
+}
+
 /// `[domain:]bus:device.function`, in hexadecimal.
 pub(super) fn is_pci_address(name: &str) -> bool {
     let Some((address, function)) = name.rsplit_once('.') else { return false };

@@ -160,6 +160,28 @@ pub(super) struct Control {
 pub(super) struct PoolEntry {
     pub(super) name: String,
     pub(super) raw: NonNull<dpdk_sys::rvs_mempool>,
+    /// mbufs at most that drivers have kept for good, see
+    /// [`Control::leave_with_driver`].
+    pub(super) kept: u32,
+}
+
+impl PoolEntry {
+    /// The mbufs that somebody still has who might use them.
+    pub(super) fn missing(&self) -> u32 {
+        // SAFETY: pools live until `Shared` is dropped, which frees them last.
+        let in_use = unsafe { dpdk_sys::rvs_pool_in_use(self.raw.as_ptr()) };
+        in_use.saturating_sub(self.kept)
+    }
+}
+
+impl Control {
+    /// Says that a driver, now closed, may have kept so many mbufs of a pool for
+    /// good: neither it nor a device has a use for them any more.
+    pub(super) fn leave_with_driver(&mut self, pool: *mut dpdk_sys::rvs_mempool, mbufs: u32) {
+        for entry in self.pools.iter_mut().filter(|entry| entry.raw.as_ptr() == pool) {
+            entry.kept += mbufs;
+        }
+    }
 }
 
 // SAFETY: a mempool may be used from any thread; the pointer stays valid until
@@ -317,12 +339,11 @@ impl Drop for Shared {
         }
         let mut clean = true;
         for pool in &self.control().pools {
-            // SAFETY: pools live until `Shared` is dropped, which is now.
-            let in_use = unsafe { dpdk_sys::rvs_pool_in_use(pool.raw.as_ptr()) };
-            if in_use > 0 {
+            let missing = pool.missing();
+            if missing > 0 {
                 clean = false;
                 log::error!(
-                    "pool {}: {in_use} mbufs were never given back; DPDK's memory stays mapped",
+                    "pool {}: {missing} mbufs were never given back; DPDK's memory stays mapped",
                     pool.name
                 );
             }

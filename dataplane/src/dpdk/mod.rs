@@ -12,6 +12,8 @@
 //!   use the same queue, and a port cannot be stopped under them.
 
 mod args;
+mod bond;
+mod capabilities;
 mod descriptors;
 mod device;
 mod eal;
@@ -26,12 +28,15 @@ pub mod rings;
 mod tap;
 pub mod worker;
 
+pub use bond::{Bond, BondMode, Member, MemberState};
 pub use descriptors::keep_from_programs;
 pub use device::Direction;
 pub use eal::{Eal, EalConfig, EalError, HugePages, Launched, tsc};
 pub use mbuf::{BURST, HEADROOM, IpChecksum, Mbuf, RxBurst, Segments};
 pub use pool::{Pool, PoolError};
-pub use port::{Link, Port, PortConfig, PortInfo, PortStats, RSS_KEY_LEN, RssConfig, RssState};
+pub use port::{
+    Link, Port, PortConfig, PortInfo, PortStats, RSS_KEY_LEN, Recovery, RssConfig, RssState,
+};
 pub use port_error::{PortError, PortProblem};
 pub use queue::{RxQueue, TxBuffer, TxResult};
 pub use tap::{Tap, TapError};

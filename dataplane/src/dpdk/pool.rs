@@ -135,7 +135,7 @@ impl Pool {
         };
         check(made).map_err(failed)?;
         let raw = NonNull::new(raw).ok_or_else(|| failed(nix::libc::ENOMEM))?;
-        control.pools.push(PoolEntry { name: name.to_string(), raw });
+        control.pools.push(PoolEntry { name: name.to_string(), raw, kept: 0 });
         drop(control);
         Ok(Self { shared, raw, mbufs, data_room })
     }
@@ -172,6 +172,13 @@ impl Pool {
     pub fn in_use(&self) -> u32 {
         // SAFETY: the pool lives.
         unsafe { dpdk_sys::rvs_pool_in_use(self.raw.as_ptr()) }
+    }
+
+    /// Those in use that a driver did not keep for good when it was closed
+    /// (net_af_xdp does): 0 when all went well.
+    pub fn missing(&self) -> u32 {
+        let control = self.shared.control();
+        control.pools.iter().find(|entry| entry.raw == self.raw).map_or(0, PoolEntry::missing)
     }
 
     /// The number of mbufs.

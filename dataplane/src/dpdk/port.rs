@@ -1,31 +1,33 @@
-//! Ports: opened by device string, configured once, started and stopped.
+//! Ports: opened by device string, configured, started and stopped, reset when
+//! their drivers say so.
 
 use std::cell::Cell;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dpdk_sys::{
-    RVS_FRAME_RSS, RVS_RSS_KEY_MAX, rvs_link, rvs_port_config, rvs_port_info, rvs_port_stats,
+    RVS_EVENT_REMOVE, RVS_EVENT_RESET, RVS_FRAME_RSS, RVS_RSS_KEY_MAX, rvs_link, rvs_port_config,
+    rvs_port_info, rvs_port_stats,
 };
 use nix::libc::ENOTSUP;
 
-use super::args::{device_name, is_pci_address};
+use super::args::{device_name, full_name, is_pci_address};
+use super::bond::{Bond, BondMode, InUse, Member, MemberState, agreed, look};
+use super::capabilities::{Plan, Spread, check_limits, driver, keeps, of_bond, plan};
 use super::device::{Device, Direction, Refusal};
-use super::mbuf::HEADROOM;
 use super::pool::Pool;
 use super::port_error::{PortError, PortProblem};
 use super::queue::{RxQueue, TxBuffer};
 use super::{check, error_text};
-use crate::packet::headers::VLAN_TAG;
 
 /// The longest RSS key of the NICs in use (i40e, ice). Others take the first 40
 /// bytes, which is all the same for a key with a period of 16 bits.
 pub const RSS_KEY_LEN: usize = RVS_RSS_KEY_MAX as usize;
-/// Room for the Ethernet header and two VLAN tags, where a driver asks for less.
-const MIN_OVERHEAD: u32 = 14 + 2 * 4;
-/// What ethdev counts of every frame beside the MTU.
-const ETHERNET_AND_CRC: u32 = 14 + 4;
+/// How long workers may take to leave a port. They do after a round, which is
+/// microseconds, or half a millisecond when they sleep.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How the device is to spread frames over queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct RssConfig {
 pub struct PortConfig<'a> {
     /// The operator's name of the port, for messages.
     pub name: &'a str,
+    /// Its members, where the device is a bond.
+    pub bond: Option<&'a Bond>,
     /// Receive queues.
     pub rx_queues: u16,
     /// Transmit queues.
@@ -120,17 +124,86 @@ pub struct PortStats {
     pub tx_errors: u64,
 }
 
+/// What became of a port whose driver reported something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovery {
+    /// It was reset, and works again.
+    Reset,
+    /// It could not be reset, and carries nothing.
+    Failed(PortError),
+    /// Its device is gone, and the port carries nothing.
+    Removed,
+    /// The device of this member is gone, and the bond goes on without it.
+    MemberRemoved(String),
+}
+
 /// An open port.
 ///
 /// A started port hands out each of its queues once; as long as one is out, it
-/// stays started. Dropping the port closes the device, after the last queue.
+/// is stopped only while its user keeps off. Dropping the port closes the device,
+/// after the last queue.
 pub struct Port {
     device: Arc<Device>,
-    name: String,
+    settings: Settings,
     info: PortInfo,
     rss: Rss,
+    /// By member of a bond: its device is gone.
+    removed: Vec<bool>,
+    /// Whether the port works: it is not gone, and no reset failed.
+    works: bool,
+    /// A worker did not leave it, which was said.
+    busy: bool,
     /// ethdev's control functions are not made for two threads at a time.
     _not_sync: PhantomData<Cell<()>>,
+}
+
+/// A [`PortConfig`] to keep, for resets.
+struct Settings {
+    name: String,
+    is_pci: bool,
+    bond: Option<Bond>,
+    rx_queues: u16,
+    tx_queues: u16,
+    rx_descriptors: u16,
+    tx_descriptors: u16,
+    mtu: u16,
+    tagged: bool,
+    rss: Option<RssConfig>,
+}
+
+impl Settings {
+    fn new(config: &PortConfig<'_>, is_pci: bool) -> Self {
+        let PortConfig { rx_queues, tx_queues, rx_descriptors, tx_descriptors, .. } = *config;
+        let PortConfig { mtu, tagged, .. } = *config;
+        let (name, bond, rss) = (config.name.to_owned(), config.bond.cloned(), config.rss.cloned());
+        Self {
+            name,
+            is_pci,
+            bond,
+            rx_queues,
+            tx_queues,
+            rx_descriptors,
+            tx_descriptors,
+            mtu,
+            tagged,
+            rss,
+        }
+    }
+
+    fn config(&self) -> PortConfig<'_> {
+        let Self { rx_queues, tx_queues, rx_descriptors, tx_descriptors, .. } = *self;
+        PortConfig {
+            name: &self.name,
+            bond: self.bond.as_ref(),
+            rx_queues,
+            tx_queues,
+            rx_descriptors,
+            tx_descriptors,
+            mtu: self.mtu,
+            tagged: self.tagged,
+            rss: self.rss.as_ref(),
+        }
+    }
 }
 
 /// What was arranged about RSS while configuring.
@@ -152,24 +225,31 @@ impl Port {
     }
 
     fn try_open(device: &str, config: &PortConfig<'_>, pool: &Pool) -> Result<Self, PortProblem> {
+        let members = config.bond.map_or(&[][..], |bond| &bond.members);
+        let members: Vec<u16> = members
+            .iter()
+            .map(|member| find(member).ok_or_else(|| no_device(member, pool)))
+            .collect::<Result<_, _>>()?;
         let id = find(device).ok_or_else(|| no_device(device, pool))?;
-        let limits = read_info(id).map_err(failed("reading the device's limits"))?;
-        check_limits(config, &limits, pool)?;
-        let is_pci = is_pci_address(device_name(device));
-        let device = Device::open(id, pool)
-            .ok_or_else(|| PortProblem::AlreadyOpen(device_name(device).to_string()))?;
-
-        let control = device.shared().control();
-        let tag = tag_in_mtu(config, &limits, is_pci);
-        let rss = configure(id, config, tag, &limits).map_err(failed("configuring the device"))?;
-        set_up_queues(id, config, pool)?;
-        // SAFETY: the port is open, and configured above.
-        match check(unsafe { dpdk_sys::rvs_port_set_mtu(id, config.mtu + tag) }) {
-            Ok(()) | Err(ENOTSUP) => {}
-            Err(errno) => return Err(PortProblem::Failed { step: "setting the MTU", errno }),
+        let taken = || PortProblem::AlreadyOpen(device_name(device).to_string());
+        let (opened, limits) = if members.is_empty() {
+            let limits = read_info(id).map_err(failed("reading the device's limits"))?;
+            check_limits(config, &limits, pool.data_room())?;
+            (Device::open(id, members, pool).ok_or_else(taken)?, limits)
+        } else {
+            let opened = Device::open(id, members, pool).ok_or_else(taken)?;
+            let limits = take_members(&opened, id, config)?;
+            check_limits(config, &limits, pool.data_room())?;
+            (opened, limits)
+        };
+        let first = config.bond.and_then(|bond| bond.members.first());
+        let is_pci = is_pci_address(device_name(first.map_or(device, |first| first)));
+        let plan = plan(config, &limits, is_pci);
+        for lack in &plan.lacks {
+            log::info!(port = config.name; "port {}: {lack}", config.name);
         }
-        drop(control);
-        device.set_queues(config.rx_queues, config.tx_queues);
+        let rss = set_up(&opened, id, config, &plan, &limits)?;
+        opened.watch();
 
         let now = read_info(id).map_err(failed("reading the device's state"))?;
         let info = PortInfo {
@@ -179,7 +259,16 @@ impl Port {
             driver: driver(&now),
             numa_node: u32::try_from(now.numa_node).ok(),
         };
-        Ok(Self { device, name: config.name.to_string(), info, rss, _not_sync: PhantomData })
+        Ok(Self {
+            removed: vec![false; opened.members().len()],
+            works: true,
+            busy: false,
+            device: opened,
+            settings: Settings::new(config, is_pci),
+            info,
+            rss,
+            _not_sync: PhantomData,
+        })
     }
 
     /// Starts the port: it receives all multicast, and is promiscuous only where
@@ -202,7 +291,7 @@ impl Port {
             if let Err(errno) = set {
                 log::warn!(
                     "port {}: the device refuses its redirection table ({})",
-                    self.name,
+                    self.settings.name,
                     error_text(errno)
                 );
                 self.rss = Rss { state: RssState::Fixed, reta: None };
@@ -249,7 +338,8 @@ impl Port {
             .device
             .claim(Direction::Tx, queue)
             .map_err(|why| self.refused(why, Direction::Tx, queue))?;
-        Ok(TxBuffer::new(claim))
+        let lacp = self.bond_mode() == Some(BondMode::Lacp);
+        Ok(TxBuffer::new(claim, lacp && queue == 0))
     }
 
     /// What is known of the port.
@@ -267,12 +357,44 @@ impl Port {
     /// # Errors
     /// When the driver refuses.
     pub fn link(&self) -> Result<Link, PortError> {
-        let mut link = rvs_link { speed_mbps: 0, up: false, full_duplex: false };
-        // SAFETY: the port is open; the call fills in `link`.
-        check(unsafe { dpdk_sys::rvs_port_link(self.info.id, &mut link) })
-            .map_err(|errno| self.error(PortProblem::Failed { step: "reading the link", errno }))?;
-        let speed_mbps = Some(link.speed_mbps).filter(|&speed| speed != 0 && speed != u32::MAX);
-        Ok(Link { up: link.up, speed_mbps, full_duplex: link.full_duplex })
+        if !self.works {
+            return Ok(Link { up: false, speed_mbps: None, full_duplex: false });
+        }
+        link(self.info.id)
+            .map_err(|errno| self.error(PortProblem::Failed { step: "reading the link", errno }))
+    }
+
+    /// The members of a bond, in the order of the configuration. To be called now
+    /// and then: a bond that missed the change of a link is told.
+    pub fn members(&self) -> Vec<Member> {
+        let Some(bond) = &self.settings.bond else { return Vec::new() };
+        let ids = self.device.members().iter().zip(&self.removed);
+        ids.zip(&bond.members)
+            .map(|((&id, &removed), device)| {
+                let removed = removed || !self.works;
+                let state = if removed { MemberState::Removed } else { self.member(bond, id) };
+                Member { device: device_name(device).to_owned(), state }
+            })
+            .collect()
+    }
+
+    fn member(&self, bond: &Bond, id: u16) -> MemberState {
+        let up = link(id).is_ok_and(|link| link.up);
+        let Ok(mut in_use) = InUse::of(self.info.id) else {
+            // A version of net_bonding that does not tell.
+            return if up { MemberState::Active } else { MemberState::Down };
+        };
+        if !in_use.knows(id, up) {
+            look(id);
+            in_use = InUse::of(self.info.id).unwrap_or(in_use);
+        }
+        let agreed = bond.mode == BondMode::Lacp && agreed(self.info.id, id);
+        in_use.state(bond.mode, id, up, agreed)
+    }
+
+    /// How the members of a bond are used.
+    pub fn bond_mode(&self) -> Option<BondMode> {
+        self.settings.bond.as_ref().map(|bond| bond.mode)
     }
 
     /// The driver's counters.
@@ -280,6 +402,9 @@ impl Port {
     /// # Errors
     /// When the driver refuses.
     pub fn stats(&self) -> Result<PortStats, PortError> {
+        if !self.works {
+            return Err(self.error(PortProblem::Gone));
+        }
         let mut stats = rvs_port_stats::default();
         // SAFETY: the port is open; the call fills in `stats`.
         check(unsafe { rvs_port_stats(self.info.id, &mut stats) }).map_err(|errno| {
@@ -297,6 +422,120 @@ impl Port {
         })
     }
 
+    /// Does what the driver asked for since the last call: resets the port, or
+    /// lets go of a device that is gone. Workers keep off the port meanwhile, and
+    /// what they send by it is refused. To be called often: mostly it looks at
+    /// some numbers only.
+    pub fn recover(&mut self) -> Vec<Recovery> {
+        let ids = self.device.members().iter().copied().chain([self.info.id]);
+        let reported = ids.map(|id| (id, events(id))).filter(|&(_, events)| events != 0);
+        let reported: Vec<_> = reported.collect();
+        let mut all = Vec::new();
+        if reported.is_empty() || !self.works {
+            return all;
+        }
+        if !self.device.clear(PATIENCE) {
+            // Once more at the next call.
+            reported.iter().for_each(|&(id, events)| note(id, events));
+            if !std::mem::replace(&mut self.busy, true) {
+                all.push(Recovery::Failed(self.error(PortProblem::Busy)));
+            }
+            return all;
+        }
+        self.busy = false;
+        for (id, events) in reported {
+            let gone = events & RVS_EVENT_REMOVE != 0;
+            let member = self.device.members().iter().position(|&member| member == id);
+            if !self.works || member.is_some_and(|index| self.removed[index]) {
+                continue;
+            }
+            all.push(match member {
+                Some(index) if gone => self.remove_member(index, id),
+                // net_bonding has no way to reset one: all of it is set up anew.
+                Some(_) => self.reset(Some(id)),
+                None if gone => self.remove(),
+                None => self.reset(None),
+            });
+        }
+        if self.works {
+            self.device.let_in();
+        }
+        all
+    }
+
+    /// Has the driver of the device, or of one of its members, report an event, as
+    /// when it asks for a reset, or the device goes. For tests.
+    pub fn raise(&self, member: Option<usize>, removal: bool) {
+        let event = if removal { RVS_EVENT_REMOVE } else { RVS_EVENT_RESET };
+        let id = member.and_then(|index| self.device.members().get(index));
+        // SAFETY: the port is open.
+        let _ = unsafe { dpdk_sys::rvs_port_raise(*id.unwrap_or(&self.info.id), event) };
+    }
+
+    /// Resets the port, or one of its members and with it the bond.
+    fn reset(&mut self, member: Option<u16>) -> Recovery {
+        match self.try_reset(member) {
+            Ok(()) => Recovery::Reset,
+            Err(problem) => {
+                self.works = false;
+                Recovery::Failed(self.error(problem))
+            }
+        }
+    }
+
+    fn try_reset(&mut self, member: Option<u16>) -> Result<(), PortProblem> {
+        self.stop().map_err(|error| error.problem)?;
+        let id = self.info.id;
+        // SAFETY: the port is stopped, and workers keep off it.
+        match check(unsafe { dpdk_sys::rvs_port_reset(member.unwrap_or(id)) }) {
+            // A driver without such a function has all done by a new start.
+            Ok(()) | Err(ENOTSUP) => {}
+            Err(errno) => return Err(PortProblem::Failed { step: "resetting", errno }),
+        }
+        let config = self.settings.config();
+        let mut limits = read_info(id).map_err(failed("reading the device's limits"))?;
+        if !self.removed.is_empty() {
+            let members = self.device.members().iter().zip(&self.removed);
+            let left: Vec<_> = members.filter(|(_, gone)| !**gone).map(|(id, _)| *id).collect();
+            limits = limits_of_bond(&left, &limits)?;
+        }
+        let plan = plan(&config, &limits, self.settings.is_pci);
+        let rss = set_up(&self.device, id, &config, &plan, &limits)?;
+        let before = std::mem::replace(&mut self.rss, rss);
+        self.start().map_err(|error| error.problem)?;
+        // The queues that are out were told whether to believe in its hashes.
+        if self.rss.state != before.state {
+            let _ = self.stop();
+            return Err(PortProblem::OtherRss);
+        }
+        Ok(())
+    }
+
+    /// Lets go of the device, so that the system can take it.
+    fn remove(&mut self) -> Recovery {
+        self.works = false;
+        // A driver whose device is gone may fail, which changes nothing.
+        let _ = self.stop();
+        self.device.give_back();
+        Recovery::Removed
+    }
+
+    /// Takes a member whose device goes out of the bond.
+    fn remove_member(&mut self, index: usize, member: u16) -> Recovery {
+        let device = self.settings.bond.as_ref().and_then(|bond| bond.members.get(index));
+        let name = device.map_or("", |device| device_name(device)).to_owned();
+        self.removed[index] = true;
+        // SAFETY: both ports are open, and workers keep off them.
+        let out = check(unsafe { dpdk_sys::rvs_bond_remove(self.info.id, member) });
+        if let Err(errno) = out {
+            self.works = false;
+            let problem = PortProblem::Failed { step: "taking out a member", errno };
+            return Recovery::Failed(self.error(problem));
+        }
+        self.device.give_back_member(member);
+        Recovery::MemberRemoved(name)
+    }
+
     /// Neighbour discovery asks at multicast addresses made from the wanted one
     /// (RFC 4861 section 2.3), so all multicast must arrive.
     fn set_filter(&self) {
@@ -308,15 +547,15 @@ impl Port {
             check(unsafe { dpdk_sys::rvs_port_set_promiscuous(id, multicast.is_err()) });
         if multicast.is_err() && promiscuous.is_err() {
             log::info!(
-                "port {}: {} filters no addresses, or cannot be told to",
-                self.name,
+                "port {}: {} filters no addresses, or cannot be told to: frames for other machines may arrive, and workers drop them",
+                self.settings.name,
                 self.info.driver
             );
         }
     }
 
     fn error(&self, problem: PortProblem) -> PortError {
-        PortError { port: self.name.clone(), problem }
+        PortError { port: self.settings.name.clone(), problem }
     }
 
     fn refused(&self, why: Refusal, direction: Direction, queue: u16) -> PortError {
@@ -339,12 +578,29 @@ fn failed(step: &'static str) -> impl Fn(i32) -> PortProblem {
     move |errno| PortProblem::Failed { step, errno }
 }
 
+/// What was reported of a port since the last call.
+fn events(id: u16) -> u32 {
+    // SAFETY: the shim checks the number.
+    unsafe { dpdk_sys::rvs_port_events(id) }
+}
+
+/// Has it reported once more.
+fn note(id: u16, events: u32) {
+    // SAFETY: the shim checks the number.
+    unsafe { dpdk_sys::rvs_port_note(id, events) }
+}
+
+fn link(id: u16) -> Result<Link, i32> {
+    let mut link = rvs_link { speed_mbps: 0, up: false, full_duplex: false };
+    // SAFETY: ethdev checks the number; the call fills in `link`.
+    check(unsafe { dpdk_sys::rvs_port_link(id, &mut link) })?;
+    let speed_mbps = Some(link.speed_mbps).filter(|&speed| speed != 0 && speed != u32::MAX);
+    Ok(Link { up: link.up, speed_mbps, full_duplex: link.full_duplex })
+}
+
 /// DPDK names a PCI port by its full address.
 fn find(device: &str) -> Option<u16> {
-    let name = device_name(device);
-    let short = is_pci_address(name) && name.matches(':').count() == 1;
-    let full = if short { format!("0000:{name}") } else { name.to_string() };
-    let c_name = CString::new(full).ok()?;
+    let c_name = CString::new(full_name(device)).ok()?;
     let mut id = 0;
     // SAFETY: a C string goes in, and a number comes out; `Pool` arguments of the
     // callers show that EAL runs.
@@ -357,91 +613,96 @@ fn read_info(id: u16) -> Result<rvs_port_info, i32> {
     check(unsafe { rvs_port_info(id, &mut info) }).map(|()| info)
 }
 
-fn driver(info: &rvs_port_info) -> String {
-    // SAFETY: the shim closes the array with a zero.
-    unsafe { CStr::from_ptr(info.driver.as_ptr()) }.to_string_lossy().into_owned()
-}
-
-fn check_limits(
+/// A bond takes its members while it is configured for the first time. What it
+/// can do with them.
+fn take_members(
+    device: &Device,
+    id: u16,
     config: &PortConfig<'_>,
-    limits: &rvs_port_info,
-    pool: &Pool,
-) -> Result<(), PortProblem> {
-    let queues = [
-        (Direction::Rx, config.rx_queues, limits.max_rx_queues),
-        (Direction::Tx, config.tx_queues, limits.max_tx_queues),
-    ];
-    for (direction, wanted, offered) in queues {
-        if wanted > offered {
-            return Err(PortProblem::TooManyQueues { direction, wanted, offered });
-        }
-    }
-    if driver(limits) == "net_tap" && config.rx_queues != config.tx_queues {
-        return Err(PortProblem::UnequalQueues("net_tap"));
-    }
-    if config.mtu < limits.min_mtu || config.mtu > limits.max_mtu {
-        return Err(PortProblem::Mtu {
-            wanted: config.mtu,
-            min: limits.min_mtu,
-            max: limits.max_mtu,
-        });
-    }
-    // No scattered frames: whatever arrives lies in one segment.
-    let needed =
-        u32::from(HEADROOM) + u32::from(config.mtu) + limits.frame_overhead.max(MIN_OVERHEAD);
-    let room = pool.data_room();
-    if needed > u32::from(room) {
-        return Err(PortProblem::DataRoom { mtu: config.mtu, needed, room });
-    }
-    let bad = |rss: &RssConfig| {
-        rss.reta.is_empty() || rss.reta.iter().any(|&queue| queue >= config.rx_queues)
+) -> Result<rvs_port_info, PortProblem> {
+    let _control = device.shared().control();
+    let nothing = rvs_port_config {
+        rx_queues: 1,
+        tx_queues: 1,
+        mtu: config.mtu,
+        ipv4_checksum: false,
+        multi_segments: false,
+        rss: false,
+        rss_key: std::ptr::null(),
+        rss_key_len: 0,
     };
-    if config.rss.is_some_and(bad) {
-        return Err(PortProblem::BadReta);
+    // SAFETY: the port is open and not started.
+    check(unsafe { dpdk_sys::rvs_port_configure(id, &nothing) })
+        .map_err(failed("giving the bond its members"))?;
+    let mut taken = 0;
+    // SAFETY: the port is a bond.
+    check(unsafe { dpdk_sys::rvs_bond_members(id, &mut taken) })
+        .map_err(failed("reading the bond's members"))?;
+    if usize::from(taken) != device.members().len() {
+        return Err(PortProblem::Members { wanted: device.members().len(), taken });
     }
-    Ok(())
+    let limits = read_info(id).map_err(failed("reading the bond's limits"))?;
+    limits_of_bond(device.members(), &limits)
 }
 
-/// What the device's MTU has to be larger, bytes, so that packets of the port's
-/// MTU come through with a tag: ethdev has drivers make frame sizes of MTUs, and
-/// some leave out the tag. Virtual devices stand on interfaces of the kernel,
-/// which takes a tag into account by itself.
-fn tag_in_mtu(config: &PortConfig<'_>, limits: &rvs_port_info, is_pci: bool) -> u16 {
-    let counted = limits.frame_overhead >= ETHERNET_AND_CRC + VLAN_TAG as u32;
-    if !config.tagged || !is_pci || counted {
-        return 0;
+fn limits_of_bond(members: &[u16], bond: &rvs_port_info) -> Result<rvs_port_info, PortProblem> {
+    let members = members.iter().map(|&member| read_info(member));
+    let members: Vec<_> =
+        members.collect::<Result<_, _>>().map_err(failed("reading a member's limits"))?;
+    Ok(of_bond(bond, &members))
+}
+
+/// Configures the device and its queues.
+fn set_up(
+    device: &Device,
+    id: u16,
+    config: &PortConfig<'_>,
+    plan: &Plan,
+    limits: &rvs_port_info,
+) -> Result<Rss, PortProblem> {
+    let _control = device.shared().control();
+    let rss = configure(id, config, plan, limits).map_err(failed("configuring the device"))?;
+    let tx_descriptors = set_up_queues(id, config, device.pool())?;
+    // SAFETY: the port is open, and configured above.
+    match check(unsafe { dpdk_sys::rvs_port_set_mtu(id, config.mtu + plan.tag) }) {
+        Ok(()) | Err(ENOTSUP) => {}
+        Err(errno) => return Err(PortProblem::Failed { step: "setting the MTU", errno }),
     }
-    (VLAN_TAG as u16).min(limits.max_mtu - config.mtu)
+    let queues = u32::from(config.rx_queues);
+    let members = if config.bond.is_some() { device.members() } else { &[id][..] };
+    let members = members.iter().filter_map(|&member| read_info(member).ok());
+    let kept = members.map(|info| keeps(&info, tx_descriptors) * queues).sum();
+    device.set_queues(config.rx_queues, config.tx_queues, kept);
+    Ok(rss)
 }
 
 /// Configures the device with our RSS where it takes that, else with its own.
-/// Its MTU is `tag` bytes larger than the port's.
 fn configure(
     id: u16,
     config: &PortConfig<'_>,
-    tag: u16,
+    plan: &Plan,
     limits: &rvs_port_info,
 ) -> Result<Rss, i32> {
     let mut conf = rvs_port_config {
         rx_queues: config.rx_queues,
         tx_queues: config.tx_queues,
-        mtu: config.mtu + tag,
-        // net_tap offers it and then sums up whole packets in software.
-        ipv4_checksum: limits.ipv4_checksum && driver(limits) != "net_tap",
+        mtu: config.mtu + plan.tag,
+        ipv4_checksum: plan.ipv4_checksum,
+        multi_segments: plan.multi_segments,
         rss: false,
         rss_key: std::ptr::null(),
         rss_key_len: 0,
     };
     let several = config.rx_queues > 1;
-    if let Some((rss, reta)) = config.rss.and_then(|rss| Some((rss, device_reta(rss, limits)?))) {
+    if let (Spread::Ours(reta), Some(rss)) = (&plan.spread, config.rss) {
         conf.rss = true;
         conf.rss_key = rss.key.as_ptr();
         conf.rss_key_len = limits.hash_key_size;
         // SAFETY: the port is known to ethdev and not started; the key has
-        // RSS_KEY_LEN bytes, and `device_reta` saw that the device wants no more.
+        // RSS_KEY_LEN bytes, and the plan saw that the device wants no more.
         if check(unsafe { dpdk_sys::rvs_port_configure(id, &conf) }).is_ok() {
             let state = RssState::Programmed { reta_size: limits.reta_size };
-            return Ok(Rss { state, reta: Some(reta) });
+            return Ok(Rss { state, reta: Some(reta.clone()) });
         }
         log::warn!(
             "port {}: the device refuses the RSS key; workers hand packets over in software",
@@ -456,18 +717,8 @@ fn configure(
     Ok(Rss { state: if several { RssState::Fixed } else { RssState::None }, reta: None })
 }
 
-/// The device's redirection table, if the device can do what we want: hash over
-/// ports for all four kinds of packets, with a key of ours, and a table whose
-/// size is a multiple of ours (so that `hash % size % ours == hash % ours`).
-fn device_reta(rss: &RssConfig, limits: &rvs_port_info) -> Option<Vec<u16>> {
-    let (size, ours) = (usize::from(limits.reta_size), rss.reta.len());
-    let key_len = usize::from(limits.hash_key_size);
-    let able = limits.rss_ports && key_len > 0 && key_len <= RSS_KEY_LEN;
-    let fits = size > 0 && size % ours == 0;
-    (able && fits).then(|| rss.reta.iter().copied().cycle().take(size).collect())
-}
-
-fn set_up_queues(id: u16, config: &PortConfig<'_>, pool: &Pool) -> Result<(), PortProblem> {
+/// Sets up all queues. The descriptors of a transmit queue.
+fn set_up_queues(id: u16, config: &PortConfig<'_>, pool: &Pool) -> Result<u16, PortProblem> {
     let (mut rx, mut tx) = (config.rx_descriptors, config.tx_descriptors);
     // SAFETY: the port is configured; both numbers are adjusted in place.
     check(unsafe { dpdk_sys::rvs_port_adjust_descriptors(id, &mut rx, &mut tx) })
@@ -489,66 +740,5 @@ fn set_up_queues(id: u16, config: &PortConfig<'_>, pool: &Pool) -> Result<(), Po
         check(unsafe { dpdk_sys::rvs_port_tx_queue(id, queue, tx) })
             .map_err(failed("setting up a transmit queue"))?;
     }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits(reta_size: u16, hash_key_size: u8) -> rvs_port_info {
-        rvs_port_info {
-            reta_size,
-            hash_key_size,
-            rss_ports: true,
-            rss: true,
-            ..rvs_port_info::default()
-        }
-    }
-
-    #[test]
-    fn makes_room_for_a_tag_where_the_driver_does_not() {
-        let config = |tagged| PortConfig {
-            name: "lan",
-            rx_queues: 1,
-            tx_queues: 1,
-            rx_descriptors: 64,
-            tx_descriptors: 64,
-            mtu: 1500,
-            tagged,
-            rss: None,
-        };
-        for (tagged, frame_overhead, max_mtu, is_pci, more) in [
-            (true, 18, 9000, true, 4),
-            (false, 18, 9000, true, 0),
-            (true, 22, 9000, true, 0),
-            (true, 26, 9000, true, 0),
-            (true, 18, 9000, false, 0),
-            // It takes what it has.
-            (true, 18, 1502, true, 2),
-            (true, 18, 1500, true, 0),
-        ] {
-            let limits = rvs_port_info { frame_overhead, max_mtu, ..rvs_port_info::default() };
-            assert_eq!(tag_in_mtu(&config(tagged), &limits, is_pci), more, "{frame_overhead}");
-        }
-    }
-
-    #[test]
-    fn repeats_our_table_in_a_larger_one() {
-        let rss = RssConfig { key: [0; RSS_KEY_LEN], reta: vec![0, 1, 1, 0] };
-        let reta = device_reta(&rss, &limits(8, 40)).unwrap();
-        assert_eq!(reta, [0, 1, 1, 0, 0, 1, 1, 0]);
-    }
-
-    #[test]
-    fn leaves_devices_alone_that_cannot_hash_as_we_do() {
-        let rss = RssConfig { key: [0; RSS_KEY_LEN], reta: vec![0, 1, 1, 0] };
-        assert_eq!(device_reta(&rss, &limits(6, 40)), None, "table size is no multiple");
-        assert_eq!(device_reta(&rss, &limits(2, 40)), None, "table too small");
-        assert_eq!(device_reta(&rss, &limits(0, 40)), None, "no table");
-        assert_eq!(device_reta(&rss, &limits(8, 0)), None, "no key");
-        assert_eq!(device_reta(&rss, &limits(8, 60)), None, "key too long");
-        let addresses_only = rvs_port_info { rss_ports: false, ..limits(8, 40) };
-        assert_eq!(device_reta(&rss, &addresses_only), None);
-    }
+    Ok(tx)
 }

@@ -56,6 +56,13 @@ pub enum PortProblem {
         /// The pool's.
         room: u16,
     },
+    /// A bond did not take all of its members.
+    Members {
+        /// As configured.
+        wanted: usize,
+        /// How many it took.
+        taken: u16,
+    },
     /// The redirection table is empty, or names a queue that is not there.
     BadReta,
     /// The port is not started.
@@ -66,6 +73,12 @@ pub enum PortProblem {
     QueueTaken(Direction, u16),
     /// The port cannot be stopped while this many queues are in use.
     QueuesInUse(usize),
+    /// A worker is in the port for longer than it should be.
+    Busy,
+    /// After a reset the device spreads packets over queues in another way.
+    OtherRss,
+    /// The device is gone, or could not be reset.
+    Gone,
     /// DPDK refused a step.
     Failed {
         /// What was tried.
@@ -118,6 +131,10 @@ impl fmt::Display for PortProblem {
                     "mtu {mtu} needs mbufs with a data room of {needed} bytes, the pool's have {room}"
                 )
             }
+            Self::Members { wanted, taken } => write!(
+                f,
+                "the bond took {taken} of its {wanted} members; the driver's own messages are in the log"
+            ),
             Self::BadReta => {
                 write!(f, "the redirection table must name existing receive queues only")
             }
@@ -129,6 +146,16 @@ impl fmt::Display for PortProblem {
             Self::QueuesInUse(count) => {
                 write!(f, "it cannot stop, {count} of its queues are in use")
             }
+            Self::Busy => {
+                write!(f, "it waits for its reset or removal, since a worker does not leave it")
+            }
+            Self::OtherRss => {
+                write!(
+                    f,
+                    "since its reset, the device spreads packets in another way; restart rvsd"
+                )
+            }
+            Self::Gone => write!(f, "its device is gone; put it back and restart rvsd"),
             Self::Failed { step, errno } => {
                 write!(
                     f,
@@ -148,6 +175,8 @@ fn device_remedy(device: &str) -> &'static str {
         "it takes root or CAP_NET_ADMIN, and no interface may have the name in iface= yet (`ip link` shows it)"
     } else if device.starts_with("net_af_packet") {
         "it takes root or CAP_NET_RAW, and the interface in iface= must exist (`ip link` shows it)"
+    } else if device.starts_with("net_bonding") {
+        "DPDK's driver of bonds, librte_net_bond, must be installed"
     } else {
         "its arguments in port.device may be wrong"
     }
@@ -163,6 +192,7 @@ mod tests {
             ("0000:01:00.0", "vfio-pci"),
             ("net_tap0", "CAP_NET_ADMIN"),
             ("net_af_packet0", "must exist"),
+            ("net_bonding0", "librte_net_bond"),
             ("net_ring0", "port.device"),
         ] {
             let problem =

@@ -6,6 +6,7 @@ use super::device::Claim;
 use super::mbuf::{BURST, Mbuf, RxBurst, as_frames, empty};
 
 /// One receive queue. It keeps its port running, and goes back to it when dropped.
+/// While the port is reset, or when it is gone, nothing arrives.
 pub struct RxQueue {
     claim: Claim,
     /// The flags of received frames that mean what RVS takes them for.
@@ -21,10 +22,13 @@ impl RxQueue {
     /// many frames that were.
     #[inline]
     pub fn rx(&mut self, burst: &mut RxBurst) -> usize {
+        if !self.claim.passes() {
+            return 0;
+        }
         let (port, queue) = (self.claim.port(), self.claim.queue());
         burst.extend_raw(|frames, room| {
-            // SAFETY: the claim keeps the port started and makes this the only
-            // user of the queue; there is room for `room` frames, and the driver
+            // SAFETY: the claim passes, so the port is started and stays so until
+            // it is asked again, and this is the queue's only user; there is room for `room` frames, and the driver
             // hands over mbufs that it no longer refers to.
             unsafe { dpdk_sys::rvs_rx_burst(port, queue, frames, room, self.flags) }
         })
@@ -54,8 +58,11 @@ impl TxResult {
 
 /// One transmit queue, with the frames that wait for the end of the burst. It
 /// keeps its port running, and goes back to it when dropped; frames that were
-/// not flushed are freed then.
+/// not flushed are freed then. While the port is reset, or when it is gone, what
+/// is sent counts as refused.
 pub struct TxBuffer {
+    /// The driver is to be called also when nothing waits.
+    always: bool,
     waiting: ArrayVec<Mbuf, BURST>,
     /// Of the flushes that `push` had to make.
     early: TxResult,
@@ -63,8 +70,10 @@ pub struct TxBuffer {
 }
 
 impl TxBuffer {
-    pub(super) fn new(claim: Claim) -> Self {
-        Self { waiting: ArrayVec::new(), early: TxResult::default(), claim }
+    /// `always` has each flush call the driver: a bond with LACP sends its own
+    /// frames then, at least every 100 ms.
+    pub(super) fn new(claim: Claim, always: bool) -> Self {
+        Self { always, waiting: ArrayVec::new(), early: TxResult::default(), claim }
     }
 
     /// Adds a frame, and sends those that wait when [`BURST`] of them do.
@@ -93,7 +102,8 @@ impl TxBuffer {
     #[inline]
     pub fn flush(&mut self) -> TxResult {
         let mut result = std::mem::take(&mut self.early);
-        if !self.waiting.is_empty() {
+        // Also without frames the gate is asked, or who closes it waits in vain.
+        if !self.waiting.is_empty() || self.always || !self.claim.passes() {
             result.add(self.send());
         }
         result
@@ -121,9 +131,14 @@ impl TxBuffer {
 
 fn send(claim: &Claim, mbufs: &mut ArrayVec<Mbuf, BURST>) -> TxResult {
     let all = mbufs.len();
+    if !claim.passes() {
+        mbufs.clear();
+        return TxResult { sent: 0, dropped: all as u32 };
+    }
     let (port, queue) = (claim.port(), claim.queue());
-    // SAFETY: the claim keeps the port started and makes this the only user of
-    // the queue; the frames are owned by `mbufs`.
+    // SAFETY: the claim passes, so the port is started and stays so until it is
+    // asked again, and this is the queue's only user; the frames are owned by
+    // `mbufs`.
     let sent = unsafe { dpdk_sys::rvs_tx_burst(port, queue, as_frames(mbufs), all as u16) };
     let sent = usize::from(sent).min(all);
     // The driver owns those that it took.

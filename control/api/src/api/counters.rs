@@ -85,6 +85,10 @@ pub struct PortCounters {
     pub mac: String,
     /// Whether the link is up.
     pub link_up: bool,
+    /// Whether that can be relied on: a tap's driver loses sight of its link when
+    /// the other end is moved to another network namespace.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub link_known: bool,
     /// Packets received.
     pub rx_packets: u64,
     /// Bytes received.
@@ -104,17 +108,68 @@ pub struct PortCounters {
     pub mbufs_in_use: u32,
     /// mbufs of the pool.
     pub mbufs: u32,
+    /// The members of a bond, and how they are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bond: Option<BondCounters>,
     /// The VLANs on the port. Its counters are those of all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vlans: Vec<VlanPort>,
 }
 
-impl PortCounters {
-    /// Whether [`Self::link_up`] can be relied on: a tap's driver loses sight of
-    /// its link when the other end is moved to another network namespace.
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// A port of several devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BondCounters {
+    /// How they are used: `active-backup`, `balance-xor` or `802.3ad`.
+    pub mode: String,
+    /// The devices, in the order of the configuration.
+    pub members: Vec<BondMember>,
+}
+
+/// A device of a bond.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BondMember {
+    /// Its PCI address, or name.
+    pub device: String,
+    /// What it does.
+    pub state: MemberState,
+}
+
+/// What a device of a bond does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// Sends and receives.
+    Active,
+    /// Has a link, and waits until it is needed.
+    Backup,
+    /// Has a link, but the switch has not agreed on it (LACP).
+    Waiting,
+    /// Has no link.
+    Down,
+    /// Its device is gone.
+    Removed,
+}
+
+impl MemberState {
+    /// Its name, as in JSON.
     #[must_use]
-    pub fn link_is_known(&self) -> bool {
-        !self.device.starts_with("net_tap")
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Backup => "backup",
+            Self::Waiting => "waiting",
+            Self::Down => "down",
+            Self::Removed => "removed",
+        }
     }
 }
 
