@@ -91,7 +91,7 @@ impl Core {
             return;
         }
         self.uncount(cx, body);
-        E::table_mut(tables).remove(slot);
+        E::table_mut(tables).remove_swept(slot);
         self.counters.expired += 1;
     }
 
@@ -146,7 +146,7 @@ impl Core {
 
     /// Takes a connection that ends, by its client's entry, off its server's
     /// and its template's count.
-    #[inline]
+    #[inline(always)]
     fn uncount(&self, cx: Context<'_>, body: &Body) {
         if let Some(record) = cx.snapshot.servers.record(body.server) {
             record.connections().close(body.state().is_active());

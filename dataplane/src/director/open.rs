@@ -4,12 +4,14 @@
 //! [`Core::prepare`] says what is to be done for any packet without a
 //! connection, and [`Core::open`] does it for one alone. `burst` opens those of
 //! a burst together; `choose` says who gets a connection, `pair` what one in
-//! both directions will be, and `enter` makes the entries.
+//! both directions will be, and `enter` makes the entries. `plain` is a way of
+//! its own for what most connections begin with.
 
 mod burst;
 mod choose;
 mod enter;
 mod pair;
+mod plain;
 
 pub(super) use self::pair::to_server;
 
@@ -135,15 +137,14 @@ impl Core {
         };
         let two_sided = server.method.is_two_sided();
         let state = State::None.after_client_packet(two_sided, headers);
-        let opening =
-            prepared.insert(Opening { service, number, server, template, state, overloads: false });
+        let opening = Opening { service, number, server, template, state, overloads: false };
         if one_packet {
-            return Err(self.forward_once(cx, opening, hash, headers, frame));
+            return Err(self.forward_once(cx, &opening, hash, headers, frame));
         }
         if !opens {
             return Err(match server.method {
                 Method::Dr | Method::Tun(_) => {
-                    self.forward_stateless(cx, opening, hash, headers, frame)
+                    self.forward_stateless(cx, &opening, hash, headers, frame)
                 }
                 Method::Nat | Method::Fullnat => {
                     if let Some(template) = template {
@@ -153,9 +154,24 @@ impl Core {
                 }
             });
         }
+        self.count(cx, tables, prepared.insert(opening), pair, headers)
+    }
+
+    /// Counts a connection that is to be made, and finds out what one in both
+    /// directions will be.
+    #[inline(always)]
+    fn count(
+        &mut self,
+        cx: Context<'_>,
+        tables: &Tables,
+        opening: &mut Opening<'_>,
+        pair: &mut Option<Pair>,
+        headers: &Headers,
+    ) -> Result<(), Verdict> {
+        let Opening { server, state, .. } = *opening;
         // Counted from here on, so that the next packet's choice knows of it.
         opening.overloads = server.counts.connections.open(state.is_active());
-        if two_sided {
+        if server.method.is_two_sided() {
             match self.pair(cx, tables, opening, headers) {
                 Ok(prepared) => {
                     tables.prefetch_group(prepared.to.family(), prepared.hash);
@@ -168,6 +184,26 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// [`Core::prepare`] for a plain packet whose server is chosen.
+    #[expect(clippy::too_many_arguments)]
+    #[inline(never)]
+    fn prepare_chosen<'a>(
+        &mut self,
+        cx: Context<'a>,
+        tables: &Tables,
+        service: &'a Service,
+        number: u32,
+        headers: &Headers,
+        (prepared, pair): (&mut Option<Opening<'a>>, &mut Option<Pair>),
+    ) -> Result<(), Verdict> {
+        let Some(server) = cx.snapshot.server(number) else {
+            return Err(self.drop(DropReason::NoServer));
+        };
+        let state = State::None.after_client_packet(server.method.is_two_sided(), headers);
+        let opening = Opening { service, number, server, template: None, state, overloads: false };
+        self.count(cx, tables, prepared.insert(opening), pair, headers)
     }
 
     /// Takes back what was counted for a connection that is not made.

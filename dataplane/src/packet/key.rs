@@ -59,6 +59,24 @@ impl Key4 {
         protocol(self.0[1])
     }
 
+    /// The key of packets of the same protocol with these addresses and ports.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn with(&self, tuple: Tuple4) -> Self {
+        let Tuple4 { src, dst, src_port, dst_port } = tuple;
+        let addresses = (u64::from(src) << 32) | u64::from(dst);
+        Self::of_packet(self.protocol(), addresses.to_be_bytes(), ports(src_port, dst_port))
+    }
+
+    /// Numbers that all packets to an address and port have, and no others of
+    /// the family.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> [u64; 3] {
+        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
+        [u32::from_ne_bytes([a, b, c, d]).into(), 0, to_port(self.0[1])]
+    }
+
     /// Addresses and ports.
     #[must_use]
     #[inline]
@@ -104,6 +122,22 @@ impl Key6 {
         protocol(self.0[4])
     }
 
+    /// The key of packets of the same protocol with these addresses and ports.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn with(&self, tuple: Tuple6) -> Self {
+        let Tuple6 { src, dst, src_port, dst_port } = tuple;
+        let [a, b, c, d]: [u64; 4] = bytemuck::must_cast([src, dst]);
+        Self([a, b, c, d, last_word(self.protocol(), ports(src_port, dst_port))])
+    }
+
+    /// [`Key4::destination`] of IPv6.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> [u64; 3] {
+        [self.0[2], self.0[3], to_port(self.0[4])]
+    }
+
     /// Addresses and ports.
     #[must_use]
     #[inline]
@@ -122,6 +156,13 @@ fn ports(src: u16, dst: u16) -> [u8; 4] {
 #[inline(always)]
 const fn last_word(protocol: u8, ports: [u8; 4]) -> u64 {
     (protocol as u64) << 32 | u32::from_ne_bytes(ports) as u64
+}
+
+/// Protocol and destination port in one number.
+#[inline(always)]
+const fn to_port(last_word: u64) -> u64 {
+    let [.., a, b] = (last_word as u32).to_ne_bytes();
+    (last_word >> 32) << 16 | u16::from_ne_bytes([a, b]) as u64
 }
 
 #[inline]

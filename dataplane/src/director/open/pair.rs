@@ -54,8 +54,7 @@ impl Core {
         let local = match server.method {
             Method::Fullnat => {
                 let address = with_port(server.address, headers.dst_port);
-                let mut budget = PortBudget::new(&self.shard);
-                let next = self.next_port(cx, service, address, &mut budget);
+                let next = self.first_port(cx, service, address);
                 Some(next.ok_or(DropReason::NoLocalPort)?)
             }
             _ => None,
@@ -83,6 +82,18 @@ impl Core {
             }
         }
         None
+    }
+
+    /// The first local address and port to try for a FULLNAT connection, which
+    /// may turn out to be taken.
+    pub(super) fn first_port(
+        &mut self,
+        cx: Context<'_>,
+        service: &Service,
+        server: SocketAddr,
+    ) -> Option<(Local, u16)> {
+        let mut budget = PortBudget::new(&self.shard);
+        self.next_port(cx, service, server, &mut budget)
     }
 
     /// The next local address and port such that the server's packets are this
