@@ -169,6 +169,13 @@ impl Body {
         State::from_u8(self.state)
     }
 
+    /// [`State::is_half_open`] of the state, as it lies there.
+    #[must_use]
+    #[inline]
+    pub const fn is_half_open(&self) -> bool {
+        State::HALF_OPEN >> (self.state & 31) & 1 != 0
+    }
+
     /// Changes the state.
     pub const fn set_state(&mut self, state: State) {
         self.state = state as u8;
@@ -410,7 +417,7 @@ impl Entry for Entry6 {
 
     #[inline]
     fn deltas(key: &Key6, answer: &Key6) -> Deltas {
-        Deltas { ip: 0xffff, l4: nat::delta6(&key.tuple(), &answer.tuple().reversed()) }
+        Deltas { ip: 0, l4: nat::delta6(&key.tuple(), &answer.tuple().reversed()) }
     }
 
     #[inline(always)]

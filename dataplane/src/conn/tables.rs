@@ -375,6 +375,15 @@ impl Tables {
         self.remove_entry(place);
     }
 
+    /// The same by the entry that the sweep found; both are in one table.
+    #[inline(always)]
+    pub fn remove_swept_pair<E: Tabled>(&mut self, slot: Slot, twin: Slot) {
+        let table = E::table_mut(self);
+        table.remove_swept(slot);
+        table.remove(twin);
+        self.replies -= 1;
+    }
+
     fn remove_entry(&mut self, place: Place) {
         self.replies -= usize::from(self.body(place).is_reply());
         match place {

@@ -117,8 +117,11 @@ impl Core {
             self.next_local = self.next_local.wrapping_add(1);
             let local = *locals.get((index % count) as usize)?;
             let port = first + (index / count) as u16;
+            if self.shard.workers() == 1 {
+                return Some((local, port));
+            }
             let reply = reply_tuple(server, local.address, port)?;
-            if self.shard.workers() == 1 || self.natural_owner(&reply) == self.worker {
+            if self.natural_owner(&reply) == self.worker {
                 return Some((local, port));
             }
         }

@@ -21,6 +21,7 @@ use crate::packet::headers::tcp;
 use crate::packet::{Frame, Headers, Key4, Key6, Protocol, Tuple, Tuple4, Tuple6};
 use crate::scheduler::{Request, Scheduler};
 use crate::service::{First, LastPlain, Local, Record, Server, Service, ShortMethod};
+use crate::time::Tick;
 
 /// A connection to be made for a plain packet. Its server counts it already.
 #[derive(Clone, Copy)]
@@ -324,9 +325,13 @@ impl Core {
         let slot = if plain.answer_hash == 0 {
             tables.make_room_in::<E>();
             let entry = || E::new(*key, body);
-            E::table_mut(tables)
-                .insert(hash, cx.now, expiry, entry)
-                .map_err(|TableFull| Left::Unmade)?
+            match E::table_mut(tables).insert(hash, cx.now, expiry, entry) {
+                Ok(slot) => slot,
+                Err(TableFull) => {
+                    let another = self.insert_for_another::<E>(cx, tables, key, hash, body, expiry);
+                    another.ok_or(Left::Unmade)?
+                }
+            }
         } else {
             let answer = E::of_words(&plain.answer);
             if E::table(tables).find(plain.answer_hash, &answer).is_some() {
@@ -367,6 +372,23 @@ impl Core {
         }
         traffic.packet(stage.ip_len.into());
         Ok(record.port)
+    }
+
+    /// Adds an entry in the place of a half-open connection's, if there is one.
+    #[inline(never)]
+    fn insert_for_another<E: Opens>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        key: &E::Key,
+        hash: u64,
+        body: Body,
+        expiry: Tick,
+    ) -> Option<Slot> {
+        if !self.recycle::<E>(cx, tables, hash, None) {
+            return None;
+        }
+        E::table_mut(tables).insert(hash, cx.now, expiry, || E::new(*key, body)).ok()
     }
 
     /// Makes the connection of a plain packet as any other's, and forwards it.
