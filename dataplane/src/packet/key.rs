@@ -196,4 +196,42 @@ mod tests {
         assert_eq!(key, Key6::of_packet(6, bytes, [0x12, 0x34, 0x56, 0x78]));
         assert_eq!((key.tuple(), key.protocol()), (tuple, 6));
     }
+
+    #[test]
+    fn packets_to_one_address_and_port_have_its_destination() {
+        let four = Tuple4 { src: 1, dst: 0xc0a8_0164, src_port: 5000, dst_port: 80 };
+        let six = Tuple6 { src: [1; 16], dst: [2; 16], src_port: 5000, dst_port: 80 };
+        let of4 = |protocol, tuple| Key4::new(protocol, tuple).destination();
+        let of6 = |protocol, tuple| Key6::new(protocol, tuple).destination();
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        assert_eq!(of4(tcp, four), of4(tcp, Tuple4 { src: 9, src_port: 9, ..four }));
+        assert_eq!(of6(tcp, six), of6(tcp, Tuple6 { src: [9; 16], src_port: 9, ..six }));
+        let mut last = six.dst;
+        last[15] = 9;
+        let all = [
+            of4(tcp, four),
+            of4(udp, four),
+            of4(tcp, Tuple4 { dst: 9, ..four }),
+            of4(tcp, Tuple4 { dst_port: 81, ..four }),
+            of6(tcp, six),
+            of6(udp, six),
+            of6(tcp, Tuple6 { dst: last, ..six }),
+            of6(tcp, Tuple6 { dst_port: 81, ..six }),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert!(!all[..i].contains(one), "{i}");
+        }
+    }
+
+    #[test]
+    fn a_key_with_another_tuple_is_that_tuples() {
+        let four = Tuple4 { src: 1, dst: 2, src_port: 3, dst_port: 4 };
+        let six = Tuple6 { src: [1; 16], dst: [2; 16], src_port: 3, dst_port: 4 };
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let one = Key4::new(protocol, four).with(four.reversed());
+            assert_eq!(one, Key4::new(protocol, four.reversed()));
+            let one = Key6::new(protocol, six).with(six.reversed());
+            assert_eq!(one, Key6::new(protocol, six.reversed()));
+        }
+    }
 }

@@ -269,6 +269,24 @@ mod tests {
     }
 
     #[test]
+    fn a_record_says_what_a_first_packet_needs() {
+        let first = |server: &Server| Record::new(server).first;
+        let mut four = server("10.0.0.1:80", Method::Fullnat);
+        assert_eq!(first(&four), First::Fullnat(Family::V4));
+        assert_eq!(first(&server("10.0.0.1:80", Method::Nat)), First::Nat(Family::V4));
+        assert_eq!(first(&server("[fd00::1]:80", Method::Nat)), First::Nat(Family::V6));
+        let tunnel = Method::Tun(Encapsulation::Gre { checksum: true });
+        for method in [Method::Dr, tunnel] {
+            assert_eq!(first(&server("10.0.0.1:80", method)), First::Alone);
+        }
+        four.client_address = ClientAddress::Toa;
+        assert_eq!(first(&four), First::Any);
+        four.client_address = ClientAddress::None;
+        four.mss = Some(1400);
+        assert_eq!(first(&four), First::Any);
+    }
+
+    #[test]
     fn a_record_says_who_goes_the_short_way() {
         let short = |server: &Server| {
             let record = Record::new(server);
