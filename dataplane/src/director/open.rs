@@ -187,7 +187,6 @@ impl Core {
     }
 
     /// [`Core::prepare`] for a plain packet whose server is chosen.
-    #[expect(clippy::too_many_arguments)]
     #[inline(never)]
     fn prepare_chosen<'a>(
         &mut self,
