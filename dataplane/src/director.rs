@@ -17,7 +17,8 @@
 //! that does what the long one would. The long way out is in `send`, by
 //! forwarding method, and what it does to the bytes in `rewrite`; `ownership`
 //! says whose a packet is. What is rare has
-//! files of its own: `open` the first packet of a connection, `icmp` errors
+//! files of its own: `open` the first packet of a connection, `take_up` one in
+//! the middle of another director's, `icmp` errors
 //! made and passed on, `fragments`, `ageing`, `listing`, `observed`,
 //! `rehearsal`.
 //!
@@ -35,6 +36,7 @@ pub mod rehearsal;
 mod rewrite;
 mod send;
 mod short;
+mod take_up;
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ mod plain;
 pub(super) use self::pair::to_server;
 
 use self::pair::Pair;
-use super::{Context, Core, Verdict, punt_kind};
+use super::{Context, Core, Verdict, punt_kind, take_up};
 use crate::conn::memory::prefetch_l1;
 use crate::conn::persistence::TemplateSlot;
 use crate::conn::{Slot, State, Tabled, Tables};
@@ -136,13 +136,19 @@ impl Core {
             return Err(self.drop(DropReason::NoServer));
         };
         let two_sided = server.method.is_two_sided();
-        let state = State::None.after_client_packet(two_sided, headers);
+        let state = match take_up::is_middle(service, headers) {
+            true => State::SynRecv,
+            false => State::None.after_client_packet(two_sided, headers),
+        };
         let opening = Opening { service, number, server, template, state, overloads: false };
         if one_packet {
             return Err(self.forward_once(cx, &opening, hash, headers, frame));
         }
         if !opens {
             return Err(match server.method {
+                Method::Dr | Method::Tun(_) if service.take_up => {
+                    self.forward_once(cx, &opening, hash, headers, frame)
+                }
                 Method::Dr | Method::Tun(_) => {
                     self.forward_stateless(cx, &opening, hash, headers, frame)
                 }

@@ -43,6 +43,7 @@ impl Core {
     ) -> Result<bool, Verdict> {
         let settings = &cx.snapshot.settings;
         match headers.protocol {
+            Protocol::Tcp if service.take_up => self.may_take_up(cx, headers),
             Protocol::Tcp if self.may_be_stateless(cx, service) => {
                 Ok(headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN)
             }
@@ -61,9 +62,10 @@ impl Core {
     }
 
     /// Whether packets without a connection may belong to one that was opened
-    /// while the table was full, and that the scheduler finds again.
+    /// while the table was full, or elsewhere, and that the scheduler finds again.
     pub(super) fn may_be_stateless(&self, cx: Context<'_>, service: &Service) -> bool {
-        matches!(service.scheduler, Scheduler::Mh(_)) && cx.now < self.stateless_until
+        matches!(service.scheduler, Scheduler::Mh(_))
+            && (service.take_up || cx.now < self.stateless_until)
     }
 
     /// Chooses a server, by the client's template where the service has those;

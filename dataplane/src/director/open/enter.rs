@@ -1,6 +1,6 @@
 //! The entries of a new connection.
 
-use super::super::{Context, Core, Verdict};
+use super::super::{Context, Core, Verdict, take_up};
 use super::pair::{Pair, with_port};
 use super::{Opening, sequence_of};
 use crate::conn::entry::Body;
@@ -91,6 +91,9 @@ impl Core {
                 place
             }
         };
+        if take_up::is_middle(opening.service, headers) {
+            self.counters.taken_up += 1;
+        }
         // With sloppy_tcp or sloppy_sctp it may be an old connection.
         if template.is_some() {
             self.assure(tables, place, state);
