@@ -232,8 +232,16 @@ enum Kind {
     Short6,
     /// As `Flow4`, of IPv6.
     Flow6,
+    /// Plain IPv4 that may open a connection.
+    First4,
+    /// The same of IPv6.
+    First6,
     /// Of no connection, as stage 2 found out.
     New,
+    /// The same of plain IPv4, whose headers are not put together.
+    New4,
+    /// The same of IPv6.
+    New6,
     /// An ICMP error about a packet that may.
     IcmpError,
     /// It is decided.
@@ -266,6 +274,11 @@ impl Staged {
         bytemuck::must_cast(self.key)
     }
 
+    /// Whether its connection would be in the IPv6 table.
+    const fn is_v6(&self) -> bool {
+        matches!(self.kind, Kind::Short6 | Kind::First6 | Kind::New6 | Kind::Flow6)
+    }
+
     /// The headers of a plain packet.
     fn headers(&self, family: Family) -> Headers {
         let Self { tcp_flags, ip_len, .. } = *self;
@@ -279,8 +292,8 @@ impl Staged {
     #[inline(never)]
     fn take_the_long_way(&mut self, headers: &mut Headers) {
         let (family, long) = match self.kind {
-            Kind::Short4 => (Family::V4, Kind::Flow4),
-            Kind::Short6 => (Family::V6, Kind::Flow6),
+            Kind::Short4 | Kind::First4 | Kind::New4 => (Family::V4, Kind::Flow4),
+            Kind::Short6 | Kind::First6 | Kind::New6 => (Family::V6, Kind::Flow6),
             _ => return,
         };
         *headers = self.headers(family);
@@ -503,10 +516,8 @@ impl Core {
                         stage.home = tables.v4.prefetch_group(stage.hash);
                         stage.set_key4(key);
                         (stage.ip_len, stage.tcp_flags) = (ip_len, tcp_flags);
-                        stage.kind = Kind::Short4;
-                        if !is_short(key.protocol(), tcp_flags) {
-                            stage.take_the_long_way(&mut headers[i]);
-                        }
+                        let is_short = is_short(key.protocol(), tcp_flags);
+                        stage.kind = if is_short { Kind::Short4 } else { Kind::First4 };
                         continue;
                     }
                 }
@@ -525,10 +536,8 @@ impl Core {
                         stage.home = tables.v6.prefetch_group(stage.hash);
                         stage.key = key.words();
                         (stage.ip_len, stage.tcp_flags) = (ip_len, tcp_flags);
-                        stage.kind = Kind::Short6;
-                        if !is_short(key.protocol(), tcp_flags) {
-                            stage.take_the_long_way(&mut headers[i]);
-                        }
+                        let is_short = is_short(key.protocol(), tcp_flags);
+                        stage.kind = if is_short { Kind::Short6 } else { Kind::First6 };
                         continue;
                     }
                 }
@@ -638,7 +647,7 @@ impl Core {
             };
             let Burst { source, frames, verdicts, staged, headers } = burst;
             let Some(stage) = staged.get_mut(index) else { break };
-            if stage.kind == Kind::New {
+            if is_new(tables, stage) {
                 missed |= 1 << index;
             } else if stage.kind != Kind::Decided {
                 stage.take_the_long_way(&mut headers[index]);
@@ -754,15 +763,15 @@ impl Core {
         frame: &mut Frame<'_>,
     ) -> Option<Verdict> {
         match stage.kind {
-            Kind::Short4 | Kind::Flow4 => {
+            Kind::Short4 | Kind::Flow4 | Kind::First4 => {
                 let key = stage.key4();
                 self.forward_known::<Entry4>(cx, tables, &key, stage.hash, headers, frame)
             }
-            Kind::Short6 | Kind::Flow6 => {
+            Kind::Short6 | Kind::Flow6 | Kind::First6 => {
                 let key = stage.key6();
                 self.forward_known::<Entry6>(cx, tables, &key, stage.hash, headers, frame)
             }
-            Kind::IcmpError | Kind::New | Kind::Decided => {
+            Kind::IcmpError | Kind::New | Kind::New4 | Kind::New6 | Kind::Decided => {
                 Some(self.icmp_error(cx, tables, source, headers, frame))
             }
         }
@@ -941,9 +950,9 @@ fn find_entries(tables: &Tables, burst: &mut Burst<'_, '_>) {
     let mut open = 0u64;
     for (index, stage) in burst.staged.iter_mut().enumerate() {
         // One after the other: a jump table would be slower.
-        let slot = if let Kind::Short4 | Kind::Flow4 = stage.kind {
+        let slot = if let Kind::Short4 | Kind::Flow4 | Kind::First4 = stage.kind {
             tables.v4.prefetch_entry(stage.home, stage.hash)
-        } else if let Kind::Short6 | Kind::Flow6 = stage.kind {
+        } else if let Kind::Short6 | Kind::Flow6 | Kind::First6 = stage.kind {
             tables.v6.prefetch_entry(stage.home, stage.hash)
         } else {
             continue;
@@ -958,35 +967,56 @@ fn find_entries(tables: &Tables, burst: &mut Burst<'_, '_>) {
     }
 }
 
+/// Whether a packet has no connection: as stage 2 found, or of one that may open
+/// a connection as a look-up does.
+#[inline(always)]
+fn is_new(tables: &Tables, stage: &mut Staged) -> bool {
+    match stage.kind {
+        Kind::New | Kind::New4 | Kind::New6 => return true,
+        Kind::First4 if look_up::<Entry4>(tables, stage.hash, &stage.key4()).is_none() => {
+            stage.kind = Kind::New4;
+        }
+        Kind::First6 if look_up::<Entry6>(tables, stage.hash, &stage.key6()).is_none() => {
+            stage.kind = Kind::New6;
+        }
+        _ => return false,
+    }
+    true
+}
+
 /// Stage 2 of packets, a bit each, whose tag several entries have, or none in
 /// the home group: one in ten of a full table's, and those without connection.
 #[inline(never)]
 fn find_rest(tables: &Tables, burst: &mut Burst<'_, '_>, open: u64) {
-    let Burst { staged, headers, .. } = burst;
+    let staged = &mut *burst.staged;
     let mut rest = open;
-    while let (Some(stage), Some(headers)) = {
-        let index = rest.trailing_zeros() as usize;
-        (staged.get_mut(index), headers.get_mut(index))
-    } {
+    while let Some(stage) = staged.get_mut(rest.trailing_zeros() as usize) {
         rest &= rest - 1;
-        let found = match stage.kind {
-            Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_rest(stage.home, stage.hash),
-            _ => tables.v6.prefetch_rest(stage.home, stage.hash),
+        let (found, new) = match stage.kind {
+            Kind::Short4 | Kind::First4 => {
+                (tables.v4.prefetch_rest(stage.home, stage.hash), Kind::New4)
+            }
+            Kind::Flow4 => (tables.v4.prefetch_rest(stage.home, stage.hash), Kind::New),
+            Kind::Short6 | Kind::First6 => {
+                (tables.v6.prefetch_rest(stage.home, stage.hash), Kind::New6)
+            }
+            _ => (tables.v6.prefetch_rest(stage.home, stage.hash), Kind::New),
         };
         match found {
             Some(slot) => stage.slot = slot,
-            None => {
-                stage.take_the_long_way(headers);
-                stage.kind = Kind::New;
-            }
+            None => stage.kind = new,
         }
     }
     rest = open;
     while let Some(stage) = staged.get(rest.trailing_zeros() as usize) {
         rest &= rest - 1;
         match stage.kind {
-            Kind::Short4 | Kind::Flow4 => tables.v4.prefetch_beyond(stage.home, stage.hash),
-            Kind::Short6 | Kind::Flow6 => tables.v6.prefetch_beyond(stage.home, stage.hash),
+            Kind::Short4 | Kind::Flow4 | Kind::First4 => {
+                tables.v4.prefetch_beyond(stage.home, stage.hash);
+            }
+            Kind::Short6 | Kind::Flow6 | Kind::First6 => {
+                tables.v6.prefetch_beyond(stage.home, stage.hash);
+            }
             _ => {}
         }
     }

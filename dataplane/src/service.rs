@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 pub use changes::{Changes, Seen};
 pub use counts::{ConnectionCounts, ServerCounts, TrafficTotals};
+pub(crate) use matching::{Last, LastPlain};
 pub use matching::{MarkRule, NatSource, NatSources, Services, endpoints};
-pub(crate) use servers::ShortMethod;
+pub(crate) use servers::{First, ShortMethod};
 pub use servers::{Record, Servers};
 
 use crate::packet::headers::{ETHERNET, VLAN_TAG};

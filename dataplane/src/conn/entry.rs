@@ -47,6 +47,14 @@ pub trait Entry: Zeroable + Copy {
     /// other family computes its own.
     fn rewritten(self, to: &Tuple) -> Self;
 
+    /// What the rewrite makes of the checksums of packets with this key, which
+    /// are answered by packets with the other.
+    fn deltas(key: &Self::Key, answer: &Self::Key) -> Deltas;
+
+    /// A new entry of a connection in both directions of one family: found by
+    /// packets with this key, which become what packets with the other answer.
+    fn paired(key: Self::Key, answer: &Self::Key, body: Body, deltas: Deltas) -> Self;
+
     /// Where an entry of this kind is.
     fn place(slot: Slot) -> Place;
 }
@@ -159,6 +167,13 @@ impl Body {
     #[inline]
     pub const fn state(&self) -> State {
         State::from_u8(self.state)
+    }
+
+    /// [`State::is_half_open`] of the state, as it lies there.
+    #[must_use]
+    #[inline]
+    pub const fn is_half_open(&self) -> bool {
+        State::HALF_OPEN >> (self.state & 31) & 1 != 0
     }
 
     /// Changes the state.
@@ -334,6 +349,18 @@ impl Entry for Entry4 {
         Self { to, ip_delta, body: Body { l4_delta, ..self.body }, ..self }
     }
 
+    #[inline(always)]
+    fn deltas(key: &Key4, answer: &Key4) -> Deltas {
+        nat::delta4(&key.tuple(), &answer.tuple().reversed())
+    }
+
+    #[inline(always)]
+    fn paired(key: Key4, answer: &Key4, body: Body, deltas: Deltas) -> Self {
+        let body = Body { l4_delta: deltas.l4, ..body };
+        let to = answer.tuple().reversed();
+        Self { key, body, to, ip_delta: deltas.ip, reserved: [0; 5] }
+    }
+
     #[inline]
     fn place(slot: Slot) -> Place {
         Place::V4(slot)
@@ -386,6 +413,16 @@ impl Entry for Entry6 {
         let Tuple::V6(to) = to else { return self };
         let l4_delta = nat::delta6(&self.key.tuple(), to);
         Self { body: Body { l4_delta, ..self.body }, ..self }
+    }
+
+    #[inline]
+    fn deltas(key: &Key6, answer: &Key6) -> Deltas {
+        Deltas { ip: 0, l4: nat::delta6(&key.tuple(), &answer.tuple().reversed()) }
+    }
+
+    #[inline(always)]
+    fn paired(key: Key6, _: &Key6, body: Body, deltas: Deltas) -> Self {
+        Self { key, body: Body { l4_delta: deltas.l4, ..body } }
     }
 
     #[inline]

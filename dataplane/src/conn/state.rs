@@ -141,6 +141,16 @@ impl State {
         matches!(self, Self::Established | Self::SctpEstablished)
     }
 
+    /// A bit for the number of each state that is half-open.
+    pub(super) const HALF_OPEN: u32 = {
+        let (mut bits, mut number) = (0, 0);
+        while number < STATES as u8 {
+            bits |= (Self::from_u8(number).is_half_open() as u32) << number;
+            number += 1;
+        }
+        bits
+    };
+
     /// Whether the client has not yet answered: what a flood of SYNs or INITs
     /// leaves behind, and what makes room first when a table is full.
     #[must_use]

@@ -309,7 +309,7 @@ impl<E: Entry> Table<E> {
     /// the search goes on. `None` when it ends here: the connection is not in
     /// the table.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_rest(&self, home: u32, hash: u64) -> Option<Slot> {
         let group = home as usize;
         let control = &self.groups[group];
@@ -456,6 +456,27 @@ impl<E: Entry> Table<E> {
             return Err(TableFull);
         }
         let home = self.home(hash);
+        let control = &mut self.groups[home];
+        let free = control.free();
+        if free == 0 {
+            return self.take_slot_beyond(hash, home, now, expiry);
+        }
+        let slot = free.trailing_zeros() as usize;
+        control.tags[slot] = Self::tag(hash);
+        control.deadlines[slot] = deadline(now, expiry);
+        self.live += 1;
+        Ok(Slot::of(home, slot))
+    }
+
+    /// The same where the home group is full.
+    #[inline(never)]
+    fn take_slot_beyond(
+        &mut self,
+        hash: u64,
+        home: usize,
+        now: Tick,
+        expiry: Tick,
+    ) -> Result<Slot, TableFull> {
         let (group, slot) = self.free_slot(home).ok_or(TableFull)?;
         let at = self.occupy(hash, home, group, slot);
         self.groups[group].deadlines[slot] = deadline(now, expiry);
@@ -510,6 +531,21 @@ impl<E: Entry> Table<E> {
             self.home(self.hash(&self.entries[slot.0 as usize].key()))
         };
         self.vacate(home, slot);
+        self.live -= 1;
+    }
+
+    /// [`Table::remove`] for the sweep, which has the lines of the groups before:
+    /// where nobody was sent on from the last one, the entry is at home, and its
+    /// hash need not be known.
+    #[inline(always)]
+    pub fn remove_swept(&mut self, slot: Slot) {
+        let group = slot.group();
+        if group > 0 && self.groups[group - 1].overflow() != 0 {
+            return self.remove(slot);
+        }
+        self.groups[group].tags[slot.index()] = 0;
+        // What `at` relies on.
+        self.entries[slot.0 as usize] = E::zeroed();
         self.live -= 1;
     }
 

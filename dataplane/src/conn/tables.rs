@@ -121,7 +121,16 @@ impl Tables {
         self.make_room_in::<Entry6>();
     }
 
-    fn make_room_in<E: Tabled>(&mut self) {
+    /// The same in one table, where a connection's entries go.
+    #[inline(always)]
+    pub fn make_room_in<E: Tabled>(&mut self) {
+        if E::table(self).is_growth_due() {
+            self.grow_as_due::<E>();
+        }
+    }
+
+    #[inline(never)]
+    fn grow_as_due<E: Tabled>(&mut self) {
         for _ in 0..STEPS {
             if !E::table(self).is_growth_due() || !self.grow_one::<E>() {
                 break;
@@ -302,6 +311,33 @@ impl Tables {
         Ok(place)
     }
 
+    /// Adds the server's entry of a connection in both directions of one family,
+    /// to the client's that was just put into `client`.
+    ///
+    /// # Errors
+    /// [`TableFull`]; the client's is as it was.
+    #[inline(always)]
+    pub fn insert_answer<E: Tabled>(
+        &mut self,
+        client: Slot,
+        (key, hash): (&E::Key, u64),
+        (body, deltas): (Body, Deltas),
+        now: Tick,
+        expiry: Tick,
+    ) -> Result<Slot, TableFull> {
+        let table = E::table_mut(self);
+        let to = table.entry(client).key();
+        let make = || {
+            let mut body = body.for_replies();
+            body.set_twin(E::FAMILY, E::place(client));
+            E::paired(*key, &to, body, deltas.opposite())
+        };
+        let slot = table.insert(hash, now, expiry, make)?;
+        table.entry_mut(client).body_mut().set_twin(E::FAMILY, E::place(slot));
+        self.replies += 1;
+        Ok(slot)
+    }
+
     /// Makes two entries one connection.
     pub fn join(&mut self, client: Place, server: Place) {
         self.body_mut(client).set_twin(client.family(), server);
@@ -337,6 +373,15 @@ impl Tables {
             self.remove_entry(twin);
         }
         self.remove_entry(place);
+    }
+
+    /// The same by the entry that the sweep found; both are in one table.
+    #[inline(always)]
+    pub fn remove_swept_pair<E: Tabled>(&mut self, slot: Slot, twin: Slot) {
+        let table = E::table_mut(self);
+        table.remove_swept(slot);
+        table.remove(twin);
+        self.replies -= 1;
     }
 
     fn remove_entry(&mut self, place: Place) {

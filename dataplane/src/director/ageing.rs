@@ -21,8 +21,15 @@ impl Director {
         let Self { snapshot, tables, fragments, core, sweep, .. } = self;
         let cx = Context { now, snapshot };
         tables.grow();
-        let v4 = sweep.v4.groups(now, tables.v4.group_count());
-        let v6 = sweep.v6.groups(now, tables.v6.group_count());
+        let mut v4 = sweep.v4.groups(now, tables.v4.group_count());
+        let mut v6 = sweep.v6.groups(now, tables.v6.group_count());
+        // Many directors have one family.
+        if tables.v4.is_empty() {
+            v4 = 0;
+        }
+        if tables.v6.is_empty() {
+            v6 = 0;
+        }
         // All workers sweep all templates.
         let buckets = sweep.templates.groups(now, core.templates.bucket_count());
         if v4 | v6 | buckets == 0 {
@@ -72,10 +79,12 @@ impl Core {
         for &slot in due {
             // The one before may have been the other entry of its connection.
             if E::table(tables).is_used(slot) {
-                if E::table(tables).entry(slot).body().has_twin() {
-                    self.judge(cx, tables, E::place(slot));
-                } else {
-                    self.judge_alone::<E>(cx, tables, slot);
+                match E::table(tables).entry(slot).body().twin(E::FAMILY) {
+                    None => self.judge_alone::<E>(cx, tables, slot),
+                    Some(twin) if twin.family() == E::FAMILY => {
+                        self.judge_pair::<E>(cx, tables, slot, twin.slot());
+                    }
+                    Some(_) => self.judge(cx, tables, E::place(slot)),
                 }
             }
         }
@@ -91,7 +100,27 @@ impl Core {
             return;
         }
         self.uncount(cx, body);
-        E::table_mut(tables).remove(slot);
+        E::table_mut(tables).remove_swept(slot);
+        self.counters.expired += 1;
+    }
+
+    /// [`Core::judge`] of a connection with two entries in one table.
+    #[inline(never)]
+    fn judge_pair<E: Tabled>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+        twin: Slot,
+    ) {
+        let [own, other] = [slot, twin].map(|slot| E::table(tables).entry(slot).body());
+        let expiry = cx.snapshot.timeouts.expiry(own.state(), own.last().max(other.last()));
+        if expiry > cx.now && !self.has_lost_server(cx, own) {
+            E::table_mut(tables).set_expiry(slot, cx.now, expiry);
+            return;
+        }
+        self.uncount(cx, if own.is_reply() { other } else { own });
+        tables.remove_swept_pair::<E>(slot, twin);
         self.counters.expired += 1;
     }
 
@@ -146,7 +175,7 @@ impl Core {
 
     /// Takes a connection that ends, by its client's entry, off its server's
     /// and its template's count.
-    #[inline]
+    #[inline(always)]
     fn uncount(&self, cx: Context<'_>, body: &Body) {
         if let Some(record) = cx.snapshot.servers.record(body.server) {
             record.connections().close(body.state().is_active());
@@ -169,7 +198,7 @@ impl Core {
     ) -> bool {
         let rank = |slot, entry: &E| {
             let body = entry.body();
-            let may_go = body.state().is_half_open() && keep != Some(E::place(slot));
+            let may_go = body.is_half_open() && keep != Some(E::place(slot));
             may_go.then(|| body.last().0)
         };
         let latest = cx.snapshot.timeouts.last_half_open(cx.now);

@@ -41,6 +41,19 @@ pub struct Deltas {
     pub l4: u16,
 }
 
+impl Deltas {
+    /// Those of packets that answer: what became `to` becomes `from` again. As
+    /// computed for them alone, where no difference is all ones, never 0.
+    #[must_use]
+    #[inline]
+    pub const fn opposite(self) -> Self {
+        const fn opposite(delta: u16) -> u16 {
+            if delta == 0xffff { delta } else { !delta }
+        }
+        Self { ip: opposite(self.ip), l4: opposite(self.l4) }
+    }
+}
+
 /// The differences that packets need which come as `from` and leave as `to`.
 #[must_use]
 #[inline]

@@ -59,6 +59,24 @@ impl Key4 {
         protocol(self.0[1])
     }
 
+    /// The key of packets of the same protocol with these addresses and ports.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn with(&self, tuple: Tuple4) -> Self {
+        let Tuple4 { src, dst, src_port, dst_port } = tuple;
+        let addresses = (u64::from(src) << 32) | u64::from(dst);
+        Self::of_packet(self.protocol(), addresses.to_be_bytes(), ports(src_port, dst_port))
+    }
+
+    /// Numbers that all packets to an address and port have, and no others of
+    /// the family.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> [u64; 3] {
+        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
+        [u32::from_ne_bytes([a, b, c, d]).into(), 0, to_port(self.0[1])]
+    }
+
     /// Addresses and ports.
     #[must_use]
     #[inline]
@@ -104,6 +122,22 @@ impl Key6 {
         protocol(self.0[4])
     }
 
+    /// The key of packets of the same protocol with these addresses and ports.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn with(&self, tuple: Tuple6) -> Self {
+        let Tuple6 { src, dst, src_port, dst_port } = tuple;
+        let [a, b, c, d]: [u64; 4] = bytemuck::must_cast([src, dst]);
+        Self([a, b, c, d, last_word(self.protocol(), ports(src_port, dst_port))])
+    }
+
+    /// [`Key4::destination`] of IPv6.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> [u64; 3] {
+        [self.0[2], self.0[3], to_port(self.0[4])]
+    }
+
     /// Addresses and ports.
     #[must_use]
     #[inline]
@@ -122,6 +156,13 @@ fn ports(src: u16, dst: u16) -> [u8; 4] {
 #[inline(always)]
 const fn last_word(protocol: u8, ports: [u8; 4]) -> u64 {
     (protocol as u64) << 32 | u32::from_ne_bytes(ports) as u64
+}
+
+/// Protocol and destination port in one number.
+#[inline(always)]
+const fn to_port(last_word: u64) -> u64 {
+    let [.., a, b] = (last_word as u32).to_ne_bytes();
+    (last_word >> 32) << 16 | u16::from_ne_bytes([a, b]) as u64
 }
 
 #[inline]
@@ -154,5 +195,43 @@ mod tests {
         let bytes = std::array::from_fn(|i| if i < 16 { 0xfd } else { i as u8 - 16 });
         assert_eq!(key, Key6::of_packet(6, bytes, [0x12, 0x34, 0x56, 0x78]));
         assert_eq!((key.tuple(), key.protocol()), (tuple, 6));
+    }
+
+    #[test]
+    fn packets_to_one_address_and_port_have_its_destination() {
+        let four = Tuple4 { src: 1, dst: 0xc0a8_0164, src_port: 5000, dst_port: 80 };
+        let six = Tuple6 { src: [1; 16], dst: [2; 16], src_port: 5000, dst_port: 80 };
+        let of4 = |protocol, tuple| Key4::new(protocol, tuple).destination();
+        let of6 = |protocol, tuple| Key6::new(protocol, tuple).destination();
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        assert_eq!(of4(tcp, four), of4(tcp, Tuple4 { src: 9, src_port: 9, ..four }));
+        assert_eq!(of6(tcp, six), of6(tcp, Tuple6 { src: [9; 16], src_port: 9, ..six }));
+        let mut last = six.dst;
+        last[15] = 9;
+        let all = [
+            of4(tcp, four),
+            of4(udp, four),
+            of4(tcp, Tuple4 { dst: 9, ..four }),
+            of4(tcp, Tuple4 { dst_port: 81, ..four }),
+            of6(tcp, six),
+            of6(udp, six),
+            of6(tcp, Tuple6 { dst: last, ..six }),
+            of6(tcp, Tuple6 { dst_port: 81, ..six }),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert!(!all[..i].contains(one), "{i}");
+        }
+    }
+
+    #[test]
+    fn a_key_with_another_tuple_is_that_tuples() {
+        let four = Tuple4 { src: 1, dst: 2, src_port: 3, dst_port: 4 };
+        let six = Tuple6 { src: [1; 16], dst: [2; 16], src_port: 3, dst_port: 4 };
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let one = Key4::new(protocol, four).with(four.reversed());
+            assert_eq!(one, Key4::new(protocol, four.reversed()));
+            let one = Key6::new(protocol, six).with(six.reversed());
+            assert_eq!(one, Key6::new(protocol, six.reversed()));
+        }
     }
 }

@@ -37,6 +37,14 @@ pub struct Tuple6 {
 }
 
 impl Tuple4 {
+    /// Those of the packets that answer.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        let Self { src, dst, src_port, dst_port } = self;
+        Self { src: dst, dst: src, src_port: dst_port, dst_port: src_port }
+    }
+
     /// Both addresses as they stand in an IPv4 header.
     #[must_use]
     #[inline]
@@ -49,6 +57,14 @@ impl Tuple4 {
 }
 
 impl Tuple6 {
+    /// Those of the packets that answer.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        let Self { src, dst, src_port, dst_port } = self;
+        Self { src: dst, dst: src, src_port: dst_port, dst_port: src_port }
+    }
+
     /// Both addresses as they stand in an IPv6 header.
     #[must_use]
     #[inline]
@@ -142,12 +158,8 @@ impl Tuple {
     #[must_use]
     pub const fn reversed(self) -> Self {
         match self {
-            Self::V4(Tuple4 { src, dst, src_port, dst_port }) => {
-                Self::V4(Tuple4 { src: dst, dst: src, src_port: dst_port, dst_port: src_port })
-            }
-            Self::V6(Tuple6 { src, dst, src_port, dst_port }) => {
-                Self::V6(Tuple6 { src: dst, dst: src, src_port: dst_port, dst_port: src_port })
-            }
+            Self::V4(tuple) => Self::V4(tuple.reversed()),
+            Self::V6(tuple) => Self::V6(tuple.reversed()),
         }
     }
 }

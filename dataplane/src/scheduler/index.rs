@@ -1,5 +1,5 @@
-//! The least loaded of many servers, without a look at each of them: loads by
-//! server, and the least of each block of servers. A worker has its own copy,
+//! The least loaded of many servers, without a look at each of them: a tree of
+//! loads, in which a node has the least of four. A worker has its own copy,
 //! brought up to date before it chooses with what [`Changes`] says.
 
 use std::sync::Arc;
@@ -14,6 +14,9 @@ use crate::service::{Changes, Seen};
 /// With fewer servers a look at each is as fast.
 const FEWEST: usize = 16;
 
+/// Nodes below another one.
+const FOUR: usize = 4;
+
 /// The load of a server that takes no connections: more than any other.
 const NONE: u64 = f64::INFINITY.to_bits();
 
@@ -23,8 +26,6 @@ pub(super) struct Index {
     changes: Arc<Changes>,
     /// The place in the list by the server's number.
     places: HashMap<u32, u32>,
-    /// Servers in a block: about the square root of their number.
-    block: usize,
     workers: Box<[CachePadded<Loads>]>,
 }
 
@@ -33,11 +34,10 @@ pub(super) struct Index {
 struct Loads {
     changes: AtomicU64,
     thresholds: AtomicU64,
-    /// Of each server: positive numbers of floating point, which compare as
-    /// their bits do.
-    servers: Box<[AtomicU64]>,
-    /// The least of each block.
-    blocks: Box<[AtomicU64]>,
+    /// Positive numbers of floating point, which compare as their bits do. From
+    /// the middle on those of the servers by place, and none behind the last;
+    /// node n has the least of nodes 4n to 4n + 3, and node 1 that of all.
+    tree: Box<[AtomicU64]>,
 }
 
 /// The load of an available server for its weight, not negative. Two servers'
@@ -62,21 +62,18 @@ impl Index {
         if !all_tell {
             return None;
         }
-        let block = list.len().isqrt().next_multiple_of(8);
-        let numbers = |n| (0..n).map(|_| AtomicU64::new(NONE)).collect();
+        let nodes = 2 * FOUR.pow(list.len().next_power_of_two().ilog2().div_ceil(2));
         let loads = || {
             CachePadded::new(Loads {
                 // Nobody has seen so much: the first choice looks at all.
                 changes: AtomicU64::new(u64::MAX),
                 thresholds: AtomicU64::new(u64::MAX),
-                servers: numbers(list.len()),
-                blocks: numbers(list.len().div_ceil(block)),
+                tree: (0..nodes).map(|_| AtomicU64::new(NONE)).collect(),
             })
         };
         Some(Arc::new(Self {
             changes,
             places: list.iter().map(|c| c.server).zip(0..).collect(),
-            block,
             workers: (0..workers).map(|_| loads()).collect(),
         }))
     }
@@ -94,59 +91,79 @@ impl Index {
         let seen = Seen::new(get(&loads.changes), get(&loads.thresholds));
         let seen = self.changes.since(seen, |server| {
             if let Some(&place) = self.places.get(&server) {
-                loads.set(self.block, place as usize, now(place as usize));
+                loads.set(place as usize, now(place as usize));
             }
         });
         let seen = seen.unwrap_or_else(|| {
             let seen = self.changes.now();
-            loads.set_all(self.block, now);
+            loads.set_all(list.len(), now);
             seen
         });
         set(&loads.changes, seen.changes());
         set(&loads.thresholds, seen.thresholds());
-        let (block, least) = first_least(&loads.blocks);
-        if least == NONE {
-            return None;
-        }
-        let (place, _) = first_least(loads.block(self.block, block));
-        list.get(block * self.block + place)
+        list.get(loads.first_least()?)
     }
 }
 
 impl Loads {
-    fn block(&self, size: usize, block: usize) -> &[AtomicU64] {
-        self.servers.chunks(size).nth(block).unwrap_or_default()
+    /// The first of the places with the least load. `None` when no server takes
+    /// connections.
+    fn first_least(&self) -> Option<usize> {
+        let least = get(self.tree.get(1)?);
+        if least == NONE {
+            return None;
+        }
+        let servers = self.tree.len() / 2;
+        let mut node = 1;
+        while node < servers {
+            // The first that has it, found without branches, which would often
+            // go another way than thought.
+            let below = self.below(node)?;
+            let half = 2 * usize::from(get(&below[0]).min(get(&below[1])) != least);
+            let odd = usize::from(get(&below[half]) != least);
+            node = FOUR * node + half + odd;
+        }
+        Some(node - servers)
     }
 
-    fn set(&self, size: usize, place: usize, load: u64) {
-        let block = place / size;
-        let (Some(server), Some(least)) = (self.servers.get(place), self.blocks.get(block)) else {
-            return;
-        };
-        let before = get(server);
+    fn below(&self, node: usize) -> Option<&[AtomicU64; FOUR]> {
+        self.tree.get(FOUR * node..)?.first_chunk()
+    }
+
+    fn set(&self, place: usize, load: u64) {
+        let mut node = self.tree.len() / 2 + place;
+        let Some(server) = self.tree.get(node) else { return };
         set(server, load);
-        if load <= get(least) {
-            set(least, load);
-        } else if before == get(least) {
-            set(least, first_least(self.block(size, block)).1);
+        while node >= FOUR {
+            node /= FOUR;
+            // What is above depends on this alone.
+            if !self.update(node) {
+                return;
+            }
         }
     }
 
-    fn set_all(&self, size: usize, now: impl Fn(usize) -> u64) {
-        for (place, server) in self.servers.iter().enumerate() {
+    /// Gives a node the least of those below it. Whether that is new.
+    #[inline(always)]
+    fn update(&self, node: usize) -> bool {
+        let (Some(above), Some(below)) = (self.tree.get(node), self.below(node)) else {
+            return false;
+        };
+        let [one, two, three, four] = below.each_ref().map(get);
+        let (before, least) = (get(above), one.min(two).min(three.min(four)));
+        set(above, least);
+        before != least
+    }
+
+    fn set_all(&self, servers: usize, now: impl Fn(usize) -> u64) {
+        let first = self.tree.len() / 2;
+        for (place, server) in self.tree.iter().skip(first).take(servers).enumerate() {
             set(server, now(place));
         }
-        for (servers, least) in self.servers.chunks(size).zip(&self.blocks) {
-            set(least, first_least(servers).1);
+        for node in (1..2 * first / FOUR).rev() {
+            self.update(node);
         }
     }
-}
-
-/// The place of the first of the least numbers, and the number.
-fn first_least(numbers: &[AtomicU64]) -> (usize, u64) {
-    numbers.iter().map(get).enumerate().fold((0, u64::MAX), |least, (place, number)| {
-        if number < least.1 { (place, number) } else { least }
-    })
 }
 
 fn get(number: &AtomicU64) -> u64 {

@@ -186,7 +186,7 @@ impl Scheduler {
     /// [`Scheduler::choose`] where it does not, without a request. `None` where
     /// it does.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn choose_for_any(
         self,
         state: &State,

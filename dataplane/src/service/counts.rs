@@ -66,6 +66,12 @@ impl Traffic {
         add(&self.in_bytes, bytes);
     }
 
+    /// Counts a connection that the worker schedules.
+    #[inline(always)]
+    pub(crate) fn scheduled(&self) {
+        add(&self.connections, 1);
+    }
+
     /// Counts a packet of the server.
     #[inline(always)]
     pub(crate) fn reply(&self, bytes: u64) {
@@ -180,7 +186,7 @@ impl ServerCounts {
 
     /// Counts a connection that `worker` schedules.
     pub fn scheduled(&self, worker: usize) {
-        add(&self.traffic[worker].connections, 1);
+        self.traffic[worker].scheduled();
     }
 
     /// Connections that `worker` has scheduled.

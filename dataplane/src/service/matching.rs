@@ -121,9 +121,41 @@ impl Services {
             }
         }
         let (_, vip) = endpoints(&headers.addresses);
-        let Headers { protocol, dst_port, .. } = *headers;
+        self.find_at(headers.protocol, vip, headers.dst_port)
+    }
+
+    /// The service at an address and port.
+    fn find_at(&self, protocol: Protocol, vip: IpAddr, port: u16) -> Option<&Service> {
         let of_port = |vport| self.by_key.get(&ServiceKey::Address { protocol, vip, vport });
-        of_port(dst_port).or_else(|| of_port(0)).map(Arc::as_ref)
+        of_port(port).or_else(|| of_port(0)).map(Arc::as_ref)
+    }
+
+    /// The service of plain packets, of one after another, where it takes no
+    /// more than a turn of its scheduler to choose a server: no marks, no
+    /// templates, a connection for each client's port. `destination` is of the
+    /// packet's key; the service of the last one is remembered.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn find_plain<'a>(
+        &'a self,
+        last: &mut LastPlain<'a>,
+        destination: [u64; 3],
+        of: impl FnOnce() -> (Protocol, IpAddr, u16),
+    ) -> Option<&'a Service> {
+        // All words at once, as keys are compared.
+        let ([a, b, c], [d, e, f]) = (last.destination, destination);
+        if (a ^ d) | (b ^ e) | (c ^ f) != 0 {
+            let (protocol, vip, port) = of();
+            *last = LastPlain { destination, service: self.find_if_plain(protocol, vip, port) };
+        }
+        last.service
+    }
+
+    #[inline(never)]
+    fn find_if_plain(&self, protocol: Protocol, vip: IpAddr, port: u16) -> Option<&Service> {
+        let service = self.find_at(protocol, vip, port).filter(|_| self.rules.is_empty())?;
+        let is_plain = service.persistence.is_none() && !service.one_packet;
+        is_plain.then_some(service)
     }
 
     /// The same for one packet after another, most of them for one service: it
@@ -159,6 +191,14 @@ impl Services {
     pub fn may_have(&self, destination: IpAddr) -> bool {
         !self.rules.is_empty() || self.addresses.get(&destination).is_some()
     }
+}
+
+/// What was found last, for [`Services::find_plain`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LastPlain<'a> {
+    /// Of no packet to begin with: no protocol is 0.
+    destination: [u64; 3],
+    service: Option<&'a Service>,
 }
 
 /// The service that was found last, for [`Services::find_after`].

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 
 use super::counts::Traffic;
-use super::{ConnectionCounts, Encapsulation, Hop, Method, Server, ServerCounts};
+use super::{ClientAddress, ConnectionCounts, Encapsulation, Hop, Method, Server, ServerCounts};
 use crate::conn::memory::prefetch_l1;
+use crate::packet::Family;
 
 /// Servers in a block: 4.6 KB.
 const BLOCK: usize = 64;
@@ -53,6 +54,8 @@ pub struct Record {
     pub(crate) address: [u8; 16],
     /// rport; 0: the packet keeps its own.
     pub(crate) rport: u16,
+    /// What a plain packet that opens a connection needs.
+    pub(crate) first: First,
     traffic: Arc<[CachePadded<Traffic>]>,
     counts: Arc<ServerCounts>,
 }
@@ -69,7 +72,35 @@ pub(crate) enum ShortMethod {
     Ipip6,
 }
 
+/// What becomes of a plain packet that opens a connection to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// More than is done for plain ones: its MSS is changed, or the server is
+    /// told the client's address.
+    Any,
+    /// The connection has one entry (direct routing, tunnels).
+    Alone,
+    /// It has two under NAT, to a server of this family.
+    Nat(Family),
+    /// It has two under FULLNAT.
+    Fullnat(Family),
+}
+
 const _: () = assert!(size_of::<Option<Record>>() == 64);
+
+impl First {
+    fn of(server: &Server) -> Self {
+        let family = if server.address.is_ipv4() { Family::V4 } else { Family::V6 };
+        if server.mss.is_some() || server.client_address != ClientAddress::None {
+            return Self::Any;
+        }
+        match server.method {
+            Method::Dr | Method::Tun(_) => Self::Alone,
+            Method::Nat => Self::Nat(family),
+            Method::Fullnat => Self::Fullnat(family),
+        }
+    }
+}
 
 impl Record {
     fn new(server: &Server) -> Self {
@@ -93,6 +124,7 @@ impl Record {
             method,
             address,
             rport: server.address.port(),
+            first: First::of(server),
             traffic,
             counts: Arc::clone(&server.counts),
         };
@@ -106,6 +138,12 @@ impl Record {
             }
         }
         this
+    }
+
+    /// The server's port for packets to this one.
+    #[inline(always)]
+    pub(crate) const fn port_for(&self, dst_port: u16) -> u16 {
+        if self.rport == 0 { dst_port } else { self.rport }
     }
 
     /// What a worker counts of the server's packets.
@@ -196,7 +234,7 @@ impl FromIterator<Option<Arc<Server>>> for Servers {
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::{ClientAddress, PortHop};
+    use super::super::PortHop;
     use super::*;
 
     const HOP: PortHop = PortHop { port: 1, dst_mac: [1; 6], src_mac: [2; 6], mtu: 1500, vlan: 0 };
@@ -228,6 +266,24 @@ mod tests {
         assert!(copy.get(4 * BLOCK as u32).is_none() && copy.get(4 * BLOCK as u32 + 1).is_some());
         assert!(copy.get(u32::MAX).is_none());
         assert_eq!(copy.own_blocks(&servers).collect::<Vec<_>>(), [1, 3, 4]);
+    }
+
+    #[test]
+    fn a_record_says_what_a_first_packet_needs() {
+        let first = |server: &Server| Record::new(server).first;
+        let mut four = server("10.0.0.1:80", Method::Fullnat);
+        assert_eq!(first(&four), First::Fullnat(Family::V4));
+        assert_eq!(first(&server("10.0.0.1:80", Method::Nat)), First::Nat(Family::V4));
+        assert_eq!(first(&server("[fd00::1]:80", Method::Nat)), First::Nat(Family::V6));
+        let tunnel = Method::Tun(Encapsulation::Gre { checksum: true });
+        for method in [Method::Dr, tunnel] {
+            assert_eq!(first(&server("10.0.0.1:80", method)), First::Alone);
+        }
+        four.client_address = ClientAddress::Toa;
+        assert_eq!(first(&four), First::Any);
+        four.client_address = ClientAddress::None;
+        four.mss = Some(1400);
+        assert_eq!(first(&four), First::Any);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Bench {
     }
 
     /// Whether nothing is left of any connection after so long.
-    fn is_empty_after(&mut self, now: Tick, seconds: u32) -> bool {
+    pub(super) fn is_empty_after(&mut self, now: Tick, seconds: u32) -> bool {
         self.pass_time(now, seconds);
         (0..2).all(|n| self.connections(n) == (0, 0))
             && self.director.counters_mut().connections == 0

@@ -166,6 +166,106 @@ fn the_short_way_does_what_the_long_way_does() {
     assert_eq!(taken, 6 * (4 + 4 + 4 + 2 + 2 + 2));
 }
 
+/// What is in the tables: addresses and ports found by, what they become, and
+/// the rest of each entry.
+fn entries(bench: &Bench) -> Vec<String> {
+    let tables = &bench.director.tables;
+    let mut all = Vec::new();
+    for group in 0..tables.v4.group_count() {
+        tables.v4.scan(group, |entry| all.push(format!("{entry:?}")));
+    }
+    for group in 0..tables.v6.group_count() {
+        tables.v6.scan(group, |entry| all.push(format!("{entry:?}")));
+    }
+    all
+}
+
+/// A connection's first packet has a short way of its own. What leaves, what is
+/// counted and the entries are as on the long one, also in a burst with packets
+/// of connections that the others open.
+#[test]
+fn a_first_packet_becomes_what_it_does_on_the_long_way() {
+    let rip6: IpAddr = "fd00:1::31".parse().unwrap();
+    let local6: IpAddr = "fd00:1::21".parse().unwrap();
+    let mut plain = 0;
+    for (method, rip) in [
+        (Method::Dr, None),
+        (Method::Tun(Encapsulation::Ipip), None),
+        (Method::Nat, None),
+        (Method::Nat, Some(rip6)),
+        (Method::Fullnat, None),
+        (Method::Fullnat, Some(rip6)),
+    ] {
+        for mut packet in packets() {
+            // As on Ethernet.
+            packet.resize(packet.len().max(60), 0);
+            let benches = [0, 4].map(|tag| {
+                let mut bench = bench_of(method, rip);
+                if rip.is_some() {
+                    let services = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
+                        let mut service = (*service(protocol, vip6(), [1, 0])).clone();
+                        service.locals = [Local { number: 0, address: local6 }].into();
+                        Arc::new(service)
+                    });
+                    bench.snapshot.services = Services::new(services, Arc::default());
+                    bench.snapshot.locals = [local6].into();
+                    bench.publish();
+                }
+                let packet = if tag == 0 { packet.clone() } else { tagged(&packet) };
+                let sent = bench.send(NOON, &packet);
+                (bench, sent)
+            });
+            let [(one, sent), (other, sent_long)] = benches;
+            assert_eq!(sent.0, sent_long.0, "{method:?} {rip:?}");
+            let is_sent = sent.0 == (Verdict::Send { port: 0 });
+            assert!(!is_sent || sent.1 == sent_long.1, "{method:?} {rip:?}");
+            assert_eq!(entries(&one), entries(&other), "{method:?} {rip:?}");
+            let counted = |bench: &Bench| {
+                (bench.connections(0), bench.snapshot.server(0).unwrap().counts.totals())
+            };
+            assert_eq!(counted(&one), counted(&other));
+            // Its headers are not put together.
+            let same_family = rip.is_some() == (packet[12] == 0x86);
+            let is_pair = method.is_two_sided();
+            let is_plain = method == Method::Dr || is_pair && same_family;
+            if is_sent && is_plain {
+                assert_eq!(one.director.headers[0], Headers::NONE, "{method:?} {rip:?}");
+                assert_ne!(other.director.headers[0], Headers::NONE);
+                plain += 1;
+            }
+        }
+    }
+    assert_eq!(plain, 4 + 2 + 2 + 2 + 2);
+}
+
+/// Two packets of one client in a burst are of one connection, and a SYN of one
+/// that is there finds it.
+#[test]
+fn a_first_packet_comes_twice_in_a_burst() {
+    for method in [Method::Dr, Method::Nat, Method::Fullnat] {
+        let mut bench = bench_of(method, None);
+        let packets = [tcp4(5000, "S"), tcp4(5001, "S"), tcp4(5000, "S"), udp4(5000, 80)];
+        for _ in 0..2 {
+            let mut buffers = packets.clone().map(|packet| [packet, vec![0; 20]].concat());
+            let mut frames = buffers.each_mut().map(|bytes| {
+                let len = bytes.len();
+                Frame::new(bytes, 0, len, len, 0)
+            });
+            let mut verdicts = [Verdict::Punt; 4];
+            bench.director.process(NOON, Source::Port, &mut frames, &mut verdicts);
+            assert_eq!(verdicts, [Verdict::Send { port: 0 }; 4], "{method:?}");
+            let sent = frames.map(|frame| frame.bytes().to_vec());
+            assert_eq!(sent[0], sent[2], "{method:?}");
+            bench.director.housekeeping(NOON);
+            assert_eq!(bench.director.counters_mut().connections, 3, "{method:?}");
+            assert_eq!(bench.connections(0), (2, 1), "{method:?}");
+            let totals = bench.snapshot.server(0).unwrap().counts.totals();
+            assert_eq!(totals.connections, 3);
+        }
+        assert!(bench.is_empty_after(NOON, 302), "{method:?}");
+    }
+}
+
 /// What needs more is left as it came, and not counted.
 #[test]
 fn the_short_way_leaves_what_it_does_not_do() {

@@ -381,6 +381,19 @@ fn rewritten(bytes: &[u8], to: &Tuple6) -> Vec<u8> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
+    /// What packets one way need says what those the other way need, to the bit.
+    #[test]
+    fn differences_have_an_opposite(from in tuple(), to in tuple()) {
+        let six = |from: &Tuple6, to: &Tuple6| Deltas { ip: 0xffff, l4: delta6(from, to) };
+        prop_assert_eq!(six(&from, &to).opposite(), six(&to.reversed(), &from.reversed()));
+        prop_assert_eq!(six(&from, &from).opposite().l4, 0xffff);
+        let (from, to) = (shorter(&from), shorter(&to));
+        prop_assert_eq!(
+            delta4(&from, &to).opposite(),
+            delta4(&to.reversed(), &from.reversed())
+        );
+    }
+
     /// Checksums verify afterwards if and only if they did before, nothing but
     /// addresses, ports and checksums changes, and the way back leads back.
     #[test]
