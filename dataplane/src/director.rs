@@ -6,7 +6,7 @@
 //! the other packets:
 //!
 //! 1. headers: parse; is it ours; hash; ask for the table's group line
-//!    (`Core::read`)
+//!    (`Core::read`; of packets that were read before `Core::read_on`)
 //! 2. tags: match; ask for the entry's line (`find_entries`)
 //! 3. the entry: ask for its server's line (`find_servers`)
 //! 4. the rest, packet by packet: look up or open a connection, state,
@@ -15,7 +15,8 @@
 //! Most packets are plain ones of established connections, and go a short way
 //! through stages 1 and 4 (`Core::short`, what it does to the bytes in `short`)
 //! that does what the long one would. What the stages pass on is in `burst`;
-//! `ownership` says whose a packet is. The long way has files of its own:
+//! `ownership` says whose a packet is, and `sharing` does so ahead of the
+//! stages where packets arrive at any worker. The long way has files of its own:
 //! `rare` reads what is not plain, `long` finds the connection and its state,
 //! `send` is the way out by forwarding method, `rewrite` what that does to the
 //! bytes. So has what happens seldom: `open` the first packet of a connection,
@@ -39,14 +40,16 @@ mod rare;
 pub mod rehearsal;
 mod rewrite;
 mod send;
+mod sharing;
 mod short;
 
 use std::sync::Arc;
 
-pub use self::burst::{BURST, Handed, Source, Verdict};
-use self::burst::{Burst, Context, Kind, NOT_PLAIN, Staged};
+pub use self::burst::{BURST, Handed, Reading, Source, Verdict};
+use self::burst::{Burst, Context, IPV4, IPV6, Kind, NOT_PLAIN, Staged};
 use self::observed::Observers;
 use self::rare::{Key, key, punt_kind};
+pub use self::sharing::Sharing;
 use self::short::Short;
 use crate::conn::ageing::SweepPaces;
 use crate::conn::persistence::Templates;
@@ -56,8 +59,8 @@ use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
 use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
-use crate::packet::headers::{Mac48, Plain, plain_family, plain4, plain6};
-use crate::packet::{Family, Frame, Headers, Protocol, Tuple};
+use crate::packet::headers::{Mac48, Plain, key4, key6, plain_family, plain4, plain6};
+use crate::packet::{Family, Frame, Headers, Protocol};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
 use crate::service::ShortMethod;
@@ -211,9 +214,11 @@ impl Director {
             frames,
         };
         core.opened = false;
-        core.read(cx, tables, fragments, burst);
-        if source == Source::Handoff {
-            leave_hints_to_the_long_way(burst);
+        let was_read = burst.frames.first().is_some_and(|frame| frame.read.family != 0);
+        if was_read || source == Source::Handoff {
+            core.read_on(cx, tables, fragments, burst);
+        } else {
+            core.read(cx, tables, fragments, burst);
         }
         find_entries(tables, burst);
         if !is_all_near(cx, tables) {
@@ -232,6 +237,12 @@ impl Director {
     /// what could be sent, punted and handed over.
     pub fn counters_mut(&mut self) -> &mut Counters {
         &mut self.core.counters
+    }
+
+    /// Its worker's index.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.core.worker
     }
 
     /// Packets that found their connection in this worker's table although
@@ -284,10 +295,12 @@ impl Core {
                     if let Some(plain) = plain4(frame) {
                         let Plain { key, tcp_flags, ip_len } = plain;
                         if hands_over {
-                            let tuple = Tuple::V4(key.tuple());
-                            let to = self.plain_elsewhere(cx.snapshot, frame, &plain, &tuple);
-                            if let Some(handoff) = to {
+                            let of = (key.xor(), key.source());
+                            let owner = self.plain_owner(cx.snapshot, frame, &plain, of);
+                            if let Some(handoff) = self.unless_own(owner) {
                                 (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
+                                let hash = tables.v4.hash(&key);
+                                frame.read = Reading { hash, ip_len, tcp_flags, family: IPV4 };
                                 continue;
                             }
                         }
@@ -306,10 +319,12 @@ impl Core {
                     if let Some(plain) = plain6(frame) {
                         let Plain { key, tcp_flags, ip_len } = plain;
                         if hands_over {
-                            let tuple = Tuple::V6(key.tuple());
-                            let to = self.plain_elsewhere(cx.snapshot, frame, &plain, &tuple);
-                            if let Some(handoff) = to {
+                            let of = (key.xor(), key.source_end());
+                            let owner = self.plain_owner(cx.snapshot, frame, &plain, of);
+                            if let Some(handoff) = self.unless_own(owner) {
                                 (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
+                                let hash = tables.v6.hash(&key);
+                                frame.read = Reading { hash, ip_len, tcp_flags, family: IPV6 };
                                 continue;
                             }
                         }
@@ -327,8 +342,58 @@ impl Core {
                 None => {}
             }
             self.read_rare(cx, tables, fragments, frame, &mut headers[i], stage, &mut verdicts[i]);
-            if hands_over && matches!(stage.kind, Kind::Flow4 | Kind::Flow6) {
+            if hands_over {
                 self.hand_over(cx, frame, &headers[i], stage, &mut verdicts[i]);
+            }
+        }
+    }
+
+    /// Stage 1 of a burst whose plain packets were read before, by this worker
+    /// ([`Sharing`]) or the one that handed them over: they are this worker's, and
+    /// what is left to do is to ask for their groups' lines. Others go the long
+    /// way.
+    #[inline(never)]
+    fn read_on(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        fragments: &mut Fragments,
+        burst: &mut Burst<'_, '_>,
+    ) {
+        let Burst { source, frames, verdicts, staged, headers } = burst;
+        for (i, (stage, frame)) in staged.iter_mut().zip(frames.iter_mut()).enumerate() {
+            let Reading { hash, ip_len, tcp_flags, family } = frame.read;
+            (stage.hash, stage.ip_len, stage.tcp_flags) = (hash, ip_len, tcp_flags);
+            // Those that went round between workers are not for the short way,
+            // which renews no hints.
+            let went_round = frame.handed.candidate != 0;
+            let protocol = match (family, frame.bytes()) {
+                (IPV4, bytes) if !went_round => key4(bytes).map(|key| {
+                    debug_assert_eq!(hash, tables.v4.hash(&key), "workers share the key");
+                    stage.home = tables.v4.prefetch_group(hash);
+                    stage.set_key4(key);
+                    stage.kind = Kind::Short4;
+                    key.protocol()
+                }),
+                (IPV6, bytes) if !went_round => key6(bytes).map(|key| {
+                    debug_assert_eq!(hash, tables.v6.hash(&key), "workers share the key");
+                    stage.home = tables.v6.prefetch_group(hash);
+                    stage.key = key.words();
+                    stage.kind = Kind::Short6;
+                    key.protocol()
+                }),
+                _ => None,
+            };
+            let (headers, verdict) = (&mut headers[i], &mut verdicts[i]);
+            if let Some(protocol) = protocol {
+                if !is_short(protocol, tcp_flags) {
+                    stage.take_the_long_way(headers);
+                }
+                continue;
+            }
+            self.read_rare(cx, tables, fragments, frame, headers, stage, verdict);
+            if *source == Source::Port {
+                self.hand_over(cx, frame, headers, stage, verdict);
             }
         }
     }
@@ -338,17 +403,6 @@ impl Core {
 #[inline(always)]
 fn is_short(protocol: u8, tcp_flags: u8) -> bool {
     protocol == Protocol::Udp as u8 || State::keeps_established(tcp_flags)
-}
-
-/// Still stage 1: packets that went round between workers are not for the short
-/// way, which renews no hints.
-fn leave_hints_to_the_long_way(burst: &mut Burst<'_, '_>) {
-    let Burst { staged, frames, headers, .. } = burst;
-    for ((stage, frame), headers) in staged.iter_mut().zip(frames.iter()).zip(headers.iter_mut()) {
-        if frame.handed.candidate > 0 {
-            stage.take_the_long_way(headers);
-        }
-    }
 }
 
 /// Stage 2: which entry is it, by its tag?

@@ -46,6 +46,23 @@ pub struct Handed {
     pub ports: Option<(u16, u16)>,
 }
 
+/// What was read of a plain packet when its owner was looked for: the owner
+/// does not read it again. Of other packets nothing ([`Reading::default`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// Of the packet's key, in any worker's table of its family.
+    pub(super) hash: u64,
+    /// Length of the IP packet.
+    pub(super) ip_len: u16,
+    /// The flag byte of TCP, 0 of UDP.
+    pub(super) tcp_flags: u8,
+    /// [`IPV4`] or [`IPV6`]; 0 where nothing was read.
+    pub(super) family: u8,
+}
+
+pub(super) const IPV4: u8 = 4;
+pub(super) const IPV6: u8 = 6;
+
 /// Whence a burst came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {

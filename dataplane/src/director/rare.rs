@@ -59,6 +59,9 @@ impl Core {
         stage: &mut Staged,
         verdict: &mut Verdict,
     ) {
+        if self.shard.workers() == 1 || !matches!(stage.kind, Kind::Flow4 | Kind::Flow6) {
+            return;
+        }
         // NICs differ in whether they find ports behind options and extension
         // headers, and the connection's other packets have none.
         let nic = frame.rss_hash.filter(|_| headers.is_plain());
