@@ -42,6 +42,7 @@ mod rewrite;
 mod send;
 mod sharing;
 mod short;
+mod ways;
 
 use std::sync::Arc;
 
@@ -51,6 +52,7 @@ use self::observed::Observers;
 use self::rare::{Key, key, punt_kind};
 pub use self::sharing::Sharing;
 use self::short::Short;
+use self::ways::{Hop, Ways};
 use crate::conn::ageing::SweepPaces;
 use crate::conn::persistence::Templates;
 use crate::conn::{Entry, Entry4, Entry6, HashKey, Place, Slot, State, Tabled, Tables};
@@ -125,6 +127,7 @@ struct Core {
     pending: Pending,
     templates: Arc<Templates>,
     ids: Ids,
+    ways: Ways,
     /// Where the search for a local port goes on.
     next_local: u32,
     /// Until when there may be TCP connections that found the table full and
@@ -153,6 +156,7 @@ impl Director {
             core: Core {
                 worker: config.worker,
                 ids: Ids::new(config.worker, config.shard.workers(), config.random),
+                ways: Ways::default(),
                 shard: config.shard,
                 counters: Counters::default(),
                 punt: PuntLimiter::new(config.punt_limits),
@@ -560,12 +564,12 @@ impl Core {
         stage: &Staged,
         frame: &mut Frame<'_>,
     ) -> Option<u8> {
-        let key = <E as Short>::key(stage);
+        let key = &<E as Short>::key(stage);
         let mut slot = stage.slot;
-        let entry = match E::table(tables).at(slot, &key) {
+        let entry = match E::table(tables).at(slot, key) {
             Some(entry) => entry,
             None => {
-                slot = look_up::<E>(tables, stage.hash, &key)?;
+                slot = look_up::<E>(tables, stage.hash, key)?;
                 E::table(tables).entry(slot)
             }
         };
@@ -593,7 +597,17 @@ impl Core {
             if body.template() != 0 {
                 return None;
             }
-            port = E::pass_to_client(cx.snapshot, tables, entry, stage, frame)?;
+            let hop = match self.ways.get(body.way()) {
+                Some(hop) => *hop,
+                None => self.find_way::<E>(cx, tables, slot)?,
+            };
+            let entry = E::table(tables).entry(slot);
+            let passed = stage.ip_len <= hop.mtu
+                && E::pass_to_client(tables, entry, &hop.macs, stage, frame);
+            if !passed {
+                return None;
+            }
+            port = hop.port;
             record.traffic(self.worker).reply(stage.ip_len.into());
         } else {
             let passed = stage.ip_len <= record.short_mtu
@@ -608,6 +622,22 @@ impl Core {
         }
         self.assert_own(tables, E::place(slot));
         Some(port)
+    }
+
+    /// The way to the client of a server's entry, which is noted there. `None`
+    /// for those that need the long way.
+    #[inline(never)]
+    fn find_way<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        tables: &mut Tables,
+        slot: Slot,
+    ) -> Option<Hop> {
+        let entry = E::table(tables).entry(slot);
+        let hop = Hop::new(E::way_to_client(cx.snapshot, tables, entry)?)?;
+        let number = self.ways.number(&hop);
+        E::table_mut(tables).entry_mut(slot).body_mut().set_way(number);
+        Some(hop)
     }
 
     fn drop(&mut self, reason: DropReason) -> Verdict {

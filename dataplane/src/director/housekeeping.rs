@@ -1,5 +1,7 @@
 //! What a worker does between two bursts.
 
+use std::sync::Arc;
+
 use super::{Context, Director, Listing};
 use crate::counters::Counters;
 use crate::time::Tick;
@@ -40,6 +42,9 @@ impl Director {
                 {
                     self.tables.v4.deadlines_are_outdated();
                     self.tables.v6.deadlines_are_outdated();
+                }
+                if !Arc::ptr_eq(&retired.fib, &self.snapshot.fib) {
+                    self.core.ways.forget();
                 }
                 self.core.link.running(epoch);
                 self.core.link.reply(Reply::Retired(retired));
