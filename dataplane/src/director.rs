@@ -564,7 +564,7 @@ impl Core {
         stage: &Staged,
         frame: &mut Frame<'_>,
     ) -> Option<u8> {
-        let key = &<E as Short>::key(stage);
+        let key = <E as Short>::key_in(stage);
         let mut slot = stage.slot;
         let entry = match E::table(tables).at(slot, key) {
             Some(entry) => entry,
