@@ -10,7 +10,8 @@ RUST_MINIMUM=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 
 BUILD_PACKAGES=(build-essential pkg-config clang libclang-dev libdpdk-dev dpdk)
 LAB_PACKAGES=(iproute2 procps iputils-ping iputils-arping iputils-tracepath nginx-light
-    curl python3 jq tcpdump tshark apache2-utils socat iperf3 ipvsadm keepalived)
+    curl python3 jq tcpdump tshark apache2-utils socat iperf3 ipvsadm keepalived
+    bird2)
 
 say() { printf '== %s\n' "$*"; }
 
@@ -69,7 +70,7 @@ need_packages() { # PACKAGE...
 }
 
 # Installed for the lab, nginx must not begin to serve this machine's port 80,
-# and keepalived and ipvsadm nothing at all, neither now (policy-rc.d) nor after
+# and keepalived, ipvsadm and BIRD nothing at all, neither now (policy-rc.d) nor after
 # a reboot.
 install_packages() { # PACKAGE...
     local policy=/usr/sbin/policy-rc.d own_policy='' status=0 service
@@ -82,7 +83,7 @@ install_packages() { # PACKAGE...
     apt-get update || true # a stale list may do; if not, the next line says so
     apt-get install -y --no-install-recommends "$@" || status=$?
     if [[ -n $own_policy ]]; then rm -f "$policy"; fi
-    for service in nginx keepalived ipvsadm; do
+    for service in nginx keepalived ipvsadm bird; do
         if [[ " $* " == *" $service"* && -d /run/systemd/system ]]; then systemctl disable "$service" || true; fi
     done
     return "$status"

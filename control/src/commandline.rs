@@ -62,7 +62,7 @@ enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write man pages of rvsadm, its commands and rvsd
+    /// Write man pages of rvsadm, its commands, rvsd and its configuration
     #[command(hide = true)]
     Man {
         /// The directory, which is made if it is not there

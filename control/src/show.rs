@@ -202,6 +202,7 @@ fn show_workers(workers: &[WorkerCounters], only: Option<usize>) -> String {
         for ((left, a), (right, b)) in left.into_iter().zip(right) {
             row(&mut text, format_args!("  {left:<17} {a:>20}  {right:<16} {b:>20}\n"));
         }
+        row(&mut text, format_args!("  {:<17} {:>20}\n", "taken up", worker.taken_up));
     }
     if text.is_empty() {
         text.push_str("There is no such worker.\n");
@@ -371,6 +372,7 @@ mod tests {
             expired: 8,
             recycled: 11,
             stateless: 12,
+            taken_up: 15,
             entries: [13, 14],
             busy_cycles: 0,
             busy_rounds: 0,
@@ -437,6 +439,7 @@ worker 0, core 0
   rounds of work                       0  without entry                      12
   IPv4 places taken                   13  IPv6 places                        14
   cycles a packet                      0  packets a round                     0
+  taken up                            15
 
 worker 1, core 1
 ";

@@ -959,6 +959,10 @@ fn kinds_and_options_of_services() {
             "client_address = \"toa\"",
             "9: service[0].client_address: is for TCP services; leave it out",
         ),
+        (
+            "scheduler = \"mh\"\ntake_up = true",
+            "10: service[0].take_up: is for TCP and fwmark services; leave it out",
+        ),
         ("mss = 1400", "9: service[0].mss: is for TCP and fwmark services; leave it out"),
         ("mss = 87", "9: service[0].mss: 87 is out of range; give an integer from 88 to 65495"),
         (
@@ -983,6 +987,27 @@ fn kinds_and_options_of_services() {
         (
             "client_address = \"option\"",
             "9: service[0].client_address: \"option\" is unknown; give \"none\" or \"toa\" or \"proxy\"",
+        ),
+        (
+            "take_up = true",
+            "9: service[0].take_up: needs a scheduler by which every director finds the same server; give scheduler = \"mh\", or leave it out",
+        ),
+        (
+            "scheduler = \"sh\"\ntake_up = true",
+            "10: service[0].take_up: needs a scheduler by which every director finds the same server; give scheduler = \"mh\", or leave it out",
+        ),
+        (
+            "scheduler = \"mh\"\npersistence = 60\ntake_up = true",
+            "11: service[0].take_up: other directors know nothing of this one's persistence; leave one of the two out",
+        ),
+        ("take_up = \"mh\"", "9: service[0].take_up: is a string; give true or false"),
+        (
+            "scheduler = \"mh\"\ntake_up = true\n[[service.server]]\naddress = \"10.0.0.31\"\nmethod = \"nat\"",
+            "13: service[0].server[0].method: a service with take_up has servers that answer past the director; give \"dr\" or \"tun\"",
+        ),
+        (
+            "scheduler = \"mh\"\ntake_up = true\nlocal_addresses = [\"10.0.0.22\"]\n[[service.server]]\naddress = \"10.0.0.31\"\nmethod = \"fullnat\"",
+            "14: service[0].server[0].method: a service with take_up has servers that answer past the director; give \"dr\" or \"tun\"",
         ),
     ];
     check(&format!("{BASE}[[service]]\n{tcp}"), "", &rows);

@@ -155,6 +155,8 @@ pub struct Counters {
     pub recycled: u64,
     /// Packets forwarded without a connection because the table was full (mh).
     pub stateless: u64,
+    /// Connections that were taken up in their middle (`take_up`).
+    pub taken_up: u64,
     /// Places taken in the IPv4 and in the IPv6 connection table: a connection
     /// under NAT or FULLNAT has two.
     pub entries: [u64; 2],
@@ -210,6 +212,7 @@ impl Counters {
             self.expired,
             self.recycled,
             self.stateless,
+            self.taken_up,
             self.entries[0],
             self.entries[1],
             self.busy_cycles,
@@ -221,7 +224,7 @@ impl Counters {
         let [rx, taken_over, injected, generated, rest @ ..] = words;
         let [tx, punted, handed_off, held, rest @ ..] = rest;
         let [connections, expired, recycled, stateless, rest @ ..] = rest;
-        let [entries4, entries6, busy_cycles, busy_rounds, drops @ ..] = rest;
+        let [taken_up, entries4, entries6, busy_cycles, busy_rounds, drops @ ..] = rest;
         Self {
             rx,
             taken_over,
@@ -236,6 +239,7 @@ impl Counters {
             expired,
             recycled,
             stateless,
+            taken_up,
             entries: [entries4, entries6],
             busy_cycles,
             busy_rounds,
@@ -243,7 +247,7 @@ impl Counters {
     }
 }
 
-const FIXED: usize = 16;
+const FIXED: usize = 17;
 const WORDS: usize = FIXED + DropReason::ALL.len();
 
 /// A worker's counters as other threads read them: a sequence lock with one

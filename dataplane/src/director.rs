@@ -20,8 +20,9 @@
 //! `rare` reads what is not plain, `long` finds the connection and its state,
 //! `send` is the way out by forwarding method, `rewrite` what that does to the
 //! bytes. So has what happens seldom: `open` the first packet of a connection,
-//! `icmp` errors made and passed on, `fragments`, `housekeeping` between two
-//! bursts, `ageing`, `listing`, `observed`, `rehearsal`.
+//! `take_up` one in the middle of another director's, `icmp` errors made and
+//! passed on, `fragments`, `housekeeping` between two bursts, `ageing`,
+//! `listing`, `observed`, `rehearsal`.
 //!
 //! It knows frames and ticks. The worker (`dpdk::worker`), the tests and the
 //! benchmarks all drive it the same way.
@@ -42,6 +43,7 @@ mod rewrite;
 mod send;
 mod sharing;
 mod short;
+mod take_up;
 mod ways;
 
 use std::sync::Arc;

@@ -105,6 +105,10 @@ pub struct Service {
     /// Whether every packet is scheduled on its own and leaves no connection
     /// (UDP).
     pub one_packet: bool,
+    /// Whether TCP packets without a connection are of one that another
+    /// director had, whose server the scheduler finds again. With mh and servers
+    /// that answer past the director only.
+    pub take_up: bool,
     /// The director's addresses that FULLNAT connections come from, IPv4 ones
     /// first.
     pub locals: Arc<[Local]>,

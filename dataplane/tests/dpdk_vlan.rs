@@ -213,6 +213,7 @@ fn snapshot() -> Snapshot {
         number: 0,
         persistence: None,
         one_packet: false,
+        take_up: false,
         locals: Arc::default(),
     };
     Snapshot {

@@ -236,7 +236,7 @@ show_state() {
     [[ -n ${DIRECTOR_PID:-} && -e $LAB_TMP/$DIRECTOR_FILES.log ]] || return 0
     echo "-- the end of rvsd's log"
     tail -n 25 "$LAB_TMP/$DIRECTOR_FILES.log"
-    for log in "$LAB_TMP"/keepalived*.log; do
+    for log in "$LAB_TMP"/{keepalived,bird}*.log; do
         [[ -e $log ]] || continue
         echo "-- the end of ${log##*/}"
         tail -n 40 "$log"

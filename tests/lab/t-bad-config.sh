@@ -36,6 +36,12 @@ duplicate-vip|addresses = ["192.168.1.100|addresses = ["192.168.1.100", "192.168
 bad-scheduler|scheduler = |scheduler = "roundrobin"|scheduler
 ROWS
 
+say "a core that is not there names those that are"
+director_config
+sed -i 's#^cores = .*#cores = [1000]#' "$LAB_TMP/rvsd.toml"
+out=$(in_ns director "$RVSD" --check -c "$LAB_TMP/rvsd.toml" 2>&1 >/dev/null) || true
+assert_match "the message" "$out" "core 1000 is not online here; give one of this machine's: 0"
+
 say "a port without device"
 director_config
 sed -i '/^device = /d' "$LAB_TMP/rvsd.toml"

@@ -18,7 +18,7 @@ is_told() { grep -q "^$1" "$told" 2>/dev/null; }
 ready_again() { [[ $(count READY=1) == 2 ]]; }
 
 # The capabilities of the unit, as setpriv names them.
-capabilities=$(sed -n 's/^CapabilityBoundingSet=\(.*\)/\1/p' "$REPO/packaging/rvsd.service" |
+capabilities=$(sed -n 's/^CapabilityBoundingSet=\(.*\)/\1/p' "$REPO/control/packaging/rvsd.service" |
     tr ' ' '\n' | sed 's/^CAP_/+/' | tr 'A-Z\n' 'a-z,' | sed 's/,$//')
 cat >"$LAB_TMP/rvsd-confined" <<CONFINED
 #!/bin/bash

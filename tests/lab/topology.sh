@@ -3,6 +3,8 @@
 # addresses and routes. Sourced by lib.sh; docs/lab.md has the pictures.
 #
 #   one      client, director and servers on one segment
+#   bgp      client behind a router (gate) that has two ways to the VIPs, director
+#            and backup; servers on the directors' segment
 #   nat      director between client and servers, their default gateway
 #   fullnat  the same, but rs2 behind a router, and no server has a default route
 #   tun      both servers behind a router that also leads to the client
@@ -14,11 +16,12 @@
 # Segments and their networks, /24 and /64:
 #
 #   near  192.168.2 fd00:4  client, gate
+#   lan   192.168.1 fd00:1  in `bgp`: gate, directors, servers; VIPs are of no segment
 #   wan   192.168.1 fd00:1  client or gate, director, router
 #   lan   10.0.0    fd00:2  director, servers, router
 #   far   10.0.1    fd00:3  router, servers
 
-TOPOLOGIES=(one vrrp nat fullnat tun routed)
+TOPOLOGIES=(one vrrp bgp nat fullnat tun routed)
 
 # Sets names and addresses. MACHINES are the namespaces apart from rvs-wire,
 # BRIDGES the segment of each port of the director in the order of its
@@ -47,6 +50,16 @@ topology_set() { # TOPOLOGY
         RS1=192.168.1.31 RS1_6=fd00:1::31
         RS2=192.168.1.32 RS2_6=fd00:1::32
         ;;
+    bgp)
+        MACHINES+=(backup gate)
+        BRIDGES=(br0) CONFIG=rvsd-bgp.toml
+        ROUTES=("192.168.2.0/24 via 192.168.1.1" "fd00:4::/64 via fd00:1::1")
+        CLIENT=192.168.2.12 CLIENT6=fd00:4::12
+        BACKUP=192.168.1.22 BACKUP6=fd00:1::22 BACKUP_MAC=00:50:00:00:04:08
+        RS1=192.168.1.31 RS1_6=fd00:1::31
+        RS2=192.168.1.32 RS2_6=fd00:1::32
+        VIP=192.168.9.100 VIP6=fd00:9::100
+        ;;
     nat) ;;
     fullnat | tun | routed)
         MACHINES+=(router)
@@ -74,6 +87,20 @@ topology_make() {
         make_host client br0 "$CLIENT" "$CLIENT6" "$CLIENT_MAC"
         make_host rs1 br0 "$RS1" "$RS1_6" "$RS1_MAC"
         make_host rs2 br0 "$RS2" "$RS2_6" "$RS2_MAC"
+        ;;
+    bgp)
+        make_segment br-near
+        make_segment br0
+        forwarding gate
+        # By ports, too: a connection is what stays on one way.
+        in_ns gate sysctl -qw net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
+        make_host gate br-near 192.168.2.1 fd00:4::1 "$GATE_MAC:01" near
+        make_host gate br0 192.168.1.1 fd00:1::1 "$GATE_MAC:02" lan
+        make_host client br-near "$CLIENT" "$CLIENT6" "$CLIENT_MAC"
+        make_host rs1 br0 "$RS1" "$RS1_6" "$RS1_MAC"
+        make_host rs2 br0 "$RS2" "$RS2_6" "$RS2_MAC"
+        route_via client 192.168.2.1 fd00:4::1
+        for name in rs1 rs2; do route_via "$name" 192.168.1.1 fd00:1::1; done
         ;;
     nat)
         make_segment br-wan

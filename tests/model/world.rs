@@ -200,6 +200,7 @@ impl World {
             candidates: Candidates::default(),
             persistence,
             one_packet,
+            take_up: false,
             locals: self.locals.clone().into(),
         };
         self.next_service += 1;

@@ -269,9 +269,17 @@ fn of_no_connection(case: &Case) -> Vec<Row> {
             let setup = case.setup.clone().with(|s| s.settings.schedule_icmp = true);
             rows.push(
                 Row::new(format!("{}: {}", case.name, name(", schedule_icmp")), setup)
-                    .client(came)
-                    .server_gets(1, passed),
+                    .client(came.clone())
+                    .server_gets(1, passed.clone()),
             );
+            if !case.is_two_sided() && kind == "tcp" {
+                let setup = case.setup.clone().with(|s| s.take_up = true);
+                rows.push(
+                    Row::new(format!("{}: {}", case.name, name(", take_up")), setup)
+                        .client(came)
+                        .server_gets(1, passed),
+                );
+            }
         }
         let quoted = udp(v, c).from(SocketAddr::new(v.ip(), 81)).quote(8);
         rows.push(

@@ -28,6 +28,9 @@ pub(crate) fn rows() -> Vec<Row> {
         }
         rows.extend(persistence(&case));
         rows.extend(kinds_of_services(&case));
+        if !case.is_two_sided() {
+            rows.extend(take_up(&case));
+        }
         if case.setup.method == Method::Nat {
             rows.extend(nat_icmp_send(&case));
             rows.extend(several_services(&case));
@@ -311,6 +314,44 @@ fn persistence(case: &Case) -> Vec<Row> {
     // Port mapping and port 0 exclude each other.
     .filter(|row| !(row.name.contains("port 0") && case.server().port() != 80))
     .collect()
+}
+
+/// Packets in the middle of connections that another director had.
+fn take_up(case: &Case) -> Vec<Row> {
+    let row = |what: &str| {
+        set(case, &format!("take_up: {what}"), |s| {
+            s.scheduler = Scheduler::Mh(HashFlags::default());
+            s.take_up = true;
+        })
+    };
+    let start =
+        |what: &str, letters: &str| Talk::new(case, row(what)).to(1, 0, segment(case, letters, 0));
+    let ack = || segment(case, "A", 0);
+    let mut rows = vec![
+        start("an ACK is taken up, half-open", "A")
+            .then(|row| row.connections(1, 1, 0).after(61).connections(1, 0, 0))
+            .row,
+        start("ESTABLISHED with the next packet", "PA")
+            .to(1, 0, ack())
+            .then(|row| row.connections(1, 1, 0).after(890).connections(1, 1, 0))
+            .row,
+        start("a FIN, and the ACK after it, are a connection in CLOSE", "FA")
+            .to(1, 0, ack())
+            .then(|row| row.connections(1, 0, 1).after(12).connections(1, 0, 0))
+            .row,
+    ];
+    for letters in ["R", "RA"] {
+        let what = format!("{letters:?} goes to the server and leaves no connection");
+        rows.push(start(&what, letters).then(|row| row.connections(1, 0, 0)).row);
+    }
+    for letters in ["", "F", "P"] {
+        rows.push(
+            row(&format!("tcp {letters:?} is the kernel's"))
+                .client(segment(case, letters, 0))
+                .punted(),
+        );
+    }
+    rows
 }
 
 /// By mark, one packet at a time, hashing.

@@ -45,6 +45,7 @@ pub(crate) struct Setup {
     pub(crate) scheduler: Scheduler,
     pub(crate) persistence: Option<Persistence>,
     pub(crate) one_packet: bool,
+    pub(crate) take_up: bool,
     pub(crate) client_address: ClientAddress,
     pub(crate) mss: Option<u16>,
     pub(crate) settings: Settings,
@@ -74,6 +75,7 @@ impl Setup {
             scheduler: Scheduler::Rr,
             persistence: None,
             one_packet: false,
+            take_up: false,
             client_address: ClientAddress::None,
             mss: None,
             settings: Settings::default(),
@@ -189,6 +191,7 @@ impl Setup {
                 candidates: candidates.clone(),
                 persistence: self.persistence,
                 one_packet: self.one_packet,
+                take_up: self.take_up,
                 locals: Arc::new(locals),
             })
         };

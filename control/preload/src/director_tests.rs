@@ -258,6 +258,7 @@ fn synchronisation_is_refused() {
 fn with_local_address() -> ServiceSpec {
     let mut spec = ServiceSpec::new(vip(), "sh");
     spec.scheduler_flags = vec!["sh-port".into()];
+    spec.take_up = true;
     spec.local_addresses = vec!["10.0.0.9".parse().unwrap()];
     spec.mss = Some(1400);
     spec

@@ -8,6 +8,8 @@ use std::path::Path;
 use clap::Command;
 use clap_complete::Shell;
 
+use super::manual;
+
 /// Writes a shell's completions.
 ///
 /// # Errors
@@ -19,7 +21,7 @@ pub fn completions(mut grammar: Command, shell: Shell, out: &mut dyn Write) -> i
 }
 
 /// Writes the man pages of `rvsadm` and each of its commands into a directory,
-/// and that of `rvsd`.
+/// that of `rvsd` and that of its configuration.
 ///
 /// # Errors
 /// Of the file system.
@@ -30,7 +32,7 @@ pub fn man_pages(grammar: Command, daemon: Command, directory: &Path) -> io::Res
     for command in [grammar, daemon] {
         pages(&command, directory)?;
     }
-    Ok(())
+    fs::write(directory.join("rvsd.toml.5"), manual::rvsd_toml())
 }
 
 /// The page of a command and those of the commands in it.

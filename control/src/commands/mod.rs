@@ -6,6 +6,7 @@ mod capture;
 mod drain;
 mod explain;
 pub mod generate;
+mod manual;
 mod observe;
 mod saved;
 pub mod set;

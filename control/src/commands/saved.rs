@@ -140,6 +140,7 @@ set sloppy_tcp 1
 drain [fd00::1]:8080 -t 10.0.0.9:80
 -A -u 10.0.0.9:53 -s rr -o
 -A -t 10.0.0.9:0 -s sh -p 60 -M 255.255.255.0 -b sh-fallback,sh-port
+-A -t 10.0.0.9:443 -s mh -b mh-port --take-up
 -A --sctp-service 10.0.0.9:99 -s mh
 -a --sctp-service 10.0.0.9:99 -r 10.0.1.1:99 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum
 -A -f 7 -6 -s rr -p 360 -M 64

@@ -162,7 +162,7 @@ fn server_address<'t>(
 ) -> Result<(Item<'t>, SocketAddr)> {
     let item = table.required("address", ADDRESS)?;
     let (address, port) = item.parsed(ADDRESS, address::address_and_port)?;
-    check_family(table, &item, address, service, method)?;
+    check_method(table, &item, address, service, method)?;
     let port = server_port(&item, port, service, method)?;
     let virtual_address = match service.id {
         ServiceId::Address { address, .. } => Some(address.ip()),
@@ -175,7 +175,7 @@ fn server_address<'t>(
     Ok((item, SocketAddr::new(address, port)))
 }
 
-fn check_family(
+fn check_method(
     table: &Table<'_>,
     item: &Item<'_>,
     address: IpAddr,
@@ -183,6 +183,11 @@ fn check_family(
     method: &Method,
 ) -> Result<()> {
     let family = |ipv4| if ipv4 { "IPv4" } else { "IPv6" };
+    if service.take_up && matches!(method, Method::Nat | Method::Fullnat) {
+        let message = "a service with take_up has servers that answer past the director; give \
+                       \"dr\" or \"tun\"";
+        return Err(table.error("method", message));
+    }
     match method {
         Method::Dr | Method::Nat => {
             let ipv4 = match service.id {

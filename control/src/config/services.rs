@@ -13,7 +13,7 @@ use crate::api::{ClientAddress, Persistence, Protocol, ServerSpec, ServiceId, Se
 use crate::health::plan::{Check, Plan};
 use crate::registry::{MAX_MSS, MIN_MSS};
 
-pub(super) const SERVICE: [&str; 16] = [
+pub(super) const SERVICE: [&str; 17] = [
     "protocol",
     "address",
     "fwmark",
@@ -23,6 +23,7 @@ pub(super) const SERVICE: [&str; 16] = [
     "persistence",
     "persistence_prefix",
     "one_packet",
+    "take_up",
     "local_addresses",
     "client_address",
     "mss",
@@ -53,6 +54,7 @@ pub(super) fn services(
             scheduler_flags: scheduler_flags(table, scheduler)?,
             persistence: persistence(table, &id)?,
             one_packet: one_packet(table, &id)?,
+            take_up: take_up(table, &id, scheduler)?,
             local_addresses: local_addresses(table)?,
             client_address: client_address(table, &id)?,
             mss: mss(table, &id)?,
@@ -201,6 +203,25 @@ fn one_packet(table: &Table<'_>, id: &ServiceId) -> Result<bool> {
         return Err(table.error("one_packet", "is for UDP and fwmark services; leave it out"));
     }
     Ok(one_packet)
+}
+
+fn take_up(table: &Table<'_>, id: &ServiceId, scheduler: Scheduler) -> Result<bool> {
+    let take_up = table.boolean("take_up", false)?;
+    let not_tcp = matches!(id, ServiceId::Address { protocol: Protocol::Udp | Protocol::Sctp, .. });
+    if take_up && not_tcp {
+        return Err(table.error("take_up", "is for TCP and fwmark services; leave it out"));
+    }
+    if take_up && !matches!(scheduler, Scheduler::Mh(_)) {
+        let message = "needs a scheduler by which every director finds the same server; \
+                       give scheduler = \"mh\", or leave it out";
+        return Err(table.error("take_up", message));
+    }
+    if take_up && table.item("persistence").is_some() {
+        let message = "other directors know nothing of this one's persistence; leave one of the \
+                       two out";
+        return Err(table.error("take_up", message));
+    }
+    Ok(take_up)
 }
 
 fn local_addresses(table: &Table<'_>) -> Result<Vec<IpAddr>> {

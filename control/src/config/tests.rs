@@ -104,6 +104,7 @@ fn file_with(key: &str, value: &str) -> String {
         "service.family" => service(&["fwmark = 7", &line]),
         "service.persistence_prefix" => service(&[tcp, vip, "persistence = 360", &line]),
         "service.one_packet" => service(&["protocol = \"udp\"", vip, &line]),
+        "service.take_up" => service(&[tcp, vip, "scheduler = \"mh\"", &line]),
         "service.server.tunnel" => server(tcp, vip, rr, &format!("{rip}\n{tun}\n{line}")),
         "service.server.tunnel_port" => {
             server(tcp, vip, rr, &format!("{rip}\n{tun}\ntunnel = \"gue\"\n{line}"))

@@ -134,6 +134,7 @@ fn worker_counters(counters: &dataplane::counters::Counters, core: u32) -> Worke
         expired: counters.expired,
         recycled: counters.recycled,
         stateless: counters.stateless,
+        taken_up: counters.taken_up,
         entries: counters.entries,
         busy_cycles: counters.busy_cycles,
         busy_rounds: counters.busy_rounds,

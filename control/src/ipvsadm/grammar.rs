@@ -364,6 +364,7 @@ impl Line {
             scheduler_flags,
             persistence,
             one_packet,
+            take_up: self.set.has(Opt::TakeUp),
             local_addresses: self.local_addresses.clone(),
             client_address: self.client_address,
             mss: self.mss,

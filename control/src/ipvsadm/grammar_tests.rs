@@ -646,6 +646,12 @@ fn options_of_fullnat_are_understood() {
     let proxy = ServiceSpec { client_address: ClientAddress::Proxy, ..service(tcp("1.2.3.4:80")) };
     let line = "-A -t 1.2.3.4:80 --client-address proxy";
     assert_eq!(parse(line), Ok(Command::AddService(proxy)));
+    let taken_up = ServiceSpec { take_up: true, ..flags(tcp("1.2.3.4:80"), "mh", &[]) };
+    assert_eq!(
+        parse("-A -t 1.2.3.4:80 -s mh --take-up"),
+        Ok(Command::AddService(taken_up.clone()))
+    );
+    assert_eq!(parse("-E --take-up -t 1.2.3.4:80 -s mh"), Ok(Command::EditService(taken_up)));
     let mss = "illegal mss specified; it is 88 to 65495, or 0 for none";
     for (options, message) in [
         ("--local-address 10.0.0.1,", "illegal local address `' specified"),
@@ -658,11 +664,12 @@ fn options_of_fullnat_are_understood() {
         ("--mss 87", mss),
         ("--mss 65496", mss),
         ("--mss 1k", mss),
+        ("--take-up --take-up", "multiple 'take-up' options specified"),
     ] {
         let line = format!("-A -t 1.2.3.4:80 {options}");
         assert_eq!(parse(&line), Err(UsageError::new(message)), "{line}");
     }
-    for option in ["local-address 10.0.0.1", "client-address toa", "mss 1400"] {
+    for option in ["local-address 10.0.0.1", "client-address toa", "mss 1400", "take-up"] {
         let line = format!("-a -t 1.2.3.4:80 -r 1.1.1.1 --{option}");
         let name = option.split(' ').next().unwrap();
         let message = format!("Illegal '{name}' option with the 'add-server' command");

@@ -51,6 +51,9 @@ Options of -A and -E:
                                     none, toa or proxy (RVS)
       --mss BYTES                   most that a connection's TCP MSS option may
                                     say; 0 leaves it alone (RVS)
+      --take-up                     packets of TCP connections that another
+                                    director had go to the server that mh
+                                    finds (RVS)
 
 Options of -a and -e:
   -r, --real-server HOST[:PORT]     SERVER; also of -d

@@ -44,18 +44,19 @@ pub(super) enum Opt {
     LocalAddress,
     ClientAddress,
     Mss,
+    TakeUp,
 }
 
 use Opt::{
     ClientAddress, Connection, Daemon, Engine, Exact, LocalAddress, LowerThreshold, McastGroup,
     McastInterface, McastPort, McastTtl, Method, Mss, Netmask, NoSort, Numeric, Ops, Persistent,
     PersistentConn, Rate, RealServer, SchedFlags, Scheduler, Service, Stats, SyncId, SyncMaxlen,
-    Thresholds, Timeout, TunCsum, TunInfo, TunNocsum, TunPort, TunRemcsum, TunType, UpperThreshold,
-    Weight,
+    TakeUp, Thresholds, Timeout, TunCsum, TunInfo, TunNocsum, TunPort, TunRemcsum, TunType,
+    UpperThreshold, Weight,
 };
 
 impl Opt {
-    const ALL: [Self; 37] = [
+    const ALL: [Self; 38] = [
         Numeric,
         Connection,
         Service,
@@ -93,6 +94,7 @@ impl Opt {
         LocalAddress,
         ClientAddress,
         Mss,
+        TakeUp,
     ];
 
     const fn name(self) -> &'static str {
@@ -134,6 +136,7 @@ impl Opt {
             LocalAddress => "local-address",
             ClientAddress => "client-address",
             Mss => "mss",
+            TakeUp => "take-up",
         }
     }
 }
@@ -209,6 +212,7 @@ const SERVICE: Rules = Rules {
         LocalAddress,
         ClientAddress,
         Mss,
+        TakeUp,
     ],
     ..NOTHING
 };

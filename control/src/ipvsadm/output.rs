@@ -374,6 +374,9 @@ fn service_options(spec: &ServiceSpec) -> String {
     if let Some(mss) = spec.mss {
         line(&mut text, format_args!(" --mss {mss}"));
     }
+    if spec.take_up {
+        text.push_str(" --take-up");
+    }
     text
 }
 

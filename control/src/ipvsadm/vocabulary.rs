@@ -131,6 +131,7 @@ impl Parsed {
             "local-address" => Self::Value(Opt::LocalAddress),
             "client-address" => Self::Value(Opt::ClientAddress),
             "mss" => Self::Value(Opt::Mss),
+            "take-up" => Self::Flag(Opt::TakeUp),
             "real-server" => Self::Value(Opt::RealServer),
             "gatewaying" => Self::Method(Forwarding::Dr),
             "ipip" => Self::Method(Forwarding::Tun),

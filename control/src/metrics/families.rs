@@ -119,6 +119,7 @@ families! {
     WORKER_EXPIRED = Counter "rvs_worker_expired_connections" ["worker"] "Connections that aged out.";
     WORKER_RECYCLED = Counter "rvs_worker_recycled_connections" ["worker"] "Half-open connections that made room for others in a full table.";
     WORKER_STATELESS = Counter "rvs_worker_stateless_packets" ["worker"] "Packets forwarded without a connection because the table was full (mh).";
+    WORKER_TAKEN_UP = Counter "rvs_worker_taken_up_connections" ["worker"] "Connections taken up in their middle (take_up of services).";
     WORKER_BUSY = Counter "rvs_worker_busy_seconds" ["worker"] "Time spent on rounds that had packets; its rate is the busy share.";
     WORKER_CYCLES = Counter "rvs_worker_busy_cycles" ["worker"] "The same in ticks of the time stamp counter; divided by packets, the cycles that one takes.";
     TEMPLATES = Gauge "rvs_template_places" [] "Places of the table of persistence templates, half as many again as director.templates.";

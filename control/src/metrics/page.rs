@@ -209,6 +209,8 @@ fn of_workers(page: &mut Page, general: &General) {
     workers().for_each(|(worker, (_, counters))| samples.add(&[&worker], counters.recycled));
     let mut samples = page.family(&f::WORKER_STATELESS);
     workers().for_each(|(worker, (_, counters))| samples.add(&[&worker], counters.stateless));
+    let mut samples = page.family(&f::WORKER_TAKEN_UP);
+    workers().for_each(|(worker, (_, counters))| samples.add(&[&worker], counters.taken_up));
     let mut samples = page.family(&f::WORKER_BUSY);
     for (worker, (_, counters)) in workers() {
         samples.add(&[&worker], counters.busy_cycles as f64 / general.tsc_hz.max(1) as f64);

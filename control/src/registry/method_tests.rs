@@ -213,6 +213,20 @@ fn impossible_options_are_refused() {
             "only TCP services can tell servers the client's address",
         ),
         (ServiceSpec { mss: Some(1400), ..ServiceSpec::new(udp, "rr") }, "only TCP has an MSS"),
+        (
+            ServiceSpec { take_up: true, ..ServiceSpec::new(udp, "mh") },
+            "only TCP connections can be taken up (--take-up)",
+        ),
+        (
+            ServiceSpec { take_up: true, ..tcp() },
+            "connections are taken up (--take-up) under the scheduler mh only, by which every \
+             director finds the same server",
+        ),
+        (
+            ServiceSpec { take_up: true, scheduler: "mh".into(), ..timeout(60) },
+            "connections cannot be taken up (--take-up) in a persistent service: other directors \
+             know nothing of its templates",
+        ),
         (ServiceSpec { mss: Some(87), ..tcp() }, "MSS 87 is not 88 to 65495, or 0 for none"),
         (
             ServiceSpec { local_addresses: locals(&["224.0.0.1"]), ..tcp() },
@@ -249,6 +263,39 @@ fn impossible_options_are_refused() {
     assert!(published(&mut registry, &udp).one_packet);
     let add = registry.add_server(&udp, with(Method::Fullnat, OTHER), NO_ROUTE);
     assert_eq!(code(add), ErrorCode::InvalidArgument);
+}
+
+#[test]
+fn connections_of_servers_that_answer_past_the_director_are_taken_up() {
+    let taken_up = || ServiceSpec {
+        take_up: true,
+        local_addresses: locals(&["10.0.0.1"]),
+        ..service(VIP, "mh")
+    };
+    let message = "a service that takes connections up (--take-up) has servers under Route (-g) \
+                   and Tunnel (-i): what others send needs an entry of the director that opened \
+                   the connection";
+    let mut registry = registry();
+    registry.flush();
+    registry.add_service(taken_up()).unwrap();
+    for method in [Method::Nat, Method::Fullnat] {
+        let refused = registry.add_server(&id(VIP), with(method.clone(), OTHER), NO_ROUTE);
+        assert_eq!(refused.unwrap_err().message, message);
+        let plain = ServiceSpec { take_up: false, ..taken_up() };
+        registry.edit_service(plain.clone()).unwrap();
+        assert!(!published(&mut registry, &id(VIP)).take_up);
+        registry.add_server(&id(VIP), with(method.clone(), OTHER), NO_ROUTE).unwrap();
+        assert_eq!(registry.edit_service(taken_up()).unwrap_err().message, message);
+        registry.flush();
+        registry.add_service(taken_up()).unwrap();
+    }
+    registry.add_server(&id(VIP), with(Method::Dr, OTHER), NO_ROUTE).unwrap();
+    registry
+        .add_server(&id(VIP), with(Method::Tun(Tunnel::Ipip), "[fd00::1]:80"), NO_ROUTE)
+        .unwrap();
+    assert!(published(&mut registry, &id(VIP)).take_up);
+    let marked = ServiceSpec { take_up: true, ..ServiceSpec::new(mark(7, false), "mh") };
+    registry.add_service(marked).unwrap();
 }
 
 #[test]

@@ -27,6 +27,11 @@ pub(super) fn check(
         Method::Tun(Tunnel::Gre { checksum: TunnelChecksum::Remote }) => {
             Err(invalid("remote checksums are for gue tunnels; a gre tunnel has none or its own"))
         }
+        Method::Nat | Method::Fullnat if service.take_up => Err(invalid(
+            "a service that takes connections up (--take-up) has servers under Route (-g) and \
+             Tunnel (-i): what others send needs an entry of the director that opened the \
+             connection",
+        )),
         Method::Fullnat => check_fullnat(service, ip),
         Method::Dr | Method::Nat | Method::Tun(_) => Ok(()),
     }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use dataplane::packet::Family;
+use dataplane::scheduler::Scheduler;
 use dataplane::service::{self, ServiceKey};
 use dataplane::time::TICKS_PER_SECOND;
 
@@ -32,6 +33,9 @@ pub(super) fn check(spec: &ServiceSpec, key: &ServiceKey) -> Result<(), Error> {
     if spec.one_packet && !matches!(protocol, None | Some(Protocol::Udp)) {
         return Err(invalid("one-packet scheduling is for UDP and firewall marks only"));
     }
+    if spec.take_up {
+        check_take_up(spec, protocol)?;
+    }
     if spec.client_address != ClientAddress::None && protocol != Some(Protocol::Tcp) {
         return Err(invalid("only TCP services can tell servers the client's address"));
     }
@@ -51,6 +55,26 @@ pub(super) fn check(spec: &ServiceSpec, key: &ServiceKey) -> Result<(), Error> {
         if !seen.insert(address) {
             return Err(invalid(format!("local address {address} is given twice")));
         }
+    }
+    Ok(())
+}
+
+/// Only what every director finds by itself can be taken up.
+fn check_take_up(spec: &ServiceSpec, protocol: Option<Protocol>) -> Result<(), Error> {
+    if !matches!(protocol, None | Some(Protocol::Tcp)) {
+        return Err(invalid("only TCP connections can be taken up (--take-up)"));
+    }
+    if !matches!(Scheduler::from_name(&spec.scheduler), None | Some(Scheduler::Mh(_))) {
+        return Err(invalid(
+            "connections are taken up (--take-up) under the scheduler mh only, by which every \
+             director finds the same server",
+        ));
+    }
+    if spec.persistence.is_some() {
+        return Err(invalid(
+            "connections cannot be taken up (--take-up) in a persistent service: other directors \
+             know nothing of its templates",
+        ));
     }
     Ok(())
 }
@@ -90,4 +114,5 @@ pub(super) fn publish(service: &mut service::Service, spec: &ServiceSpec) {
         service::Persistence { timeout: timeout * TICKS_PER_SECOND, prefix: *prefix }
     });
     service.one_packet = spec.one_packet;
+    service.take_up = spec.take_up;
 }

@@ -31,6 +31,7 @@ impl Registry {
             candidates: Candidates::default(),
             persistence: None,
             one_packet: false,
+            take_up: false,
             locals,
         };
         options::publish(&mut published, &spec);

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::io::Write;
 
-use super::listing::{Form, Listing, What};
+use super::listing::{Form, Listing, What, pages};
 use super::select::{Method, Protocol};
 use super::table::{Column, Kind, column};
 use crate::api::{Connection, ConnectionFilter, MAX_ROWS, Side};
@@ -136,11 +136,14 @@ impl Connections {
             What { name: "connections", columns: COLUMNS, none: "There are no connections." };
         let limit = self.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let mut listing = Listing::begin(what, form, out)?;
+        let read = |cursor, left: usize| {
+            client.connections_page(cursor, left.min(MAX_ROWS), Some(&filter))
+        };
         match self.sort {
-            None => pages(client, &filter, limit, |page| Ok(listing.page(page, cells)?))?,
+            None => pages(limit, read, |page| Ok(listing.page(page, cells)?))?,
             Some(key) => {
                 let mut first = First { key, limit: limit.unwrap_or(SORTED), rows: Vec::new() };
-                pages(client, &filter, None, |page| {
+                pages(None, read, |page| {
                     first.add(page);
                     Ok(())
                 })?;
@@ -148,28 +151,6 @@ impl Connections {
             }
         }
         Ok(listing.end()?)
-    }
-}
-
-/// Gives `show` one page after the other, until there are no more or as many
-/// rows as wanted.
-fn pages(
-    client: &mut Client,
-    filter: &ConnectionFilter,
-    limit: Option<usize>,
-    mut show: impl FnMut(&[Connection]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let (mut cursor, mut left) = (None, limit.unwrap_or(usize::MAX));
-    loop {
-        let (mut page, next) = client.connections_page(cursor, left.min(MAX_ROWS), Some(filter))?;
-        // Groups of the table are never split.
-        page.truncate(left);
-        left -= page.len();
-        show(&page)?;
-        cursor = next;
-        if cursor.is_none() || left == 0 {
-            return Ok(());
-        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use super::table::{Column, Table};
+use crate::client::ClientError;
+use crate::commands::Failure;
 
 /// How a listing is to be printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +77,6 @@ impl<'a> Listing<'a> {
         self.out.flush()
     }
 
-    /// How many rows there were so far.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
     pub(super) fn end(self) -> io::Result<()> {
         if self.json {
             self.out.write_all(if self.rows == 0 { b"]}\n" } else { b"\n]}\n" })
@@ -87,6 +84,27 @@ impl<'a> Listing<'a> {
             writeln!(self.out, "{}", self.what.none)
         } else {
             Ok(())
+        }
+    }
+}
+
+/// Gives `show` one page after the other, until there are no more or `limit`
+/// rows. `read` takes where the page begins and how many rows are still wanted,
+/// and says where the next one begins; it may leave out rows, and give too many.
+pub(super) fn pages<T, C>(
+    limit: Option<usize>,
+    mut read: impl FnMut(Option<C>, usize) -> Result<(Vec<T>, Option<C>), ClientError>,
+    mut show: impl FnMut(&[T]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (mut cursor, mut left) = (None, limit.unwrap_or(usize::MAX));
+    loop {
+        let (mut page, next) = read(cursor, left)?;
+        page.truncate(left);
+        left -= page.len();
+        show(&page)?;
+        cursor = next;
+        if cursor.is_none() || left == 0 {
+            return Ok(());
         }
     }
 }

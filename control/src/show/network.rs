@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::listing::{Form, Listing, What};
+use super::listing::{Form, Listing, What, pages};
 use super::table::{Column, Kind, column};
 use crate::api::{Neighbour, Request, Response, Route, Side};
 use crate::client::{Client, ClientError};
@@ -62,25 +62,21 @@ impl Neighbours {
         let what =
             What { name: "neighbours", columns: NEIGHBOURS, none: "There are no neighbours." };
         let mut listing = Listing::begin(what, form, out)?;
-        let (mut cursor, limit) = (None, self.limit.unwrap_or(usize::MAX));
-        while listing.rows() < limit {
-            let Response::Neighbours { mut neighbours, next } =
-                client.call(&Request::Neighbours { cursor })?
-            else {
-                return Err(wrong().into());
-            };
-            neighbours.retain(|n| {
-                self.port.as_ref().is_none_or(|port| *port == n.port)
-                    && self.state.as_ref().is_none_or(|state| state.eq_ignore_ascii_case(&n.state))
-            });
-            neighbours.truncate(limit - listing.rows());
-            listing.page(&neighbours, of_neighbour)?;
-            cursor = next;
-            if cursor.is_none() {
-                break;
+        let read = |cursor, _| match client.call(&Request::Neighbours { cursor })? {
+            Response::Neighbours { mut neighbours, next } => {
+                neighbours.retain(|neighbour| self.wants(neighbour));
+                Ok((neighbours, next))
             }
-        }
+            _ => Err(wrong()),
+        };
+        pages(self.limit, read, |page| Ok(listing.page(page, of_neighbour)?))?;
         Ok(listing.end()?)
+    }
+
+    fn wants(&self, neighbour: &Neighbour) -> bool {
+        let in_state = |state: &String| state.eq_ignore_ascii_case(&neighbour.state);
+        self.port.as_ref().is_none_or(|port| *port == neighbour.port)
+            && self.state.as_ref().is_none_or(in_state)
     }
 }
 
@@ -109,20 +105,14 @@ impl Routes {
     ) -> Result<(), Failure> {
         let what = What { name: "routes", columns: ROUTES, none: "There are no routes." };
         let mut listing = Listing::begin(what, form, out)?;
-        let (mut cursor, limit) = (None, self.limit.unwrap_or(usize::MAX));
-        while listing.rows() < limit {
-            let Response::Routes { mut routes, next } = client.call(&Request::Routes { cursor })?
-            else {
-                return Err(wrong().into());
-            };
-            routes.retain(|route| self.wants(route));
-            routes.truncate(limit - listing.rows());
-            listing.page(&routes, of_route)?;
-            cursor = next;
-            if cursor.is_none() {
-                break;
+        let read = |cursor, _| match client.call(&Request::Routes { cursor })? {
+            Response::Routes { mut routes, next } => {
+                routes.retain(|route| self.wants(route));
+                Ok((routes, next))
             }
-        }
+            _ => Err(wrong()),
+        };
+        pages(self.limit, read, |page| Ok(listing.page(page, of_route)?))?;
         Ok(listing.end()?)
     }
 

@@ -11,7 +11,8 @@ use super::select::{Method, Protocol, service_is};
 use super::service_name;
 use super::table::{Column, Kind, column};
 use crate::api::{
-    MethodName, Origin, ServerStatus, ServiceId, ServiceOrigin, ServiceStatus, Side, Stats,
+    MethodName, Origin, ServerStatus, ServiceId, ServiceOrigin, ServiceSpec, ServiceStatus, Side,
+    Stats,
 };
 use crate::client::{Client, ClientError};
 use crate::commands::Failure;
@@ -208,7 +209,7 @@ fn of_service(service: &ServiceStatus, origin: Option<&ServiceOrigin>) -> serde_
     let (active, inactive) = (sum(|server| server.active), sum(|server| server.inactive));
     let cells = vec![
         service_name(&service.spec.id),
-        service.spec.scheduler.clone(),
+        scheduler_of(&service.spec),
         service.servers.len().to_string(),
         active.to_string(),
         inactive.to_string(),
@@ -217,6 +218,11 @@ fn of_service(service: &ServiceStatus, origin: Option<&ServiceOrigin>) -> serde_
         shown(own),
     ];
     Ok(Row { json, cells, active, inactive, stats: service.stats })
+}
+
+fn scheduler_of(spec: &ServiceSpec) -> String {
+    let take_up = if spec.take_up { ",take-up" } else { "" };
+    format!("{}{take_up}", spec.scheduler)
 }
 
 /// The row of the API's listing with its `service` and `origin`.
@@ -263,7 +269,7 @@ fn server_origin(service: Option<&ServiceOrigin>, server: &ServerStatus) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{self, Response, ServerHealth, ServerOrigin, ServerSpec, ServiceSpec};
+    use crate::api::{self, Response, ServerHealth, ServerOrigin, ServerSpec};
     use crate::test_server::{TestServer, hello};
 
     const LONG: &str = "[fd00:1234:5678:9abc:def0:1234:5678:9ab2]:65535";

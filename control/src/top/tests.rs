@@ -35,6 +35,7 @@ fn worker(times: u64) -> WorkerCounters {
         expired: 0,
         recycled: 0,
         stateless: 0,
+        taken_up: 0,
         entries: [500, 0],
         busy_cycles: 500_000 * times,
         busy_rounds: 250 * times,

@@ -179,6 +179,10 @@ fn refusals() {
         ),
         ("-A -u 192.168.1.101:80 --mss 1400", "only TCP has an MSS\n"),
         (
+            "-E -t 192.168.1.100:80 -s sh --take-up",
+            "connections are taken up (--take-up) under the scheduler mh only, by which every director finds the same server\n",
+        ),
+        (
             "-a -t 192.168.1.100:80 -r 192.168.1.33 -b",
             "FullNat server 192.168.1.33 needs an IPv4 local address of its service: edit the service with --local-address\n",
         ),
@@ -209,6 +213,8 @@ const KINDS: &str = "\
 -A -t 192.168.1.100:80 -s wlc --local-address 10.0.0.1,fd00::1 --client-address proxy --mss 1400
 -a -t 192.168.1.100:80 -r 10.0.0.31:8080 -b -w 1
 -a -t 192.168.1.100:80 -r 10.0.0.32:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-csum
+-A -t 192.168.1.100:443 -s mh -b mh-port --take-up
+-a -t 192.168.1.100:443 -r 10.0.0.31:443 -g -w 1
 -A -u 192.168.1.100:53 -s rr -o
 -a -u 192.168.1.100:53 -r 10.0.0.31:5353 -m -w 1
 -A --sctp-service 192.168.1.100:9 -s rr
@@ -239,7 +245,7 @@ fn kinds() {
         assert!(listed.lines().any(|line| line.trim_end() == row.trim_end()), "{row}\n{listed}");
     }
     for view in ["--stats", "--rate", "--thresholds", "--persistent-conn"] {
-        assert_eq!(bench.adm_ok(&format!("-Ln {view}")).lines().count(), 3 + 13, "{view}");
+        assert_eq!(bench.adm_ok(&format!("-Ln {view}")).lines().count(), 3 + 15, "{view}");
     }
     bench.adm_ok("-d -f 7 -r 10.0.0.31");
     bench.adm_ok("-e -u 192.168.1.100:53 -r 10.0.0.31:5353 -m -w 0");

@@ -138,7 +138,8 @@ impl Core {
             return self.punt(cx.now, PuntKind::Other);
         };
         // One-packet services have no connections that an error could be about.
-        if service.one_packet || !cx.snapshot.settings.schedule_icmp {
+        let takes_up = service.take_up && headers.protocol == Protocol::Tcp;
+        if service.one_packet || !(takes_up || cx.snapshot.settings.schedule_icmp) {
             return self.drop(DropReason::IcmpNoConnection);
         }
         // As a SYN would be, or an INIT.

@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::ageing::count_template;
 use super::short::Short;
+use super::take_up;
 use super::{BURST, Burst, Context, Core, Staged, Verdict, punt_kind};
 use crate::conn::entry::Body;
 use crate::conn::memory::prefetch_l1;
@@ -363,7 +364,10 @@ impl Core {
             return Err(self.drop(DropReason::NoServer));
         };
         let two_sided = server.method.is_two_sided();
-        let state = State::None.after_client_packet(two_sided, headers);
+        let state = match take_up::is_middle(service, headers) {
+            true => State::SynRecv,
+            false => State::None.after_client_packet(two_sided, headers),
+        };
         let opening =
             prepared.insert(Opening { service, number, server, template, state, overloads: false });
         if one_packet {
@@ -371,6 +375,9 @@ impl Core {
         }
         if !opens {
             return Err(match server.method {
+                Method::Dr | Method::Tun(_) if service.take_up => {
+                    self.forward_once(cx, opening, hash, headers, frame)
+                }
                 Method::Dr | Method::Tun(_) => {
                     self.forward_stateless(cx, opening, hash, headers, frame)
                 }
@@ -486,6 +493,7 @@ impl Core {
     ) -> Result<bool, Verdict> {
         let settings = &cx.snapshot.settings;
         match headers.protocol {
+            Protocol::Tcp if service.take_up => self.may_take_up(cx, headers),
             Protocol::Tcp if self.may_be_stateless(cx, service) => {
                 Ok(headers.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN)
             }
@@ -504,9 +512,10 @@ impl Core {
     }
 
     /// Whether packets without a connection may belong to one that was opened
-    /// while the table was full, and that the scheduler finds again.
+    /// while the table was full, or elsewhere, and that the scheduler finds again.
     fn may_be_stateless(&self, cx: Context<'_>, service: &Service) -> bool {
-        matches!(service.scheduler, Scheduler::Mh(_)) && cx.now < self.stateless_until
+        matches!(service.scheduler, Scheduler::Mh(_))
+            && (service.take_up || cx.now < self.stateless_until)
     }
 
     /// Chooses a server, by the client's template where the service has those;
@@ -627,6 +636,9 @@ impl Core {
                 place
             }
         };
+        if take_up::is_middle(opening.service, headers) {
+            self.counters.taken_up += 1;
+        }
         // With sloppy_tcp or sloppy_sctp it may be an old connection.
         if template.is_some() {
             self.assure(tables, place, state);

@@ -25,6 +25,7 @@ mod observed;
 mod pairs;
 mod replies;
 mod short;
+mod take_up;
 
 const PORT_MAC: [u8; 6] = [0, 0x50, 0, 0, 4, 0];
 const CLIENT_MAC: [u8; 6] = [0, 0x50, 0, 0, 3, 0];
@@ -76,6 +77,7 @@ fn service(protocol: Protocol, vip: IpAddr, weights: [u32; 2]) -> Arc<Service> {
         candidates: candidates(Scheduler::Rr, weights),
         persistence: None,
         one_packet: false,
+        take_up: false,
         locals: Arc::default(),
     })
 }

@@ -464,6 +464,7 @@ mod tests {
                 candidates: Default::default(),
                 persistence: None,
                 one_packet: false,
+                take_up: false,
                 locals: Arc::default(),
             })
         };

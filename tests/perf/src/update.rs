@@ -176,7 +176,7 @@ fn say(
     let mut taking: Vec<_> =
         rounds.iter().flat_map(|(_, stormy)| stormy.with_update.iter().copied()).collect();
     taking.sort_by(f64::total_cmp);
-    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+    for (name, share) in [("p50", 0.5), ("p99", 0.99), ("longest", 1.0)] {
         let name = format!("a burst that takes up an update, {name}");
         report.row(&Row::value(PART, name, percentile(&taking, share), "us of CPU time"))?;
     }

@@ -36,6 +36,9 @@ pub struct WorkerCounters {
     pub recycled: u64,
     /// Packets forwarded without a connection because the table was full (mh).
     pub stateless: u64,
+    /// Connections taken up in their middle (`take_up` of services).
+    #[serde(default)]
+    pub taken_up: u64,
     /// Places taken in its IPv4 and in its IPv6 table: a connection under NAT
     /// or FULLNAT has two.
     #[serde(default)]

@@ -53,6 +53,10 @@ pub struct ServiceSpec {
     /// One-packet scheduling.
     #[serde(default)]
     pub one_packet: bool,
+    /// Whether TCP connections that another director had are taken up in their
+    /// middle (`mh`, with servers under DR and TUN).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub take_up: bool,
     /// The director's addresses that connections to FULLNAT servers come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub local_addresses: Vec<IpAddr>,
@@ -75,11 +79,16 @@ impl ServiceSpec {
             scheduler_flags: Vec::new(),
             persistence: None,
             one_packet: false,
+            take_up: false,
             local_addresses: Vec::new(),
             client_address: ClientAddress::None,
             mss: None,
         }
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How FULLNAT servers are told the client's address.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const TCP: etherparse::IpNumber = etherparse::IpNumber::TCP;
+pub(super) const TCP: etherparse::IpNumber = etherparse::IpNumber::TCP;
 const UDP: etherparse::IpNumber = etherparse::IpNumber::UDP;
 const SCTP: etherparse::IpNumber = etherparse::IpNumber::SCTP;
 
@@ -24,7 +24,7 @@ fn fragment(protocol: etherparse::IpNumber, id: u16, at: u16, payload: &[u8]) ->
 
 /// The beginning of a datagram from `cport`, with flags or chunk as its
 /// protocol has them.
-fn first(protocol: etherparse::IpNumber, id: u16, cport: u16, flags: u8) -> Vec<u8> {
+pub(super) fn first(protocol: etherparse::IpNumber, id: u16, cport: u16, flags: u8) -> Vec<u8> {
     let mut payload = [0; 24];
     payload[..2].copy_from_slice(&cport.to_be_bytes());
     payload[2..4].copy_from_slice(&80u16.to_be_bytes());
@@ -33,7 +33,7 @@ fn first(protocol: etherparse::IpNumber, id: u16, cport: u16, flags: u8) -> Vec<
     fragment(protocol, id, 0, &payload)
 }
 
-fn later(protocol: etherparse::IpNumber, id: u16, at: u16) -> Vec<u8> {
+pub(super) fn later(protocol: etherparse::IpNumber, id: u16, at: u16) -> Vec<u8> {
     fragment(protocol, id, at, &[9; 16])
 }
 

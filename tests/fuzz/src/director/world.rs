@@ -36,6 +36,7 @@ struct Kind {
     /// Length of the client prefix of persistence.
     persistence: Option<u8>,
     one_packet: bool,
+    take_up: bool,
     mss: Option<u16>,
 }
 
@@ -46,10 +47,11 @@ const PLAIN: Kind = Kind {
     client_address: ClientAddress::None,
     persistence: None,
     one_packet: false,
+    take_up: false,
     mss: None,
 };
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     PLAIN,
     Kind { method: Method::Nat, scheduler: Scheduler::Wlc, ..PLAIN },
     Kind { method: Method::Fullnat, client_address: ClientAddress::Toa, ..PLAIN },
@@ -73,6 +75,7 @@ const KINDS: [Kind; 16] = [
     Kind { method: Method::Nat, one_packet: true, mss: Some(1000), ..PLAIN },
     Kind { scheduler: MH, persistence: Some(64), ..PLAIN },
     Kind { scheduler: MH, ..PLAIN },
+    Kind { scheduler: MH, take_up: true, ..PLAIN },
 ];
 const MH: Scheduler = Scheduler::Mh(scheduler::HashFlags { fallback: true, port: true });
 
@@ -261,6 +264,7 @@ fn service(
         candidates: candidates(number, kind.scheduler, list),
         persistence: kind.persistence.map(|prefix| Persistence { timeout: 8 * 100, prefix }),
         one_packet: kind.one_packet,
+        take_up: kind.take_up,
         locals: if kind.method == Method::Fullnat { locals.collect() } else { Arc::default() },
     }
 }
