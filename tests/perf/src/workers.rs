@@ -296,7 +296,7 @@ impl Worker {
         };
         let (len, me) = (frames.len(), director.worker());
         let Some(sharing) = director.sharing(0) else { return };
-        let mut queues = [own, to];
+        let queues = [own, to];
         for mut buffer in buffers.drain(..) {
             let frame = Frame::new(&mut buffer.0, HEADROOM, len, len, 0);
             let (owner, read) = sharing.owner(&frame);
