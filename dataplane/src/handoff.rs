@@ -17,7 +17,7 @@ pub const CAPACITY: usize = 1024;
 #[must_use]
 pub fn ring<T>() -> (Sender<T>, Receiver<T>) {
     let (producer, consumer) = rtrb::RingBuffer::new(CAPACITY);
-    let sender = Sender { ring: producer, waiting: ArrayVec::new(), early: Sent::default() };
+    let sender = Sender { ring: Some(producer), waiting: ArrayVec::new(), early: Sent::default() };
     (sender, Receiver { ring: consumer })
 }
 
@@ -30,22 +30,43 @@ pub struct Sent {
     pub refused: u64,
 }
 
-/// A ring's producing end, with the packets that wait for the end of the burst.
+/// A ring's producing end, with the packets that wait for the end of the burst;
+/// or, without a ring, the place of a worker's own packets among the others'
+/// ([`Sender::to_self`]).
 #[derive(Debug)]
 pub struct Sender<T> {
-    ring: rtrb::Producer<T>,
+    ring: Option<rtrb::Producer<T>>,
     waiting: ArrayVec<T, BURST>,
     /// Of the flushes that `push` had to make.
     early: Sent,
 }
 
 impl<T> Sender<T> {
+    /// Where a worker puts its own packets when it shares out a burst, as it puts
+    /// others': to sort without a branch is what makes that cheap.
+    #[must_use]
+    pub fn to_self() -> Self {
+        Self { ring: None, waiting: ArrayVec::new(), early: Sent::default() }
+    }
+
+    /// Whether there is another worker at the other end.
+    #[must_use]
+    pub fn is_ring(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Takes out what waits, a burst at most: a worker's own packets.
+    #[inline]
+    pub fn own(&mut self) -> arrayvec::Drain<'_, T, BURST> {
+        self.waiting.drain(..)
+    }
+
     /// Adds a packet, which the receiver sees after the next flush, or when
     /// [`BURST`] of them wait.
     #[inline]
     pub fn push(&mut self, packet: T) {
         self.waiting.push(packet);
-        if self.waiting.is_full() {
+        if self.waiting.is_full() && self.is_ring() {
             let Sent { sent, refused } = self.send();
             self.early.sent += sent;
             self.early.refused += refused;
@@ -68,18 +89,20 @@ impl<T> Sender<T> {
     /// How many packets the ring has room for besides those that wait.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.ring.slots() - self.waiting.len().min(self.ring.slots())
+        let free = self.ring.as_ref().map_or(BURST, rtrb::Producer::slots);
+        free.saturating_sub(self.waiting.len())
     }
 
     fn send(&mut self) -> Sent {
+        let Some(ring) = &mut self.ring else { return Sent::default() };
         let all = self.waiting.len();
         // Looks at the receiver's position only when the last one seen will
         // not do.
-        let room = match self.ring.write_chunk_uninit(all) {
+        let room = match ring.write_chunk_uninit(all) {
             Ok(_) => all,
             Err(rtrb::chunks::ChunkError::TooFewSlots(room)) => room,
         };
-        let sent = self.ring.write_chunk_uninit(room).map_or(0, |chunk| {
+        let sent = ring.write_chunk_uninit(room).map_or(0, |chunk| {
             // Publishes once.
             chunk.fill_from_iter(self.waiting.drain(..room))
         });
@@ -170,6 +193,15 @@ mod tests {
         assert_eq!(taken(&mut receiver, 100).len(), BURST);
         assert_eq!(sender.flush(), Sent { sent: BURST as u64 + 3, refused: 0 });
         assert_eq!(taken(&mut receiver, 100), [BURST, BURST + 1, BURST + 2]);
+    }
+
+    #[test]
+    fn own_packets_stay_until_they_are_taken() {
+        let mut own = Sender::to_self();
+        (0..BURST).for_each(|n| own.push(n));
+        assert_eq!((own.flush(), own.room(), own.is_ring()), (Sent::default(), 0, false));
+        assert!(own.own().eq(0..BURST));
+        assert_eq!(own.room(), BURST);
     }
 
     #[test]

@@ -135,6 +135,13 @@ impl Shard {
             }
         } ^ src_port
             ^ dst_port;
+        self.hash_of(word)
+    }
+
+    /// The same of the XOR of the 16-bit words of addresses and ports.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn hash_of(&self, word: u16) -> u32 {
         let half = self.high[usize::from(word >> 8)] ^ self.low[usize::from(word & 0xff)];
         (u32::from(half) << 16) | u32::from(half)
     }

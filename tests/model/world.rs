@@ -12,7 +12,7 @@ use std::sync::Arc;
 use dataplane::conn::persistence::{TemplateRow, Templates};
 use dataplane::conn::{HashKey, Timeouts};
 use dataplane::counters::DropReason;
-use dataplane::director::{Director, DirectorConfig, Handed, Source, Verdict};
+use dataplane::director::{Director, DirectorConfig, Handed, Reading, Source, Verdict};
 use dataplane::fib::{Fib, Neighbours, NextHop, RoutesBuilder};
 use dataplane::icmp::IcmpLimits;
 use dataplane::outbox::To;
@@ -371,6 +371,7 @@ impl World {
             source: Source::Port,
             port,
             handed: Handed::default(),
+            read: Reading::default(),
             bytes: bytes.to_vec(),
             original: true,
         }]);
@@ -408,12 +409,24 @@ impl World {
         let len = packet.bytes.len();
         self.buffer[HEADROOM..HEADROOM + len].copy_from_slice(&packet.bytes);
         let mut frames = [Frame::new(&mut self.buffer, HEADROOM, len, len, packet.port)];
-        (frames[0].rss_hash, frames[0].handed) = (rss_hash, packet.handed);
+        frames[0].rss_hash = rss_hash;
+        (frames[0].handed, frames[0].read) = (packet.handed, packet.read);
         let mut verdicts = [Verdict::Punt];
         let director = &mut self.directors[packet.worker];
         match packet.source {
             Source::Port => director.counters_mut().rx += 1,
             Source::Handoff => director.counters_mut().taken_over += 1,
+        }
+        if packet.source == Source::Port && rss_hash.is_none() {
+            // As a worker does whose device knows no owners.
+            let sharing = director.sharing(packet.port).expect("nobody observes");
+            let (owner, read) = sharing.owner(&frames[0]);
+            if usize::from(owner) != packet.worker {
+                director.counters_mut().handed_off += 1;
+                waiting.push_front(packet.to(owner, Handed::default(), read, frames[0].bytes()));
+                return None;
+            }
+            frames[0].read = read;
         }
         director.process(now, packet.source, &mut frames, &mut verdicts);
         let bytes = || frames[0].bytes().to_vec();
@@ -429,14 +442,7 @@ impl World {
             }
             Verdict::Handoff { worker, handed } => {
                 handed_off += 1;
-                waiting.push_front(Waiting {
-                    worker: worker.into(),
-                    source: Source::Handoff,
-                    port: packet.port,
-                    handed,
-                    bytes: bytes(),
-                    original: packet.original,
-                });
+                waiting.push_front(packet.to(worker, handed, frames[0].read, &bytes()));
                 None
             }
             Verdict::Absorbed => Some(End::Absorbed),
@@ -456,6 +462,7 @@ impl World {
                         source: Source::Handoff,
                         port,
                         handed,
+                        read: Reading::default(),
                         bytes: bytes.to_vec(),
                         original: false,
                     });
@@ -524,9 +531,18 @@ struct Waiting {
     source: Source,
     port: u8,
     handed: Handed,
+    read: Reading,
     bytes: Vec<u8>,
     /// Whether it is the frame that came in by a port.
     original: bool,
+}
+
+impl Waiting {
+    /// The same packet, handed over.
+    fn to(&self, worker: u8, handed: Handed, read: Reading, bytes: &[u8]) -> Self {
+        let (source, bytes) = (Source::Handoff, bytes.to_vec());
+        Self { worker: worker.into(), source, handed, read, bytes, ..*self }
+    }
 }
 
 /// All addresses are behind a router on port 0.

@@ -13,7 +13,7 @@ use super::state::State;
 use super::table::Slot;
 use super::tables::Place;
 use crate::forward::nat::{self, Deltas};
-use crate::packet::{Family, Key4, Key6, Tuple, Tuple4};
+use crate::packet::{Family, Key4, Key6, Tuple, Tuple4, checksum};
 use crate::service::ClientAddress;
 use crate::time::Tick;
 
@@ -74,8 +74,9 @@ pub struct Body {
     /// assures.
     template: u32,
     /// Of the client's entry: the local port (upper half) and the number of the
-    /// local address (FULLNAT). Of the server's entry: the client's initial
-    /// sequence number.
+    /// local address (FULLNAT). Of the server's entry: with a PROXY header the
+    /// client's initial sequence number, else the number of the way to the
+    /// client, 0 while none is known.
     detail: u32,
     /// Difference that the rewrite makes to the TCP or UDP checksum.
     pub l4_delta: u16,
@@ -250,6 +251,19 @@ impl Body {
         self.detail = ((port as u32) << 16) | number as u32;
     }
 
+    /// The number that the director gave the way to the client, in the server's
+    /// entry of a connection without a PROXY header; 0 is none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn way(&self) -> u32 {
+        self.detail
+    }
+
+    /// Notes the number of the way to the client.
+    pub const fn set_way(&mut self, number: u32) {
+        self.detail = number;
+    }
+
     /// The client's initial sequence number, in the server's entry.
     #[must_use]
     pub const fn initial_sequence(&self) -> u32 {
@@ -306,7 +320,9 @@ pub struct Entry4 {
     pub to: Tuple4,
     /// Difference that this makes to the IPv4 header checksum.
     pub ip_delta: u16,
-    reserved: [u16; 5],
+    /// The same with one less of TTL, as [`checksum::bytes_after_bytes`] takes it.
+    pub hop_delta: u16,
+    reserved: [u16; 4],
 }
 
 impl Entry for Entry4 {
@@ -339,14 +355,15 @@ impl Entry for Entry4 {
     }
 
     fn new(key: Key4, body: Body) -> Self {
-        Self { key, body, to: Tuple4::zeroed(), ip_delta: 0, reserved: [0; 5] }
+        Self { key, body, to: Tuple4::zeroed(), ip_delta: 0, hop_delta: 0, reserved: [0; 4] }
     }
 
     #[inline]
     fn rewritten(self, to: &Tuple) -> Self {
         let Tuple::V4(to) = *to else { return self };
-        let Deltas { ip: ip_delta, l4: l4_delta } = nat::delta4(&self.key.tuple(), &to);
-        Self { to, ip_delta, body: Body { l4_delta, ..self.body }, ..self }
+        let Deltas { ip, l4: l4_delta } = nat::delta4(&self.key.tuple(), &to);
+        let body = Body { l4_delta, ..self.body };
+        Self { to, ip_delta: ip, hop_delta: hop_delta(ip), body, ..self }
     }
 
     #[inline(always)]
@@ -358,13 +375,21 @@ impl Entry for Entry4 {
     fn paired(key: Key4, answer: &Key4, body: Body, deltas: Deltas) -> Self {
         let body = Body { l4_delta: deltas.l4, ..body };
         let to = answer.tuple().reversed();
-        Self { key, body, to, ip_delta: deltas.ip, reserved: [0; 5] }
+        let ip_delta = deltas.ip;
+        Self { key, body, to, ip_delta, hop_delta: hop_delta(ip_delta), reserved: [0; 4] }
     }
 
     #[inline]
     fn place(slot: Slot) -> Place {
         Place::V4(slot)
     }
+}
+
+/// [`Entry4::hop_delta`]: the word of TTL and protocol falls by 0x0100 (RFC 1624,
+/// section 3).
+#[inline(always)]
+fn hop_delta(ip_delta: u16) -> u16 {
+    checksum::fold(u64::from(ip_delta) + u64::from(!0x0100_u16)).to_be()
 }
 
 /// An IPv6 entry. What NAT and FULLNAT make of the addresses comes from the

@@ -32,28 +32,24 @@ impl Core {
         self.shard.owner(nic.unwrap_or_else(own))
     }
 
-    /// The verdict on a plain packet that another worker is to get. Without the
-    /// packet's headers, which are put together only where it may be a reply.
+    /// The worker to ask first for a plain packet, by its key: the XOR of its
+    /// words and the end of the source address. Its headers are put together only
+    /// where it may be a reply.
     #[inline(always)]
-    pub(super) fn plain_elsewhere<T: Copy>(
+    pub(super) fn plain_owner<T: Copy>(
         &self,
         snapshot: &Snapshot,
         frame: &Frame<'_>,
         plain: &Plain<T>,
-        tuple: &Tuple,
-    ) -> Option<Verdict>
+        (xor, source): (u16, u32),
+    ) -> usize
     where
         Headers: From<Plain<T>>,
     {
-        let (addresses, (src_port, dst_port), nic) =
-            (tuple.addresses(), tuple.ports(), frame.rss_hash);
-        let worker = if snapshot.nat_sources.may_have(&addresses) {
-            self.owner_of_reply(snapshot, &(*plain).into(), nic)
-        } else {
-            let own = || self.shard.hash(&addresses, src_port, dst_port);
-            self.shard.owner(nic.unwrap_or_else(own))
-        };
-        self.unless_own(worker)
+        if snapshot.nat_sources.may_have_end(source) {
+            return self.owner_of_reply(snapshot, &(*plain).into(), frame.rss_hash);
+        }
+        self.shard.owner(frame.rss_hash.unwrap_or_else(|| self.shard.hash_of(xor)))
     }
 
     /// The verdict on a packet of this worker, if it is another.

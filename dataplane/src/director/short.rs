@@ -7,7 +7,7 @@ use super::{Context, Kind, Staged};
 use crate::conn::{Entry, Entry4, Entry6, Place, Tabled, Tables};
 use crate::fib::Way;
 use crate::forward::tun::Ids;
-use crate::packet::headers::{ETHERNET, PLAIN4, PLAIN6};
+use crate::packet::headers::{ETHERNET, PLAIN4, PLAIN6, SHORTEST4};
 use crate::packet::{Frame, Key4, Key6, Protocol, Tuple4, Tuple6, checksum};
 use crate::service::Record;
 use crate::snapshot::Snapshot;
@@ -45,14 +45,17 @@ pub(super) trait Short: Tabled {
         frame: &mut Frame<'_>,
     ) -> bool;
 
-    /// Passes a server's packet on under NAT and FULLNAT: the port's index.
+    /// The way to the client of a server's packet.
+    fn way_to_client(snapshot: &Snapshot, tables: &Tables, entry: &Self) -> Option<Way>;
+
+    /// Passes a server's packet on under NAT and FULLNAT. As [`Short::pass`].
     fn pass_to_client(
-        snapshot: &Snapshot,
         tables: &Tables,
         entry: &Self,
+        macs: &[u8; 12],
         staged: &Staged,
         frame: &mut Frame<'_>,
-    ) -> Option<u8>;
+    ) -> bool;
 }
 
 impl Short for Entry4 {
@@ -73,7 +76,7 @@ impl Short for Entry4 {
     #[inline(always)]
     fn pass(staged: &Staged, macs: &[u8; 12], frame: &mut Frame<'_>) -> bool {
         let Some(start) = frame.bytes_mut().first_chunk_mut::<PLAIN4>() else { return false };
-        if !begin4(start, macs, 0) {
+        if !begin4(start, macs) {
             return false;
         }
         frame.truncate(ETHERNET + usize::from(staged.ip_len));
@@ -102,16 +105,19 @@ impl Short for Entry4 {
         readdress4(&record.macs, entry, staged, frame)
     }
 
+    fn way_to_client(snapshot: &Snapshot, _: &Tables, entry: &Self) -> Option<Way> {
+        Some(snapshot.fib.lookup4(entry.to.dst))
+    }
+
     #[inline(never)]
     fn pass_to_client(
-        snapshot: &Snapshot,
         _: &Tables,
         entry: &Self,
+        macs: &[u8; 12],
         staged: &Staged,
         frame: &mut Frame<'_>,
-    ) -> Option<u8> {
-        let (port, macs) = way(snapshot.fib.lookup4(entry.to.dst), staged)?;
-        readdress4(&macs, entry, staged, frame).then_some(port)
+    ) -> bool {
+        readdress4(macs, entry, staged, frame)
     }
 }
 
@@ -172,21 +178,30 @@ impl Short for Entry6 {
         readdress6(&record.macs, &to, body.l4_delta, staged, frame)
     }
 
+    fn way_to_client(snapshot: &Snapshot, tables: &Tables, entry: &Self) -> Option<Way> {
+        Some(snapshot.fib.lookup6(&client6(tables, entry)?.src))
+    }
+
     #[inline(never)]
     fn pass_to_client(
-        snapshot: &Snapshot,
         tables: &Tables,
         entry: &Self,
+        macs: &[u8; 12],
         staged: &Staged,
         frame: &mut Frame<'_>,
-    ) -> Option<u8> {
-        let body = entry.body();
-        let Some(Place::V6(client)) = body.twin(Entry6::FAMILY) else { return None };
-        let Tuple6 { src, dst, src_port, dst_port } = tables.v6.entry(client).key().tuple();
+    ) -> bool {
+        let Some(client) = client6(tables, entry) else { return false };
+        let Tuple6 { src, dst, src_port, dst_port } = client;
         let to = Tuple6 { src: dst, dst: src, src_port: dst_port, dst_port: src_port };
-        let (port, macs) = way(snapshot.fib.lookup6(&to.dst), staged)?;
-        readdress6(&macs, &to, body.l4_delta, staged, frame).then_some(port)
+        readdress6(macs, &to, entry.body().l4_delta, staged, frame)
     }
+}
+
+/// What the client of a server's entry sends.
+#[inline(always)]
+fn client6(tables: &Tables, entry: &Entry6) -> Option<Tuple6> {
+    let Some(Place::V6(client)) = entry.body().twin(Entry6::FAMILY) else { return None };
+    Some(tables.v6.entry(client).key().tuple())
 }
 
 /// Wraps a client's packet in an IPv4 header to the server (IPIP). False, and
@@ -277,23 +292,10 @@ fn unwrapped<E: Short>(
     Some(((outer_tos, df), ttl))
 }
 
-/// Port and MAC addresses of a way on which the packet fits.
-#[inline(always)]
-fn way(way: Way, staged: &Staged) -> Option<(u8, [u8; 12])> {
-    let Way::Port(hop) = way else { return None };
-    if hop.vlan != 0 || staged.ip_len > hop.mtu {
-        return None;
-    }
-    let mut macs = [0; 12];
-    macs[..6].copy_from_slice(&hop.dst_mac);
-    macs[6..].copy_from_slice(&hop.src_mac);
-    Some((hop.port, macs))
-}
-
 /// Writes the MAC addresses, takes one from the TTL, and makes the IPv4
-/// checksum follow that and a change of addresses.
+/// checksum follow.
 #[inline(always)]
-fn begin4(start: &mut [u8; PLAIN4], macs: &[u8; 12], difference: u16) -> bool {
+fn begin4(start: &mut [u8; PLAIN4], macs: &[u8; 12]) -> bool {
     let ttl = start[ETHERNET + 8];
     if ttl <= 1 {
         return false;
@@ -301,11 +303,7 @@ fn begin4(start: &mut [u8; PLAIN4], macs: &[u8; 12], difference: u16) -> bool {
     start[..12].copy_from_slice(macs);
     start[ETHERNET + 8] = ttl - 1;
     let sum = [start[ETHERNET + 10], start[ETHERNET + 11]];
-    let mut sum = checksum::bytes_after_ttl_decrement(sum);
-    if difference != 0 {
-        sum = checksum::bytes_after(sum, difference);
-    }
-    [start[ETHERNET + 10], start[ETHERNET + 11]] = sum;
+    [start[ETHERNET + 10], start[ETHERNET + 11]] = checksum::bytes_after_ttl_decrement(sum);
     true
 }
 
@@ -324,19 +322,25 @@ fn begin6(start: &mut [u8; PLAIN6], macs: &[u8; 12]) -> bool {
 #[inline(always)]
 fn readdress4(macs: &[u8; 12], entry: &Entry4, staged: &Staged, frame: &mut Frame<'_>) -> bool {
     let Tuple4 { src, dst, src_port, dst_port } = entry.to;
-    let Some((start, l4)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN4>() else {
-        return false;
-    };
-    let is_udp = entry.key().protocol() == Protocol::Udp as u8;
-    let Some(sum) = sum_mut(l4, is_udp) else { return false };
-    let new = after(*sum, entry.body().l4_delta, is_udp);
-    if !begin4(start, macs, entry.ip_delta) {
+    let Some(start) = frame.bytes_mut().first_chunk_mut::<SHORTEST4>() else { return false };
+    let is_udp = staged.key4().protocol() == Protocol::Udp as u8;
+    let at = if is_udp { PLAIN4 + 6 } else { PLAIN4 + 16 };
+    let sum = [start[at], start[at + 1]];
+    let ttl = start[ETHERNET + 8];
+    // To compute a sum that is not there is not for the short way.
+    if ttl <= 1 || (is_udp && sum == [0; 2]) {
         return false;
     }
-    *sum = new;
+    [start[at], start[at + 1]] = after(sum, entry.body().l4_delta, is_udp);
+    start[..12].copy_from_slice(macs);
+    start[ETHERNET + 8] = ttl - 1;
+    let sum = [start[ETHERNET + 10], start[ETHERNET + 11]];
+    let sum = checksum::bytes_after_bytes(sum, entry.hop_delta);
+    [start[ETHERNET + 10], start[ETHERNET + 11]] = sum;
     let addresses = (u64::from(src) << 32) | u64::from(dst);
-    start[ETHERNET + 12..].copy_from_slice(&addresses.to_be_bytes());
-    set_ports(l4, src_port, dst_port);
+    start[ETHERNET + 12..PLAIN4].copy_from_slice(&addresses.to_be_bytes());
+    let ports = (u32::from(src_port) << 16) | u32::from(dst_port);
+    start[PLAIN4..PLAIN4 + 4].copy_from_slice(&ports.to_be_bytes());
     frame.truncate(ETHERNET + usize::from(staged.ip_len));
     true
 }

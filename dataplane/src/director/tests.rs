@@ -9,13 +9,15 @@ use etherparse::PacketBuilder;
 
 use super::*;
 use crate::conn::Timeouts;
+use crate::packet::headers::{Addresses, parse, sctp, tcp};
+use crate::packet::{Key4, Tuple, Tuple4};
 use crate::scheduler::{self, Candidate, Candidates, Scheduler};
 use crate::service::{
     ClientAddress, Hop, Method, PortHop, Server, ServerCounts, Service, ServiceKey, Services,
 };
 use crate::snapshot::Port;
 use crate::time::TICKS_PER_SECOND;
-use crate::update::{ConnectionKey, ControlEnd, Dump, Filter, Side, channel};
+use crate::update::{ConnectionKey, ControlEnd, Dump, Filter, Reply, Side, Update, channel};
 
 mod errors;
 mod fragments;

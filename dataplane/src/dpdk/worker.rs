@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use super::rings::{Parcel, WorkerRings};
 use super::{BURST, IpChecksum, Mbuf, Pool, RxBurst, RxQueue, TxBuffer, tsc};
 use crate::counters::{Counters, DropReason};
-use crate::director::{self, Director, Handed, Source, Verdict};
+use crate::director::{self, Director, Handed, Reading, Source, Verdict};
 use crate::outbox::To;
 use crate::packet::Frame;
 use crate::time::{Clock, Tick};
@@ -38,15 +38,17 @@ const _: () = assert!(BURST <= director::BURST, "the director takes a whole burs
 enum From<'a> {
     /// The device of this index.
     Device(u8),
-    /// Another worker, which says this about each packet.
-    Worker(&'a [Origin]),
+    /// A queue of parcels: of this worker's own packets, which it has sorted, or
+    /// another worker's. This is known about each packet.
+    Parcels(Source, &'a [Origin]),
 }
 
-/// What is known of a packet that was handed over.
+/// What is known of a packet that was in a parcel.
 struct Origin {
     /// The index of the device that it came in by.
     device: u8,
     handed: Handed,
+    read: Reading,
 }
 
 /// What the director made of a frame, in its buffer.
@@ -122,7 +124,7 @@ impl Worker {
             self.director.counters_mut().rx += received as u64;
             packets += received;
             if received > 0 {
-                self.forward(now, burst, From::Device(port as u8));
+                self.receive(now, burst, port as u8);
             }
         }
         packets += self.take_over(now, burst);
@@ -130,6 +132,28 @@ impl Worker {
         self.flush();
         self.director.housekeeping(now);
         packets
+    }
+
+    /// Deals with what came in by a device. Where that does not spread packets as
+    /// their owners are spread, they are sorted by owner first.
+    fn receive(&mut self, now: Tick, burst: &mut RxBurst, device: u8) {
+        let Self { director, ports, rings, .. } = self;
+        let sorts = rings.handoff.len() > 1 && !ports[usize::from(device)].trust_rss;
+        let Some(sharing) = director.sharing(device).filter(|_| sorts) else {
+            return self.forward(now, burst, From::Device(device));
+        };
+        for mut mbuf in burst.drain() {
+            let (owner, read) = sharing.owner(&view(&mut mbuf, device, false));
+            let parcel = Parcel { mbuf, port: device, handed: Handed::default(), read };
+            rings.handoff[usize::from(owner)].push(parcel);
+        }
+        let mut origins = ArrayVec::<Origin, BURST>::new();
+        for parcel in rings.handoff[director.worker()].own() {
+            unpack(parcel, burst, &mut origins);
+        }
+        if !burst.is_empty() {
+            self.forward(now, burst, From::Parcels(Source::Port, &origins));
+        }
     }
 
     /// Has a burst decided on, and does what was decided. Arrays stay where they
@@ -145,21 +169,26 @@ impl Worker {
                 }
                 Source::Port
             }
-            From::Worker(origins) => {
+            From::Parcels(source, origins) => {
                 for (mbuf, origin) in burst.iter_mut().zip(origins) {
                     let mut frame = view(mbuf, origin.device, false);
-                    frame.handed = origin.handed;
+                    (frame.handed, frame.read) = (origin.handed, origin.read);
                     frames.push(frame);
                 }
-                Source::Handoff
+                source
             }
         };
         self.director.process(now, source, &mut frames, &mut verdicts);
+        let port = only_port(&verdicts[..frames.len()]);
         let mut ranges = ArrayVec::<Range, BURST>::new();
+        let mut readings = ArrayVec::<Reading, BURST>::new();
         for frame in &frames {
             // Both were u16 when they came, and stay inside the buffer.
             let (start, len) = (frame.start() as u16, frame.len() as u16);
             ranges.push(Range { start, len, port: frame.port });
+        }
+        if port.is_none() {
+            readings.extend(frames.iter().map(|frame| frame.read));
         }
         drop(frames);
         for (mbuf, range) in burst.iter_mut().zip(&ranges) {
@@ -168,12 +197,12 @@ impl Worker {
             }
         }
         let verdicts = &verdicts[..burst.len()];
-        match only_port(verdicts) {
+        match port {
             Some(port) if burst.len() >= WORTH_A_SEND => {
                 let device = self.devices[usize::from(port)];
                 self.ports[usize::from(device)].tx.send_all(burst);
             }
-            _ => self.carry_out(burst, verdicts, &ranges, from),
+            _ => self.carry_out(burst, verdicts, &ranges, &readings, from),
         }
         self.send_own();
     }
@@ -184,6 +213,7 @@ impl Worker {
         burst: &mut RxBurst,
         verdicts: &[Verdict],
         ranges: &[Range],
+        readings: &[Reading],
         from: From<'_>,
     ) {
         for ((index, mbuf), verdict) in burst.drain().enumerate().zip(verdicts) {
@@ -200,9 +230,10 @@ impl Worker {
                 Verdict::Handoff { worker, handed } => {
                     let port = match from {
                         From::Device(device) => device,
-                        From::Worker(origins) => origins[index].device,
+                        From::Parcels(_, origins) => origins[index].device,
                     };
-                    self.hand_over(worker, Parcel { mbuf, port, handed });
+                    let read = readings.get(index).copied().unwrap_or_default();
+                    self.hand_over(worker, Parcel { mbuf, port, handed, read });
                 }
                 Verdict::Absorbed | Verdict::Drop(_) => {}
             }
@@ -216,25 +247,32 @@ impl Worker {
         }
     }
 
-    /// Forwards what other workers handed over, a burst from each.
+    /// Forwards what other workers handed over, a burst from each at most, as
+    /// many of them together as make a burst.
     fn take_over(&mut self, now: Tick, burst: &mut RxBurst) -> usize {
         let mut packets = 0;
+        let mut origins = ArrayVec::<Origin, BURST>::new();
         for ring in 0..self.rings.taken_over.len() {
-            let mut origins = ArrayVec::<Origin, BURST>::new();
-            let taken = self.rings.taken_over[ring].take(BURST, |parcel| {
-                let Parcel { mbuf, port: device, handed } = parcel;
-                // It may have come since the look ahead.
-                mbuf.prefetch();
-                // The burst is empty before, and holds as many as are taken.
-                if burst.push(mbuf).is_ok() {
-                    origins.push(Origin { device, handed });
-                }
-            });
-            if taken > 0 {
+            let mut most = BURST;
+            loop {
+                let taken =
+                    self.rings.taken_over[ring].take(most.min(BURST - burst.len()), |parcel| {
+                        // It may have come since the look ahead.
+                        parcel.mbuf.prefetch();
+                        unpack(parcel, burst, &mut origins);
+                    });
                 packets += taken;
-                self.director.counters_mut().taken_over += taken as u64;
-                self.forward(now, burst, From::Worker(&origins));
+                most -= taken;
+                if !burst.is_full() {
+                    break;
+                }
+                self.forward(now, burst, From::Parcels(Source::Handoff, &origins));
+                origins.clear();
             }
+        }
+        self.director.counters_mut().taken_over += packets as u64;
+        if !burst.is_empty() {
+            self.forward(now, burst, From::Parcels(Source::Handoff, &origins));
         }
         packets
     }
@@ -265,7 +303,9 @@ impl Worker {
                     Err(_) => dropped[1].1 += 1,
                 },
                 To::Worker { worker, handed, .. } => {
-                    let known = rings.hand_over(worker, Parcel { mbuf, port: device, handed });
+                    let read = Reading::default();
+                    let known =
+                        rings.hand_over(worker, Parcel { mbuf, port: device, handed, read });
                     dropped[2].1 += u64::from(!known);
                 }
             }
@@ -299,12 +339,22 @@ impl Worker {
             counters.tx += u64::from(result.sent);
             counters.drop_many(DropReason::TxFull, u64::from(result.dropped));
         }
-        for ring in self.rings.handoff.iter_mut().flatten() {
+        for ring in &mut self.rings.handoff {
             let result = ring.flush();
             let counters = self.director.counters_mut();
             counters.handed_off += result.sent;
             counters.drop_many(DropReason::HandoffFull, result.refused);
         }
+    }
+}
+
+/// Adds a parcel's packet to a burst, and what is known of it to the list beside.
+#[inline(always)]
+fn unpack(parcel: Parcel, burst: &mut RxBurst, origins: &mut ArrayVec<Origin, BURST>) {
+    let Parcel { mbuf, port: device, handed, read } = parcel;
+    // There is room for as many as are taken.
+    if burst.push(mbuf).is_ok() {
+        origins.push(Origin { device, handed, read });
     }
 }
 

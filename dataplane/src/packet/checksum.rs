@@ -96,7 +96,15 @@ pub fn after(checksum: u16, difference: u32) -> u16 {
 #[must_use]
 #[inline(always)]
 pub fn bytes_after(checksum: [u8; 2], difference: u16) -> [u8; 2] {
-    let sum = u32::from(!u16::from_ne_bytes(checksum)) + u32::from(difference.to_be());
+    bytes_after_bytes(checksum, difference.to_be())
+}
+
+/// The same with the difference turned round already, as it is kept for packets
+/// to come.
+#[must_use]
+#[inline(always)]
+pub fn bytes_after_bytes(checksum: [u8; 2], difference: u16) -> [u8; 2] {
+    let sum = u32::from(!u16::from_ne_bytes(checksum)) + u32::from(difference);
     (!((sum & 0xffff) + (sum >> 16)) as u16).to_ne_bytes()
 }
 

@@ -1,6 +1,6 @@
 //! A received packet as a view of the buffer that holds it.
 
-use crate::director::Handed;
+use crate::director::{Handed, Reading};
 
 /// A packet: a buffer with the packet's bytes somewhere inside, so that headers
 /// can grow at the front and padding can go at the end without copying.
@@ -15,7 +15,7 @@ pub struct Frame<'a> {
     /// every look at the bytes is checked for.
     start: u32,
     len: u32,
-    total_len: usize,
+    total_len: u32,
     /// Index of the port that it came from. The worker knows the device's; the
     /// director puts a VLAN's in its place.
     pub port: u8,
@@ -25,7 +25,12 @@ pub struct Frame<'a> {
     pub ip_checksum_good: bool,
     /// What the worker said that handed it over, if one did.
     pub handed: Handed,
+    /// What was read of it before, if anything. The director fills it in of a
+    /// packet that another worker is to get.
+    pub read: Reading,
 }
+
+const _: () = assert!(size_of::<Frame<'_>>() == 64);
 
 impl<'a> Frame<'a> {
     /// The packet at `start..start + len` of `buffer`, of `total_len` bytes in
@@ -33,6 +38,7 @@ impl<'a> Frame<'a> {
     ///
     /// A range outside the buffer is cut to it.
     #[must_use]
+    #[inline]
     pub fn new(buffer: &'a mut [u8], start: usize, len: usize, total_len: usize, port: u8) -> Self {
         let start = start.min(buffer.len());
         let len = len.min(buffer.len() - start);
@@ -41,11 +47,12 @@ impl<'a> Frame<'a> {
             buffer,
             start: start as u32,
             len: len as u32,
-            total_len,
+            total_len: total_len as u32,
             port,
             rss_hash: None,
             ip_checksum_good: false,
             handed: Handed::default(),
+            read: Reading::default(),
         }
     }
 
@@ -83,7 +90,7 @@ impl<'a> Frame<'a> {
     /// The length of the whole packet.
     #[must_use]
     pub fn total_len(&self) -> usize {
-        self.total_len
+        self.total_len as usize
     }
 
     /// Makes room for `count` bytes in front of the packet. Their content is
@@ -96,7 +103,7 @@ impl<'a> Frame<'a> {
         }
         self.start -= count as u32;
         self.len += count as u32;
-        self.total_len += count;
+        self.total_len += count as u32;
         true
     }
 
@@ -105,11 +112,11 @@ impl<'a> Frame<'a> {
     /// packet goes on in another segment.
     #[must_use]
     pub fn grow_back(&mut self, count: usize) -> bool {
-        if self.total_len != self.len() || count > self.buffer.len() - self.start() - self.len() {
+        if self.total_len != self.len || count > self.buffer.len() - self.start() - self.len() {
             return false;
         }
         self.len += count as u32;
-        self.total_len += count;
+        self.total_len += count as u32;
         true
     }
 
@@ -118,7 +125,7 @@ impl<'a> Frame<'a> {
         let count = count.min(self.len());
         self.start += count as u32;
         self.len -= count as u32;
-        self.total_len -= count;
+        self.total_len -= count as u32;
     }
 
     /// Cuts the packet to `total_len` bytes. Does nothing where that would not
@@ -126,11 +133,11 @@ impl<'a> Frame<'a> {
     /// trailing bytes of such a packet are harmless padding.
     #[inline(always)]
     pub fn truncate(&mut self, total_len: usize) {
-        if total_len >= self.len() || self.total_len != self.len() {
+        if total_len >= self.len() || self.total_len != self.len {
             return;
         }
         self.len = total_len as u32;
-        self.total_len = total_len;
+        self.total_len = total_len as u32;
     }
 }
 

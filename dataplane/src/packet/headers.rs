@@ -305,7 +305,7 @@ pub(crate) const PLAIN6: usize = ETHERNET + 40;
 
 /// The shortest plain frames. Such of UDP over IPv4 with less than twelve bytes
 /// of payload are padded on Ethernet.
-const SHORTEST4: usize = PLAIN4 + 20;
+pub(crate) const SHORTEST4: usize = PLAIN4 + 20;
 const SHORTEST6: usize = PLAIN6 + 8;
 
 /// The family of a frame to `port_mac` that may be plain, by its Ethernet
@@ -374,8 +374,25 @@ pub fn plain4(frame: &Frame<'_>) -> Option<Plain<Key4>> {
         17 if ip_len >= 28 => 0,
         _ => return None,
     };
+    Some(Plain { key: key4(start)?, tcp_flags, ip_len })
+}
+
+/// The key of a plain IPv4 packet.
+#[must_use]
+#[inline(always)]
+pub fn key4(bytes: &[u8]) -> Option<Key4> {
+    let start = bytes.first_chunk::<SHORTEST4>()?;
     let (addresses, ports) = (*start[26..].first_chunk()?, *start[PLAIN4..].first_chunk()?);
-    Some(Plain { key: Key4::of_packet(protocol, addresses, ports), tcp_flags, ip_len })
+    Some(Key4::of_packet(start[ETHERNET + 9], addresses, ports))
+}
+
+/// The key of a plain IPv6 packet.
+#[must_use]
+#[inline(always)]
+pub fn key6(bytes: &[u8]) -> Option<Key6> {
+    let start = bytes.first_chunk::<SHORTEST6>()?;
+    let (addresses, ports) = (*start[22..].first_chunk()?, *start[PLAIN6..].first_chunk()?);
+    Some(Key6::of_packet(start[ETHERNET + 6], addresses, ports))
 }
 
 /// Reads a plain packet, of which [`plain_family`] said that it may be IPv6. As
@@ -400,8 +417,7 @@ pub fn plain6(frame: &Frame<'_>) -> Option<Plain<Key6>> {
         17 if payload_len >= 8 => 0,
         _ => return None,
     };
-    let (addresses, ports) = (*start[22..].first_chunk()?, *start[PLAIN6..].first_chunk()?);
-    Some(Plain { key: Key6::of_packet(protocol, addresses, ports), tcp_flags, ip_len })
+    Some(Plain { key: key6(start)?, tcp_flags, ip_len })
 }
 
 /// The VLAN id of a frame that has a tag.

@@ -77,6 +77,21 @@ impl Key4 {
         [u32::from_ne_bytes([a, b, c, d]).into(), 0, to_port(self.0[1])]
     }
 
+    /// What the ownership hash is made of: the XOR of the 16-bit words of
+    /// addresses and ports.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) const fn xor(&self) -> u16 {
+        xor_words(self.0[0] ^ self.0[1] & PORTS)
+    }
+
+    /// The source address.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn source(&self) -> u32 {
+        (u64::from_be_bytes(self.0[0].to_ne_bytes()) >> 32) as u32
+    }
+
     /// Addresses and ports.
     #[must_use]
     #[inline]
@@ -138,6 +153,21 @@ impl Key6 {
         [self.0[2], self.0[3], to_port(self.0[4])]
     }
 
+    /// As [`Key4::xor`].
+    #[must_use]
+    #[inline(always)]
+    pub(crate) const fn xor(&self) -> u16 {
+        let [a, b, c, d, last] = self.0;
+        xor_words(a ^ b ^ c ^ d ^ last & PORTS)
+    }
+
+    /// The last four bytes of the source address.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn source_end(&self) -> u32 {
+        u64::from_be_bytes(self.0[1].to_ne_bytes()) as u32
+    }
+
     /// Addresses and ports.
     #[must_use]
     #[inline]
@@ -165,6 +195,16 @@ const fn to_port(last_word: u64) -> u64 {
     (last_word >> 32) << 16 | u16::from_ne_bytes([a, b]) as u64
 }
 
+/// The ports in a last word.
+const PORTS: u64 = 0xffff_ffff;
+
+/// The XOR of the 16-bit words that these are, as in a packet.
+#[inline(always)]
+const fn xor_words(words: u64) -> u16 {
+    let words = words ^ words >> 32;
+    u16::from_be_bytes(((words ^ words >> 16) as u16).to_ne_bytes())
+}
+
 #[inline]
 const fn protocol(last_word: u64) -> u8 {
     (last_word >> 32) as u8
@@ -188,6 +228,8 @@ mod tests {
         let bytes = [10, 1, 2, 3, 192, 168, 1, 100];
         assert_eq!(key, Key4::of_packet(17, bytes, [0x12, 0x34, 0x56, 0x78]));
         assert_eq!((key.tuple(), key.protocol()), (tuple, 17));
+        assert_eq!(key.xor(), 0x0a01 ^ 0x0203 ^ 0xc0a8 ^ 0x0164 ^ 0x1234 ^ 0x5678);
+        assert_eq!(key.source(), 0x0a01_0203);
 
         let (src, dst) = ([0xfd; 16], std::array::from_fn(|i| i as u8));
         let tuple = Tuple6 { src, dst, src_port: 0x1234, dst_port: 0x5678 };
@@ -195,6 +237,8 @@ mod tests {
         let bytes = std::array::from_fn(|i| if i < 16 { 0xfd } else { i as u8 - 16 });
         assert_eq!(key, Key6::of_packet(6, bytes, [0x12, 0x34, 0x56, 0x78]));
         assert_eq!((key.tuple(), key.protocol()), (tuple, 6));
+        let words = (0..8).map(|i| (2 * i) << 8 | (2 * i + 1)).fold(0, |a: u16, b| a ^ b);
+        assert_eq!((key.xor(), key.source_end()), (words ^ 0x1234 ^ 0x5678, 0xfdfd_fdfd));
     }
 
     #[test]

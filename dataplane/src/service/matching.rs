@@ -233,14 +233,19 @@ pub struct NatSources {
 /// Words of [`NatSources::seen`]: 32,768 bits in 4 KB.
 const SEEN: usize = 512;
 
-/// The bit of a source address.
+/// The last four bytes of a source address.
 #[inline(always)]
-const fn bit_of(source: &Addresses) -> (usize, u64) {
-    let low = match source {
+const fn end_of(addresses: &Addresses) -> u32 {
+    match addresses {
         Addresses::V4 { src, .. } => *src,
         Addresses::V6 { src: [.., a, b, c, d], .. } => u32::from_be_bytes([*a, *b, *c, *d]),
-    };
-    let bit = (low ^ (low >> 15)) as usize % (SEEN * 64);
+    }
+}
+
+/// The bit of a source address that ends so.
+#[inline(always)]
+const fn bit_of(source: u32) -> (usize, u64) {
+    let bit = (source ^ (source >> 15)) as usize % (SEEN * 64);
     (bit / 64, 1 << (bit % 64))
 }
 
@@ -304,9 +309,9 @@ impl NatSources {
     /// fwmark service is added once for each.
     pub fn add(&mut self, protocol: Protocol, server: SocketAddr, source: NatSource) {
         *self.addresses.entry(server.ip(), || 0) += 1;
-        let (word, bit) = bit_of(&match server.ip() {
-            IpAddr::V4(ip) => Addresses::V4 { src: ip.to_bits(), dst: 0 },
-            IpAddr::V6(ip) => Addresses::V6 { src: ip.octets(), dst: [0; 16] },
+        let (word, bit) = bit_of(match server.ip() {
+            IpAddr::V4(ip) => ip.to_bits(),
+            IpAddr::V6(ip) => ip.to_bits() as u32,
         });
         if self.seen.is_empty() {
             self.seen = [0; SEEN].into();
@@ -351,7 +356,14 @@ impl NatSources {
     #[must_use]
     #[inline(always)]
     pub fn may_have(&self, addresses: &Addresses) -> bool {
-        let (word, bit) = bit_of(addresses);
+        self.may_have_end(end_of(addresses))
+    }
+
+    /// The same by the last four bytes of the source address.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn may_have_end(&self, source: u32) -> bool {
+        let (word, bit) = bit_of(source);
         self.seen.get(word).is_some_and(|word| word & bit != 0)
     }
 

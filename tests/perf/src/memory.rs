@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use dataplane::conn::HashKey;
+
 use crate::bed::setup::{Setup, director};
 use crate::bed::{Bed, Family, Method, Protocol};
 use crate::report::{Report, Row};
@@ -55,7 +57,7 @@ fn start(scale: &Scale, report: &mut Report) -> Result<(), String> {
     let mut times = Vec::new();
     for _ in 0..scale.rounds {
         let start = Instant::now();
-        drop(director(0, &shard, STARTED)?);
+        drop(director(0, &shard, HashKey::random(), STARTED)?);
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let row = Row {

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use dataplane::conn::HashKey;
 use dataplane::conn::memory::prefetch_to_write;
 use dataplane::counters::DropReason;
-use dataplane::director::{BURST, Director, Handed, Source, Verdict};
+use dataplane::director::{BURST, Director, Handed, Reading, Source, Verdict};
 use dataplane::handoff;
 use dataplane::packet::Frame;
 use dataplane::packet::headers::Addresses;
@@ -120,10 +121,13 @@ enum Work {
     Forward,
 }
 
-/// A packet on its way to another worker.
+/// A packet on its way to a worker: as large as the daemon's, whose view of a
+/// buffer takes 24 bytes more.
+#[repr(align(64))]
 struct Parcel {
     buffer: Box<Buffer>,
     handed: Handed,
+    read: Reading,
 }
 
 struct Worker {
@@ -134,6 +138,8 @@ struct Worker {
     pool: Pool,
     /// To the other worker, and from it.
     ring: Ends,
+    /// Its own packets, when it shares out what it generates.
+    own: Option<handoff::Sender<Parcel>>,
     handed_off: u64,
     /// Of [`Work::Pass`]: the next packet goes to the other worker. Also after
     /// bursts of odd length, or the buffers would gather at one worker.
@@ -157,11 +163,12 @@ impl Team {
         let setup = Setup { workers, servers, ..Setup::new(Method::Dr, Family::V4, Protocol::Tcp) };
         let shard = setup.shard();
         let snapshot = setup.registry()?.snapshot();
+        let key = HashKey::random();
         let all = random_order(flows, 1);
         let (first, second) = rings(workers);
         let mut team = Vec::new();
         for (index, ring) in (0..workers).zip([first, second]) {
-            let (mut director, mut control) = director(index, &shard, flows)?;
+            let (mut director, mut control) = director(index, &shard, key, flows)?;
             let sent = control.send(Update::Snapshot(Arc::clone(&snapshot)));
             sent.map_err(|_| "the worker's queue is full")?;
             director.housekeeping(NOW);
@@ -173,6 +180,7 @@ impl Team {
                 next: 0,
                 pool: Pool::new(),
                 ring,
+                own: None,
                 handed_off: 0,
                 passes_on: false,
                 refused: None,
@@ -183,6 +191,7 @@ impl Team {
             worker.frames = Frames::new(setup.family, setup.protocol, Side::ToServer, ACK);
             worker.generate(worker.flows.len(), Work::Forward);
             if mixed {
+                worker.own = Some(handoff::Sender::to_self());
                 worker.flows = all.iter().skip(index).step_by(workers).copied().collect();
             }
             team.push(worker);
@@ -270,23 +279,50 @@ impl Worker {
                 self.next = if self.next + 1 == self.flows.len() { 0 } else { self.next + 1 };
             }
             generated += buffers.len();
-            self.forward(&mut buffers, Source::Port, &[], work);
+            if work == Work::Forward && self.own.is_some() {
+                self.share_out(&mut buffers);
+            } else {
+                self.forward(&mut buffers, Source::Port, &[], work);
+            }
         }
         generated
+    }
+
+    /// Sorts a burst by owner, as a worker does whose device does not, and
+    /// forwards its own packets.
+    fn share_out(&mut self, buffers: &mut ArrayVec<Box<Buffer>, BURST>) {
+        let Self { director, frames, ring: Some((to, _)), own: Some(own), .. } = self else {
+            return;
+        };
+        let (len, me) = (frames.len(), director.worker());
+        let Some(sharing) = director.sharing(0) else { return };
+        let queues = [own, to];
+        for mut buffer in buffers.drain(..) {
+            let frame = Frame::new(&mut buffer.0, HEADROOM, len, len, 0);
+            let (owner, read) = sharing.owner(&frame);
+            let parcel = Parcel { buffer, handed: Handed::default(), read };
+            queues[usize::from(owner) ^ me].push(parcel);
+        }
+        let mut known = ArrayVec::<_, BURST>::new();
+        for Parcel { buffer, handed, read } in queues[0].own() {
+            buffers.push(buffer);
+            known.push((handed, read));
+        }
+        self.forward(buffers, Source::Port, &known, Work::Forward);
     }
 
     /// Forwards a burst of what the other worker handed over.
     fn take_over(&mut self, work: Work) -> usize {
         let Some((_, from)) = &mut self.ring else { return 0 };
         let mut buffers = ArrayVec::new();
-        let mut handed = ArrayVec::<Handed, BURST>::new();
+        let mut known = ArrayVec::<_, BURST>::new();
         let count = from.take(BURST, |parcel| {
             prefetch_to_write(&parcel.buffer.0[HEADROOM]);
             buffers.push(parcel.buffer);
-            handed.push(parcel.handed);
+            known.push((parcel.handed, parcel.read));
         });
         if count > 0 {
-            self.forward(&mut buffers, Source::Handoff, &handed, work);
+            self.forward(&mut buffers, Source::Handoff, &known, work);
         }
         count
     }
@@ -295,7 +331,7 @@ impl Worker {
         &mut self,
         buffers: &mut ArrayVec<Box<Buffer>, BURST>,
         source: Source,
-        handed: &[Handed],
+        known: &[(Handed, Reading)],
         work: Work,
     ) {
         let len = self.frames.len();
@@ -304,8 +340,8 @@ impl Worker {
         for buffer in buffers.iter_mut() {
             frames.push(Frame::new(&mut buffer.0, HEADROOM, len, len, 0));
         }
-        for (frame, handed) in frames.iter_mut().zip(handed) {
-            frame.handed = *handed;
+        for (frame, known) in frames.iter_mut().zip(known) {
+            (frame.handed, frame.read) = *known;
         }
         match (work, source) {
             (Work::Nothing, _) => {}
@@ -325,11 +361,12 @@ impl Worker {
         }
         std::hint::black_box(&mut frames);
         drop(frames);
+        let read = Reading::default();
         for (buffer, verdict) in buffers.drain(..).zip(&verdicts) {
             match (*verdict, &mut self.ring) {
                 (Verdict::Send { .. }, _) => self.pool.give(buffer),
                 (Verdict::Handoff { handed, .. }, Some((to, _))) => {
-                    to.push(Parcel { buffer, handed });
+                    to.push(Parcel { buffer, handed, read });
                 }
                 _ => {
                     self.refused = Some(*verdict);

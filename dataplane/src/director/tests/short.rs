@@ -352,3 +352,42 @@ fn the_short_way_keeps_connections() {
     bench.pass_time(now, 3);
     assert_eq!(bench.director.counters_mut().connections, 0);
 }
+
+/// A server's packet goes the way that its entry knows as long as that is right,
+/// and to the byte as on the long way.
+#[test]
+fn replies_go_the_way_that_there_is_now() {
+    let reply = {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ethernet2(SERVER_MAC[0], PORT_MAC);
+        let builder = builder.ipv4([192, 168, 1, 31], CIP, 64).udp(80, 5000);
+        builder.write(&mut packet, b"hello").unwrap();
+        packet
+    };
+    let number = |bench: &mut Bench| {
+        let (src, dst) = (0xc0a8_011f, u32::from_be_bytes(CIP));
+        let tuple = Tuple::V4(Tuple4 { src, dst, src_port: 80, dst_port: 5000 });
+        let tables = &bench.director.tables;
+        tables.body(tables.find(Protocol::Udp, &tuple).unwrap()).way()
+    };
+    let mut bench = bench_of(Method::Nat, None);
+    bench.route(&[(CIP, CLIENT_MAC)]);
+    bench.send(NOON, &udp4(5000, 80));
+    assert_eq!(number(&mut bench), 0);
+    for packet in variants(&reply) {
+        let (port, found) = short(&mut bench, &packet).expect("the short way");
+        assert_eq!(bench.send(NOON, &tagged(&packet)), (Verdict::Send { port }, found));
+    }
+    let known = number(&mut bench);
+    assert_ne!(known, 0);
+    // Other changes leave it as it is.
+    bench.change_server(0, |server| server.weight = 7);
+    assert!(short(&mut bench, &reply).is_some());
+    assert_eq!(number(&mut bench), known);
+    // Another neighbour, none, and one again.
+    for mac in [Some([2; 6]), None, Some([4; 6])] {
+        bench.route(mac.map(|mac| (CIP, mac)).as_slice());
+        let found = short(&mut bench, &reply);
+        assert_eq!(found.map(|(_, bytes)| *bytes.first_chunk().unwrap()), mac);
+    }
+}

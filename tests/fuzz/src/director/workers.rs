@@ -7,7 +7,7 @@ use std::time::Instant;
 use dataplane::conn::HashKey;
 use dataplane::conn::persistence::Templates;
 use dataplane::counters::DropReason;
-use dataplane::director::{BURST, Director, DirectorConfig, Handed, Source, Verdict};
+use dataplane::director::{BURST, Director, DirectorConfig, Handed, Reading, Source, Verdict};
 use dataplane::icmp::IcmpLimits;
 use dataplane::observe::{Filter, MAX_RATE, Observed, Watch, Wish, observer};
 use dataplane::outbox::To;
@@ -43,14 +43,15 @@ pub(super) struct Arrival {
     /// Whether its checksums are right, and its form is one that hosts send.
     pub(super) good: bool,
     handed: Handed,
+    read: Reading,
     handovers: u8,
 }
 
 impl Arrival {
     pub(super) fn new(port: u8, bytes: Vec<u8>, good: bool) -> Self {
         let total_len = bytes.len();
-        let handed = Handed::default();
-        Self { port, bytes, total_len, headroom: HEADROOM, good, handed, handovers: 0 }
+        let (handed, read) = (Handed::default(), Reading::default());
+        Self { port, bytes, total_len, headroom: HEADROOM, good, handed, read, handovers: 0 }
     }
 }
 
@@ -152,7 +153,8 @@ impl Workers {
         for port in 0..MACS.len() as u8 {
             let burst: Vec<_> = arrivals.iter().filter(|a| a.port == port).cloned().collect();
             for burst in burst.chunks(BURST) {
-                self.process(worker, Source::Port, burst);
+                let own = self.share_out(worker, burst);
+                self.process(worker, Source::Port, &own);
             }
         }
         arrivals.clear();
@@ -167,34 +169,63 @@ impl Workers {
         self.take_records();
     }
 
+    /// Hands over what is others', and gives what is left: where the first
+    /// packet's length is odd, and nobody observes. Else the stages do it.
+    fn share_out(&mut self, worker: usize, burst: &[Arrival]) -> Vec<Arrival> {
+        self.workers[worker].director.counters_mut().rx += burst.len() as u64;
+        let mut own = Vec::new();
+        for arrival in burst {
+            let mut arrival = Arrival { read: Reading::default(), ..arrival.clone() };
+            arrival.handed = Handed::default();
+            let director = &self.workers[worker].director;
+            let sorts = burst[0].total_len % 2 == 1;
+            let mut to = worker;
+            if let Some(sharing) = director.sharing(arrival.port).filter(|_| sorts) {
+                let mut bytes = buffer(&arrival);
+                let (len, total_len) = (arrival.bytes.len(), arrival.total_len);
+                let frame = Frame::new(&mut bytes, arrival.headroom, len, total_len, arrival.port);
+                let (owner, read) = sharing.owner(&frame);
+                (to, arrival.read) = (owner.into(), read);
+            }
+            if to == worker {
+                own.push(arrival);
+            } else {
+                self.workers[worker].director.counters_mut().handed_off += 1;
+                self.hand_over(worker, to as u8, arrival);
+            }
+        }
+        own
+    }
+
     fn process(&mut self, worker: usize, source: Source, burst: &[Arrival]) {
         if burst.is_empty() {
             return;
         }
-        let counters = self.workers[worker].director.counters_mut();
-        match source {
-            Source::Port => counters.rx += burst.len() as u64,
-            Source::Handoff => counters.taken_over += burst.len() as u64,
+        if source == Source::Handoff {
+            let counters = self.workers[worker].director.counters_mut();
+            counters.taken_over += burst.len() as u64;
         }
         let mut buffers: Vec<Vec<u8>> = burst.iter().map(buffer).collect();
         let mut frames: Vec<Frame<'_>> = burst
             .iter()
             .zip(&mut buffers)
-            .map(|(Arrival { headroom, bytes, total_len, port, handed, .. }, buffer)| {
+            .map(|(arrival, buffer)| {
+                let Arrival { headroom, bytes, total_len, port, handed, read, .. } = arrival;
                 let mut frame = Frame::new(buffer, *headroom, bytes.len(), *total_len, *port);
-                if source == Source::Handoff {
-                    frame.handed = *handed;
-                }
+                (frame.handed, frame.read) = (*handed, *read);
                 frame
             })
             .collect();
         let mut verdicts = [Verdict::Punt; BURST];
         let director = &mut self.workers[worker].director;
         director.process(self.now, source, &mut frames, &mut verdicts);
-        let results: Vec<_> =
-            frames.iter().map(|frame| (frame.bytes().to_vec(), frame.total_len())).collect();
-        for ((arrival, (bytes, total_len)), verdict) in burst.iter().zip(results).zip(verdicts) {
-            self.carry_out(worker, arrival, bytes, total_len, verdict);
+        let results: Vec<_> = frames
+            .iter()
+            .map(|frame| (frame.bytes().to_vec(), frame.total_len(), frame.read))
+            .collect();
+        for ((arrival, (bytes, len, read)), verdict) in burst.iter().zip(results).zip(verdicts) {
+            let arrival = Arrival { read, ..arrival.clone() };
+            self.carry_out(worker, &arrival, bytes, len, verdict);
         }
         let good = burst.iter().all(|arrival| arrival.good);
         let handovers = burst.iter().map(|arrival| arrival.handovers).max().unwrap_or(0);

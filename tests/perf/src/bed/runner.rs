@@ -4,6 +4,7 @@
 
 use arrayvec::ArrayVec;
 use control::registry::Registry;
+use dataplane::conn::HashKey;
 use dataplane::director::{BURST, Director, Source, Verdict};
 use dataplane::packet::Frame;
 use dataplane::time::{TICKS_PER_SECOND, Tick};
@@ -111,7 +112,7 @@ impl Bed {
         flows: usize,
     ) -> Result<Self, String> {
         let entries = flows * setup.method.entries();
-        let (director, control) = setup::director(0, &setup.shard(), entries)?;
+        let (director, control) = setup::director(0, &setup.shard(), HashKey::random(), entries)?;
         let mut bed = Self {
             setup,
             director,

@@ -162,6 +162,7 @@ pub(crate) fn change(registry: &mut Registry, request: &Request) -> Result<(), S
 pub(crate) fn director(
     worker: usize,
     shard: &Arc<Shard>,
+    hash_key: HashKey,
     entries: usize,
 ) -> Result<(Director, ControlEnd), String> {
     let (control, link) = channel();
@@ -169,7 +170,7 @@ pub(crate) fn director(
         worker,
         shard: Arc::clone(shard),
         connections: entries.max(1024),
-        hash_key: HashKey::random(),
+        hash_key,
         punt_limits: PuntLimits::default(),
         icmp_limits: IcmpLimits::default(),
         templates: Arc::new(Templates::new(1, HashKey::random()).map_err(no_memory)?),
