@@ -133,6 +133,7 @@ fn instruments(flows: usize) -> Instruments {
         tsc_hz: 1_000_000_000,
         probes: Arc::default(),
         ports: Box::new(Vec::new),
+        recover: Box::new(Vec::new),
         kernel_path: Box::new(KernelPathCounters::default),
         connections: flows as u32,
         clock: Clock::start(),
