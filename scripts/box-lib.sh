@@ -72,6 +72,14 @@ has_program() { # NAME
     if [[ -n $ROOT ]]; then [[ -x $ROOT/bin/$1 ]]; else command -v "$1" >/dev/null; fi
 }
 
+# Whether DPDK works beside a driver of the kernel: the NIC and its interface stay.
+is_shared() { # DRIVER
+    case $1 in
+    mlx4_core | mlx5_core | mana) ;;
+    *) return 1 ;;
+    esac
+}
+
 has_systemd() { [[ -d $ROOT/run/systemd/system ]]; }
 
 # The numbers of a list as the kernel writes it: 0-3,5.
