@@ -50,7 +50,6 @@ rvsadm -a -t "$VIP:8081" -r "$RS1:8081" -g -w 0
 rvsadm -A -t 192.168.1.123:80 -s rr
 rvsadm -a -t 192.168.1.123:80 -r 192.168.1.222:80 -i
 rvsadm -a -t 192.168.1.123:80 -r 10.99.99.99:80 -i
-ip -n rvs-director link set lan mtu 1600 2>/dev/null || true
 sleep 1
 doctor 1 --quick
 says 'no server' "TCP $VIP:8080 has no server"
