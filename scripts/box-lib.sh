@@ -124,7 +124,8 @@ write() { # VALUE FILE
     if [[ -n $ROOT ]]; then "$ROOT/bin/kernel" "${2#"$ROOT"}" "$1"; fi
 }
 
-# Makes a file have the text of standard input. Says so unless it has already.
+# Makes a file have the text of standard input, and leaves it its mode and owner.
+# Says so unless it has the text already.
 save_file() { # FILE
     local text
     text=$(cat)
@@ -135,6 +136,11 @@ save_file() { # FILE
         return
     fi
     mkdir -p "$(dirname "$1")"
+    : >"$1.new"
+    if [[ -e $1 ]]; then
+        chown --reference="$1" "$1.new"
+        chmod --reference="$1" "$1.new"
+    fi
     printf '%s\n' "$text" >"$1.new"
     mv "$1.new" "$1"
     say "wrote ${1#"$ROOT"}"
