@@ -24,7 +24,11 @@ fn isolation(host: &Host, workers: &BTreeSet<u32>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let online = host.cores(&format!("{CPU}/online"));
     let isolated = host.cores(&format!("{CPU}/isolated"));
-    let exposed: BTreeSet<u32> = workers.difference(&isolated).copied().collect();
+    let siblings =
+        |core: u32| host.cores(&format!("{CPU}/cpu{core}/topology/thread_siblings_list"));
+    // Core 0 cannot be isolated, and has a finding of its own.
+    let exposed: BTreeSet<u32> =
+        workers.difference(&isolated).copied().filter(|&core| core != 0).collect();
     if !online.is_empty() && online.is_subset(workers) {
         findings.push(
             Finding::warning("cores", "workers have all cores")
@@ -34,6 +38,9 @@ fn isolation(host: &Host, workers: &BTreeSet<u32>) -> Vec<Finding> {
                 .mend("leave a core out of director.cores"),
         );
     } else if !exposed.is_empty() {
+        // With the other threads of their physical cores, which slow them.
+        let others = workers.iter().flat_map(|&core| siblings(core));
+        let wanted = workers.iter().copied().chain(others).filter(|&core| core != 0).collect();
         findings.push(
             Finding::warning(
                 "cores",
@@ -43,7 +50,7 @@ fn isolation(host: &Host, workers: &BTreeSet<u32>) -> Vec<Finding> {
                 ),
             )
             .because("whatever else runs there delays packets by milliseconds")
-            .mend(format!("rvs-isolate-cores set {}, then a reboot", show_cores(workers))),
+            .mend(format!("rvs-isolate-cores set {}, then a reboot", show_cores(&wanted))),
         );
     }
     if workers.contains(&0) && online.len() > 1 {
@@ -54,8 +61,7 @@ fn isolation(host: &Host, workers: &BTreeSet<u32>) -> Vec<Finding> {
         );
     }
     for &core in workers {
-        let siblings = host.cores(&format!("{CPU}/cpu{core}/topology/thread_siblings_list"));
-        let other = siblings.intersection(workers).find(|&&other| other > core);
+        let other = siblings(core).intersection(workers).copied().find(|&other| other > core);
         if let Some(other) = other {
             findings.push(
                 Finding::warning(
@@ -126,8 +132,15 @@ mod tests {
         assert!(check(&tree.host(), &config_of("[1]")).is_empty());
         assert_eq!(
             lines(&check(&tree.host(), &config_of("[1, 2]"))),
-            "Warning cores: workers run on cores 2 that the kernel gives to others too | rvs-isolate-cores set 1-2, then a reboot\n"
+            "Warning cores: workers run on cores 2 that the kernel gives to others too | rvs-isolate-cores set 1-3, then a reboot\n"
         );
+        let said = lines(&check(&tree.host(), &config_of("[0, 2]")));
+        assert!(said.contains("workers run on cores 2 that"), "{said}");
+        assert!(said.contains("rvs-isolate-cores set 2, then a reboot"), "{said}");
+        // Core 0, which that command refuses, is told apart.
+        let said = lines(&check(&tree.host(), &config_of("[0, 1]")));
+        assert!(!said.contains("rvs-isolate-cores set"), "{said}");
+        assert!(said.contains("a worker runs on core 0"), "{said}");
         let said = lines(&check(&tree.host(), &config_of("[0, 1, 2, 3]")));
         assert!(said.contains("workers have all cores"), "{said}");
         assert!(said.contains("a worker runs on core 0"), "{said}");

@@ -92,7 +92,7 @@ impl fmt::Display for EalError {
             Self::ZeroByte(argument) => write!(f, "EAL argument {argument:?} contains a zero byte"),
             Self::NoHugePages { needed_mb, free_mb } => write!(
                 f,
-                "huge pages for {needed_mb} MB are required and {free_mb} MB are free; reserve them with `{}`",
+                "huge pages for {needed_mb} MB are required and {free_mb} MB are free; reserve them with {}",
                 reserve_command(*needed_mb)
             ),
             Self::Init { errno, said } => {
@@ -433,7 +433,7 @@ fn memory(config: &EalConfig<'_>) -> Result<Memory, EalError> {
     }
     log::warn!(
         "{needed_mb} MB wanted in huge pages, {free_mb} MB free: going on with ordinary pages, which makes packets \
-         slower to handle and keeps tools such as dpdk-pdump out; `{}` and a restart mend it",
+         slower to handle and keeps tools such as dpdk-pdump out; {} and a restart mend it",
         reserve_command(needed_mb)
     );
     Ok(memory)

@@ -78,11 +78,14 @@ impl Available {
     }
 }
 
-/// The command that reserves `memory_mb` as huge pages of the default size.
+/// The commands that reserve `memory_mb`: ours, and without it that for huge pages
+/// of the default size.
 pub(super) fn reserve_command(memory_mb: u32) -> String {
     let page_kb = default_size_kb();
     let pages = (u64::from(memory_mb) * 1024).div_ceil(page_kb);
-    format!("echo {pages} > {SYSFS}/hugepages-{page_kb}kB/nr_hugepages")
+    format!(
+        "`rvs-hugepages set {memory_mb}` or `echo {pages} > {SYSFS}/hugepages-{page_kb}kB/nr_hugepages`"
+    )
 }
 
 fn free_sizes() -> Vec<Size> {
