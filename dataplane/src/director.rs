@@ -226,6 +226,9 @@ impl Director {
         } else {
             core.read(cx, tables, fragments, burst);
         }
+        if core.opened {
+            ask_again(tables, burst.staged);
+        }
         find_entries(tables, burst);
         if !is_all_near(cx, tables) {
             find_servers(cx, tables, burst.staged);
@@ -402,6 +405,19 @@ impl Core {
 #[inline(always)]
 fn is_short(protocol: u8, tcp_flags: u8) -> bool {
     protocol == Protocol::Udp as u8 || State::keeps_established(tcp_flags)
+}
+
+/// Still stage 1: a fragment may have opened a connection, and the table have
+/// grown for it. Then packets before it have other home groups.
+#[inline(never)]
+fn ask_again(tables: &Tables, staged: &mut [Staged]) {
+    for stage in staged {
+        stage.home = match stage.family() {
+            Some(Family::V4) => tables.v4.prefetch_group(stage.hash),
+            Some(Family::V6) => tables.v6.prefetch_group(stage.hash),
+            None => continue,
+        };
+    }
 }
 
 /// Stage 2: which entry is it, by its tag?

@@ -93,7 +93,8 @@ fn stalled() {
     let request = Request::AddService { service: service("192.168.1.101:80", "rr") };
     assert_eq!(refusal(&mut client, &request), ErrorCode::WorkerStalled);
     let took = start.elapsed();
-    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3), "{took:?}");
+    // The daemon takes the time once a turn, perhaps before the request came.
+    assert!(took >= Duration::from_millis(1_990) && took < Duration::from_secs(3), "{took:?}");
     // Everything that needs no worker goes on, and the change is noted.
     assert_eq!(client.services(None).unwrap().services.len(), 2);
     assert_eq!(counters(&mut client).len(), 2);

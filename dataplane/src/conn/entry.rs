@@ -74,9 +74,9 @@ pub struct Body {
     /// assures.
     template: u32,
     /// Of the client's entry: the local port (upper half) and the number of the
-    /// local address (FULLNAT). Of the server's entry: with a PROXY header the
-    /// client's initial sequence number, else the number of the way to the
-    /// client, 0 while none is known.
+    /// local address (FULLNAT). Of the server's entry: where the server is told
+    /// the client's address (PROXY, TOA) the client's initial sequence number,
+    /// else the number of the way to the client, 0 while none is known.
     detail: u32,
     /// Difference that the rewrite makes to the TCP or UDP checksum.
     pub l4_delta: u16,
@@ -252,7 +252,8 @@ impl Body {
     }
 
     /// The number that the director gave the way to the client, in the server's
-    /// entry of a connection without a PROXY header; 0 is none.
+    /// entry of a connection whose server is not told the client's address; 0 is
+    /// none.
     #[must_use]
     #[inline(always)]
     pub const fn way(&self) -> u32 {

@@ -99,8 +99,8 @@ pub(super) struct Staged {
     pub(super) key: [u64; 5],
     /// Where its entry is, most likely.
     pub(super) slot: Slot,
-    /// Its home group, as it was in stage 1: where the table has grown since,
-    /// what the next stages ask for is in vain.
+    /// Its home group, as it was at the end of stage 1: where the table has
+    /// grown since, the look-up finds the right one.
     pub(super) home: u32,
     pub(super) kind: Kind,
     pub(super) tcp_flags: u8,
@@ -167,9 +167,13 @@ impl Staged {
         bytemuck::must_cast(self.key)
     }
 
-    /// Whether its connection would be in the IPv6 table.
-    pub(super) const fn is_v6(&self) -> bool {
-        matches!(self.kind, Kind::Short6 | Kind::First6 | Kind::New6 | Kind::Flow6)
+    /// The family of its connection; `None` where only its headers tell.
+    pub(super) const fn family(&self) -> Option<Family> {
+        match self.kind {
+            Kind::Short4 | Kind::First4 | Kind::New4 | Kind::Flow4 => Some(Family::V4),
+            Kind::Short6 | Kind::First6 | Kind::New6 | Kind::Flow6 => Some(Family::V6),
+            Kind::New | Kind::IcmpError | Kind::Decided => None,
+        }
     }
 
     /// The headers of a plain packet.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ffi::CString;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dpdk_sys::{
     RVS_EVENT_REMOVE, RVS_EVENT_RESET, RVS_FRAME_RSS, RVS_RSS_KEY_MAX, rvs_link, rvs_port_config,
@@ -28,6 +28,8 @@ pub const RSS_KEY_LEN: usize = RVS_RSS_KEY_MAX as usize;
 /// How long workers may take to leave a port. They do after a round, which is
 /// microseconds, or half a millisecond when they sleep.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How long they go on if one did not, before they are to leave it again.
+const RESPITE: Duration = Duration::from_secs(2);
 
 /// How the device is to spread frames over queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,8 +153,8 @@ pub struct Port {
     removed: Vec<bool>,
     /// Whether the port works: it is not gone, and no reset failed.
     works: bool,
-    /// A worker did not leave it, which was said.
-    busy: bool,
+    /// A worker did not leave it, which was said. It is not asked again before.
+    busy: Option<Instant>,
     /// ethdev's control functions are not made for two threads at a time.
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -262,7 +264,7 @@ impl Port {
         Ok(Self {
             removed: vec![false; opened.members().len()],
             works: true,
-            busy: false,
+            busy: None,
             device: opened,
             settings: Settings::new(config, is_pci),
             info,
@@ -427,6 +429,9 @@ impl Port {
     /// what they send by it is refused. To be called often: mostly it looks at
     /// some numbers only.
     pub fn recover(&mut self) -> Vec<Recovery> {
+        if self.busy.is_some_and(|until| Instant::now() < until) {
+            return Vec::new();
+        }
         let ids = self.device.members().iter().copied().chain([self.info.id]);
         let reported = ids.map(|id| (id, events(id))).filter(|&(_, events)| events != 0);
         let reported: Vec<_> = reported.collect();
@@ -435,14 +440,14 @@ impl Port {
             return all;
         }
         if !self.device.clear(PATIENCE) {
-            // Once more at the next call.
+            // Once more later. Until then those who left it go on.
             reported.iter().for_each(|&(id, events)| note(id, events));
-            if !std::mem::replace(&mut self.busy, true) {
+            if self.busy.replace(Instant::now() + RESPITE).is_none() {
                 all.push(Recovery::Failed(self.error(PortProblem::Busy)));
             }
             return all;
         }
-        self.busy = false;
+        self.busy = None;
         for (id, events) in reported {
             let gone = events & RVS_EVENT_REMOVE != 0;
             let member = self.device.members().iter().position(|&member| member == id);
@@ -503,6 +508,11 @@ impl Port {
         let rss = set_up(&self.device, id, &config, &plan, &limits)?;
         let before = std::mem::replace(&mut self.rss, rss);
         self.start().map_err(|error| error.problem)?;
+        let after = read_info(id).map_err(failed("reading the device's limits"))?;
+        if after.mac != self.info.mac {
+            let _ = self.stop();
+            return Err(PortProblem::OtherMac(after.mac));
+        }
         // The queues that are out were told whether to believe in its hashes.
         if self.rss.state != before.state {
             let _ = self.stop();

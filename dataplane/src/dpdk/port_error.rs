@@ -77,6 +77,8 @@ pub enum PortProblem {
     Busy,
     /// After a reset the device spreads packets over queues in another way.
     OtherRss,
+    /// After a reset the device has this MAC address instead of its own.
+    OtherMac([u8; 6]),
     /// The device is gone, or could not be reset.
     Gone,
     /// DPDK refused a step.
@@ -153,6 +155,13 @@ impl fmt::Display for PortProblem {
                 write!(
                     f,
                     "since its reset, the device spreads packets in another way; restart rvsd"
+                )
+            }
+            Self::OtherMac([a, b, c, d, e, g]) => {
+                write!(
+                    f,
+                    "since its reset, the device's MAC address is \
+                     {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}; restart rvsd"
                 )
             }
             Self::Gone => write!(f, "its device is gone; put it back and restart rvsd"),

@@ -68,8 +68,7 @@ impl Key4 {
         Self::of_packet(self.protocol(), addresses.to_be_bytes(), ports(src_port, dst_port))
     }
 
-    /// Numbers that all packets to an address and port have, and no others of
-    /// the family.
+    /// Numbers that all packets to an address and port have, and no others.
     #[must_use]
     #[inline(always)]
     pub(crate) fn destination(&self) -> [u64; 3] {
@@ -150,7 +149,7 @@ impl Key6 {
     #[must_use]
     #[inline(always)]
     pub(crate) fn destination(&self) -> [u64; 3] {
-        [self.0[2], self.0[3], to_port(self.0[4])]
+        [self.0[2], self.0[3], to_port(self.0[4]) | 1 << 63]
     }
 
     /// As [`Key4::xor`].
@@ -252,6 +251,9 @@ mod tests {
         assert_eq!(of6(tcp, six), of6(tcp, Tuple6 { src: [9; 16], src_port: 9, ..six }));
         let mut last = six.dst;
         last[15] = 9;
+        // The same bytes in front as the IPv4 one.
+        let mut like4 = [0; 16];
+        like4[..4].copy_from_slice(&four.dst.to_be_bytes());
         let all = [
             of4(tcp, four),
             of4(udp, four),
@@ -261,6 +263,7 @@ mod tests {
             of6(udp, six),
             of6(tcp, Tuple6 { dst: last, ..six }),
             of6(tcp, Tuple6 { dst_port: 81, ..six }),
+            of6(tcp, Tuple6 { dst: like4, ..six }),
         ];
         for (i, one) in all.iter().enumerate() {
             assert!(!all[..i].contains(one), "{i}");

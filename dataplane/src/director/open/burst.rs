@@ -52,7 +52,7 @@ struct Openings<'a> {
     missed: u64,
     /// How many are begun, of those at once.
     begun: usize,
-    /// One of them may be in both directions.
+    /// One of them, or of those before, may be in both directions.
     paired: bool,
     plains: [Plain<'a>; AT_ONCE],
     /// Where `plains` has none.
@@ -122,7 +122,7 @@ impl Core {
         openings: &mut Openings<'a>,
         burst: &mut Burst<'_, '_>,
     ) {
-        (openings.begun, openings.paired) = (0, false);
+        openings.begun = 0;
         while openings.begun < AT_ONCE {
             let index = openings.missed.trailing_zeros() as usize;
             let Some(stage) = burst.staged.get(index) else { return };
@@ -429,7 +429,7 @@ fn ask_for_victims(cx: Context<'_>, tables: &Tables, openings: &Openings<'_>, st
     let half_open = cx.snapshot.timeouts.last_half_open(cx.now);
     for plain in &openings.plains[..openings.begun] {
         let Some(stage) = staged.get(plain.index) else { continue };
-        let family = if stage.is_v6() { Family::V6 } else { Family::V4 };
+        let Some(family) = stage.family() else { continue };
         if tables.is_full(family) {
             tables.prefetch_victims(family, stage.hash, cx.now, half_open);
         }
@@ -443,8 +443,10 @@ fn ask_for_answers(tables: &Tables, openings: &mut Openings<'_>, staged: &[Stage
     for (plain, other) in plains[..*begun].iter().zip(others) {
         let (family, hash) = match (plain.to, &other.pair) {
             (Some(_), _) if plain.answer_hash != 0 => {
-                let is_v6 = staged.get(plain.index).is_some_and(Staged::is_v6);
-                (if is_v6 { Family::V6 } else { Family::V4 }, plain.answer_hash)
+                let Some(family) = staged.get(plain.index).and_then(Staged::family) else {
+                    continue;
+                };
+                (family, plain.answer_hash)
             }
             (None, Some(pair)) => (pair.to.family(), pair.hash),
             _ => continue,

@@ -76,6 +76,30 @@ fn fragments_follow_their_first_to_one_connection() {
     assert_eq!(states, [State::SynRecv, State::SctpInit1]);
 }
 
+/// A fragment opens its connection in stage 1, and the table may grow for it:
+/// packets before it in the burst still find theirs.
+#[test]
+fn a_table_that_grows_for_a_fragment_loses_nobody() {
+    let mut bench = Bench::new(1, 20_000);
+    for port in 1000..5000_u16 {
+        bench.server_of(NOON, &first(UDP, port, port, 0));
+        let mut packets: Vec<_> =
+            (0..16).map(|n| tcp4(port.saturating_sub(n * 201).max(1000), "A")).collect();
+        packets.push(first(UDP, port, port.wrapping_add(20_000), 0));
+        bench.server_of(NOON, &tcp4(port, "S"));
+        let mut frames: Vec<_> = packets
+            .iter_mut()
+            .map(|packet| {
+                let len = packet.len();
+                Frame::new(packet, 0, len, len, 0)
+            })
+            .collect();
+        let mut verdicts = [Verdict::Punt; 17];
+        bench.director.process(NOON, Source::Port, &mut frames, &mut verdicts);
+        assert_eq!(verdicts, [Verdict::Send { port: 0 }; 17], "{port}");
+    }
+}
+
 /// What the first fragment of a datagram may not do, the others may not either:
 /// they have no flags, and no sign that they begin something.
 #[test]
