@@ -45,7 +45,7 @@ ends_with "an interface that is not there" 1 'the interface in iface= must exist
 
 director_config
 sed -i 's/^memory_mb = .*/memory_mb = 1048576\nhuge_pages = "require"/' "$LAB_TMP/rvsd.toml"
-ends_with "no huge pages" 1 'huge pages for 1048576 MB are required and [0-9]+ MB are free; reserve them' "$RVSD"
+ends_with "no huge pages" 1 'huge pages for 1048576 MB are required and [0-9]+ MB are free; reserve them with .rvs-hugepages set 1048576. or .echo' "$RVSD"
 
 director_config
 chmod 755 "$LAB_TMP"
