@@ -168,6 +168,8 @@ director_start
 wait_for 30 "the VIPs at the director" has_vips director
 wait_for 20 "no VIP at the backup" has_no_vips backup
 rs1_down
+asked=$(grep -c . "$LAB_TMP/asked")
+wait_for 20 "answers by the director" answered_since "$asked"
 asking_stop "rvsd killed and back"
 assert_equal "the answers" "$( (get "$VIP" && get "$VIP") | sort | xargs)" "rs2 rs2"
 nginx_start rs1
