@@ -88,7 +88,8 @@ pub struct DirectorConfig {
     /// Most entries, per address family. A connection under NAT or FULLNAT has
     /// two, others have one.
     pub connections: usize,
-    /// Key of the table hash.
+    /// Key of the table hash, the same for all workers: a packet that is handed
+    /// over takes its hash along.
     pub hash_key: HashKey,
     /// What the kernel is given.
     pub punt_limits: PuntLimits,

@@ -87,9 +87,9 @@ impl Core {
     }
 
     /// Finds out what is to be done for a packet of a service, or of none, that
-    /// has no connection. `Err` is the verdict where there is nothing to open, or the packet leaves no
-    /// connection. What is found out is written where it stays, the pair for a
-    /// connection in both directions.
+    /// has no connection. `Err` is the verdict where there is nothing to open, or
+    /// the packet leaves no connection. What is found out is written where it
+    /// stays, the pair for a connection in both directions.
     #[expect(clippy::too_many_arguments)]
     #[inline(always)]
     fn prepare<'a>(

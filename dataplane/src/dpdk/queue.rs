@@ -28,8 +28,9 @@ impl RxQueue {
         let (port, queue) = (self.claim.port(), self.claim.queue());
         burst.extend_raw(|frames, room| {
             // SAFETY: the claim passes, so the port is started and stays so until
-            // it is asked again, and this is the queue's only user; there is room for `room` frames, and the driver
-            // hands over mbufs that it no longer refers to.
+            // it is asked again, and this is the queue's only user; there is room
+            // for `room` frames, and the driver hands over mbufs that it no longer
+            // refers to.
             unsafe { dpdk_sys::rvs_rx_burst(port, queue, frames, room, self.flags) }
         })
     }
