@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -440,7 +440,21 @@ impl Raw {
 
     /// Whether the daemon has closed the connection: nothing more comes.
     pub(crate) fn is_closed(&mut self) -> bool {
-        matches!(self.0.read(&mut [0]), Ok(0))
+        matches!(self.some(15_000), Ok(0))
+    }
+
+    /// Up to 256 of the bytes that come within `wait` ms.
+    ///
+    /// A read with a time limit is not restarted after a signal, and since
+    /// health checks by commands are part of this process SIGCHLD has a handler.
+    pub(crate) fn some(&mut self, wait: u64) -> io::Result<usize> {
+        self.0.set_read_timeout(Some(Duration::from_millis(wait))).unwrap();
+        loop {
+            match self.0.read(&mut [0; 256]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
     }
 }
 

@@ -311,6 +311,8 @@ fn pipeline() {
 /// `measure` runs.
 fn flooding<R>(bench: &Bench, frames: &[u8], measure: impl FnOnce() -> R) -> R {
     let stream = Raw::greeted(bench).0;
+    // Without a limit, reads go on after a signal.
+    stream.set_read_timeout(None).unwrap();
     let (mut reader, mut writer) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
     let burst = frames.repeat(1 + 16_384 / frames.len());
     let total = &AtomicUsize::new(0);

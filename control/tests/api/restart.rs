@@ -1,6 +1,6 @@
 //! A daemon in a process of its own, that is killed, stopped, started again.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -163,21 +163,17 @@ fn few_descriptors() {
     for raw in &mut clients {
         raw.send(&Request::Hello { version: VERSION });
     }
-    let is_greeted = |raw: &mut Raw, wait: u64| {
-        raw.0.set_read_timeout(Some(Duration::from_millis(wait))).unwrap();
-        raw.0.read(&mut [0; 256]).is_ok_and(|n| n > 0)
-    };
     // Some are, however long that takes; who is not at once then, waits.
     let patience = |n: usize| if n < 5 { 15_000 } else { 300 };
-    let is_next = |(n, raw): (usize, &mut Raw)| is_greeted(raw, patience(n)).then_some(());
+    let is_next =
+        |(n, raw): (usize, &mut Raw)| matches!(raw.some(patience(n)), Ok(1..)).then_some(());
     let greeted = clients.iter_mut().enumerate().map_while(is_next).count();
     assert!((5..25).contains(&greeted), "{greeted}");
-    // When others go, those that wait are served without doing anything. Files
-    // that had to wait, too, may take two of the places.
+    // When others go, those that wait are served without doing anything. A file
+    // that had to wait, too, may take one of the places.
     clients.drain(..5);
-    for raw in &mut clients[greeted - 5..greeted - 2] {
-        raw.0.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
-        let read = raw.0.read(&mut [0; 256]);
+    for raw in &mut clients[greeted - 5..greeted - 1] {
+        let read = raw.some(15_000);
         let ended = process.child.try_wait().unwrap();
         assert!(matches!(read, Ok(1..)), "of {greeted}: {read:?}; the daemon: {ended:?}");
     }
