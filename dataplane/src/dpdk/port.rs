@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::ffi::CString;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
 
 use dpdk_sys::{RVS_FRAME_RSS, RVS_RSS_KEY_MAX, rvs_link, rvs_port_info, rvs_port_stats};
 
@@ -17,10 +16,12 @@ use super::pool::Pool;
 use super::port_error::{PortError, PortProblem};
 use super::queue::{RxQueue, TxBuffer};
 use super::{check, error_text};
-use setup::{set_up, take_members};
+use setup::{make_bond, set_up};
 
 mod recovery;
 mod setup;
+
+use recovery::Respite;
 
 pub use recovery::Recovery;
 
@@ -89,6 +90,8 @@ pub struct PortInfo {
     pub driver: String,
     /// The NUMA node of the device, where it has one.
     pub numa_node: Option<u32>,
+    /// The workers that it has receive and transmit queues for.
+    pub max_queues: u16,
 }
 
 /// The state of the link.
@@ -137,8 +140,7 @@ pub struct Port {
     removed: Vec<bool>,
     /// Whether the port works: it is not gone, and no reset failed.
     works: bool,
-    /// A worker did not leave it, which was said. It is not asked again before.
-    busy: Option<Instant>,
+    respite: Respite,
     /// ethdev's control functions are not made for two threads at a time.
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -211,23 +213,17 @@ impl Port {
     }
 
     fn try_open(device: &str, config: &PortConfig<'_>, pool: &Pool) -> Result<Self, PortProblem> {
-        let members = config.bond.map_or(&[][..], |bond| &bond.members);
-        let members: Vec<u16> = members
-            .iter()
-            .map(|member| find(member).ok_or_else(|| no_device(member, pool)))
-            .collect::<Result<_, _>>()?;
-        let id = find(device).ok_or_else(|| no_device(device, pool))?;
-        let taken = || PortProblem::AlreadyOpen(device_name(device).to_string());
-        let (opened, limits) = if members.is_empty() {
-            let limits = read_info(id).map_err(failed("reading the device's limits"))?;
-            check_limits(config, &limits, pool.data_room())?;
-            (Device::open(id, members, pool).ok_or_else(taken)?, limits)
-        } else {
-            let opened = Device::open(id, members, pool).ok_or_else(taken)?;
-            let limits = take_members(&opened, id, config)?;
-            check_limits(config, &limits, pool.data_room())?;
-            (opened, limits)
+        let (opened, limits) = match config.bond {
+            Some(bond) => make_bond(device, bond, config, pool)?,
+            None => {
+                let id = find(device).ok_or_else(|| no_device(device, pool))?;
+                let limits = read_info(id).map_err(failed("reading the device's limits"))?;
+                check_limits(config, &limits, pool.data_room())?;
+                let taken = || PortProblem::AlreadyOpen(device_name(device).to_string());
+                (Device::open(id, Vec::new(), pool).ok_or_else(taken)?, limits)
+            }
         };
+        let id = opened.id();
         let first = config.bond.and_then(|bond| bond.members.first());
         let is_pci = is_pci_address(device_name(first.map_or(device, |first| first)));
         let plan = plan(config, &limits, is_pci);
@@ -244,11 +240,12 @@ impl Port {
             mtu: now.mtu.min(config.mtu),
             driver: driver(&now),
             numa_node: u32::try_from(now.numa_node).ok(),
+            max_queues: limits.max_rx_queues.min(limits.max_tx_queues),
         };
         Ok(Self {
             removed: vec![false; opened.members().len()],
             works: true,
-            busy: None,
+            respite: Respite::default(),
             device: opened,
             settings: Settings::new(config, is_pci),
             info,
@@ -324,7 +321,7 @@ impl Port {
             .device
             .claim(Direction::Tx, queue)
             .map_err(|why| self.refused(why, Direction::Tx, queue))?;
-        let lacp = self.bond_mode() == Some(BondMode::Lacp);
+        let lacp = self.settings.bond.as_ref().is_some_and(|bond| bond.mode == BondMode::Lacp);
         Ok(TxBuffer::new(claim, lacp && queue == 0))
     }
 
@@ -376,11 +373,6 @@ impl Port {
         }
         let agreed = bond.mode == BondMode::Lacp && agreed(self.info.id, id);
         in_use.state(bond.mode, id, up, agreed)
-    }
-
-    /// How the members of a bond are used.
-    pub fn bond_mode(&self) -> Option<BondMode> {
-        self.settings.bond.as_ref().map(|bond| bond.mode)
     }
 
     /// The driver's counters.

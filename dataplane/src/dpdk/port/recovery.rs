@@ -6,7 +6,7 @@ use dpdk_sys::{RVS_EVENT_REMOVE, RVS_EVENT_RESET};
 use nix::libc::ENOTSUP;
 
 use super::setup::{limits_of_bond, set_up};
-use super::{Port, failed, read_info};
+use super::{Port, RssState, failed, read_info};
 use crate::dpdk::args::device_name;
 use crate::dpdk::capabilities::plan;
 use crate::dpdk::check;
@@ -25,10 +25,55 @@ pub enum Recovery {
     Reset,
     /// It could not be reset, and carries nothing.
     Failed(PortError),
-    /// Its device is gone, and the port carries nothing.
+    /// Its device, or the last of a bond, is gone, and the port carries nothing.
     Removed,
     /// The device of this member is gone, and the bond goes on without it.
     MemberRemoved(String),
+}
+
+/// The time after an attempt to have workers leave a port, in which those who
+/// did go on.
+#[derive(Debug, Default)]
+pub(super) struct Respite(Option<Instant>);
+
+impl Respite {
+    /// Whether workers are left alone now.
+    fn lasts(&self, now: Instant) -> bool {
+        self.0.is_some_and(|until| now < until)
+    }
+
+    /// Begins, because a worker did not leave. Whether that is to be said: once,
+    /// until one attempt succeeds.
+    fn begin(&mut self, now: Instant) -> bool {
+        self.0.replace(now + RESPITE).is_none()
+    }
+
+    /// All workers left.
+    fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// What others were told of a device, and rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    /// The tap has it, and neighbours know it.
+    mac: [u8; 6],
+    /// The queues that are out know whether to believe in its hashes.
+    rss: RssState,
+}
+
+impl Told {
+    /// Whether it is still so, `now` being after a reset.
+    fn holds(&self, now: &Self) -> Result<(), PortProblem> {
+        if now.mac != self.mac {
+            return Err(PortProblem::OtherMac(now.mac));
+        }
+        if now.rss != self.rss {
+            return Err(PortProblem::OtherRss);
+        }
+        Ok(())
+    }
 }
 
 impl Port {
@@ -37,7 +82,7 @@ impl Port {
     /// what they send by it is refused. To be called often: mostly it looks at
     /// some numbers only.
     pub fn recover(&mut self) -> Vec<Recovery> {
-        if self.busy.is_some_and(|until| Instant::now() < until) {
+        if self.respite.lasts(Instant::now()) {
             return Vec::new();
         }
         let ids = self.device.members().iter().copied().chain([self.info.id]);
@@ -50,12 +95,12 @@ impl Port {
         if !self.device.clear(PATIENCE) {
             // Once more later. Until then those who left it go on.
             reported.iter().for_each(|&(id, events)| note(id, events));
-            if self.busy.replace(Instant::now() + RESPITE).is_none() {
+            if self.respite.begin(Instant::now()) {
                 all.push(Recovery::Failed(self.error(PortProblem::Busy)));
             }
             return all;
         }
-        self.busy = None;
+        self.respite.end();
         for (id, events) in reported {
             let gone = events & RVS_EVENT_REMOVE != 0;
             let member = self.device.members().iter().position(|&member| member == id);
@@ -117,15 +162,10 @@ impl Port {
         let before = std::mem::replace(&mut self.rss, rss);
         self.start().map_err(|error| error.problem)?;
         let after = read_info(id).map_err(failed("reading the device's limits"))?;
-        if after.mac != self.info.mac {
+        let told = Told { mac: self.info.mac, rss: before.state };
+        told.holds(&Told { mac: after.mac, rss: self.rss.state }).inspect_err(|_| {
             let _ = self.stop();
-            return Err(PortProblem::OtherMac(after.mac));
-        }
-        // The queues that are out were told whether to believe in its hashes.
-        if self.rss.state != before.state {
-            let _ = self.stop();
-            return Err(PortProblem::OtherRss);
-        }
+        })?;
         Ok(())
     }
 
@@ -138,20 +178,19 @@ impl Port {
         Recovery::Removed
     }
 
-    /// Takes a member whose device goes out of the bond.
+    /// Takes a member whose device goes out of the bond, which goes with the last.
     fn remove_member(&mut self, index: usize, member: u16) -> Recovery {
-        let device = self.settings.bond.as_ref().and_then(|bond| bond.members.get(index));
-        let name = device.map_or("", |device| device_name(device)).to_owned();
         self.removed[index] = true;
-        // SAFETY: both ports are open, and workers keep off them.
-        let out = check(unsafe { dpdk_sys::rvs_bond_remove(self.info.id, member) });
-        if let Err(errno) = out {
+        if self.removed.iter().all(|&removed| removed) {
+            return self.remove();
+        }
+        if let Err(errno) = self.device.give_back_member(member) {
             self.works = false;
             let problem = PortProblem::Failed { step: "taking out a member", errno };
             return Recovery::Failed(self.error(problem));
         }
-        self.device.give_back_member(member);
-        Recovery::MemberRemoved(name)
+        let device = self.settings.bond.as_ref().and_then(|bond| bond.members.get(index));
+        Recovery::MemberRemoved(device.map_or("", |device| device_name(device)).to_owned())
     }
 }
 
@@ -165,4 +204,41 @@ fn events(id: u16) -> u32 {
 fn note(id: u16, events: u32) {
     // SAFETY: the shim checks the number.
     unsafe { dpdk_sys::rvs_port_note(id, events) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_that_stay_have_a_respite() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut respite = Respite::default();
+        assert!(!respite.lasts(start));
+        assert!(respite.begin(start), "it is said");
+        assert!(respite.lasts(start) && respite.lasts(after(1_999)));
+        assert!(!respite.lasts(after(2_000)));
+        assert!(!respite.begin(after(2_200)), "and not again");
+        assert!(respite.lasts(after(4_199)) && !respite.lasts(after(4_200)));
+        respite.end();
+        assert!(!respite.lasts(after(4_000)));
+        assert!(respite.begin(after(9_000)), "until workers left in between");
+    }
+
+    #[test]
+    fn a_reset_device_is_what_was_told_of_it() {
+        let programmed = RssState::Programmed { reta_size: 128 };
+        let told = Told { mac: [2, 0, 0, 0, 0, 1], rss: programmed };
+        assert_eq!(told.holds(&told), Ok(()));
+        let other = [2, 0, 0, 0, 0, 2];
+        let mac = Told { mac: other, ..told };
+        assert_eq!(told.holds(&mac), Err(PortProblem::OtherMac(other)));
+        let rss = Told { rss: RssState::Fixed, ..told };
+        assert_eq!(told.holds(&rss), Err(PortProblem::OtherRss));
+        let size = Told { rss: RssState::Programmed { reta_size: 64 }, ..told };
+        assert_eq!(told.holds(&size), Err(PortProblem::OtherRss));
+        // The address is said first: it takes more than a restart of rvsd to mend.
+        assert_eq!(told.holds(&Told { mac: other, ..rss }), Err(PortProblem::OtherMac(other)));
+    }
 }

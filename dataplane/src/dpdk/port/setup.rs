@@ -1,47 +1,55 @@
 //! A port's device and queues are configured, when it is opened and after a reset.
 
+use std::sync::Arc;
+
 use dpdk_sys::{rvs_port_config, rvs_port_info};
 use nix::libc::ENOTSUP;
 
-use super::{PortConfig, Rss, RssState, failed, read_info};
-use crate::dpdk::capabilities::{Plan, Spread, keeps, of_bond};
+use super::{PortConfig, Rss, RssState, failed, find, no_device, read_info};
+use crate::dpdk::args::device_name;
+use crate::dpdk::bond::{Bond, add, keep_mac};
+use crate::dpdk::capabilities::{Plan, Spread, check_limits, keeps, of_bond};
 use crate::dpdk::check;
-use crate::dpdk::device::Device;
+use crate::dpdk::device::{Device, close_port};
 use crate::dpdk::pool::Pool;
 use crate::dpdk::port_error::PortProblem;
 
-/// A bond takes its members while it is configured for the first time. What it
-/// can do with them.
-pub(super) fn take_members(
-    device: &Device,
-    id: u16,
+/// Makes a bond and gives it its members. What it can do with them.
+pub(super) fn make_bond(
+    device: &str,
+    bond: &Bond,
     config: &PortConfig<'_>,
-) -> Result<rvs_port_info, PortProblem> {
-    let _control = device.shared().control();
-    let nothing = rvs_port_config {
-        rx_queues: 1,
-        tx_queues: 1,
-        mtu: config.mtu,
-        ipv4_checksum: false,
-        multi_segments: false,
-        rss: false,
-        rss_key: std::ptr::null(),
-        rss_key_len: 0,
-    };
-    // SAFETY: the port is open and not started.
-    check(unsafe { dpdk_sys::rvs_port_configure(id, &nothing) })
-        .map_err(failed("giving the bond its members"))?;
-    let mut taken = 0;
-    // SAFETY: the port is a bond.
-    check(unsafe { dpdk_sys::rvs_bond_members(id, &mut taken) })
-        .map_err(failed("reading the bond's members"))?;
-    if usize::from(taken) != device.members().len() {
-        return Err(PortProblem::Members { wanted: device.members().len(), taken });
+    pool: &Pool,
+) -> Result<(Arc<Device>, rvs_port_info), PortProblem> {
+    let members = bond.members.iter();
+    let members: Vec<u16> = members
+        .map(|member| find(member).ok_or_else(|| no_device(member, pool)))
+        .collect::<Result<_, _>>()?;
+    let taken = || PortProblem::AlreadyOpen(device_name(device).to_string());
+    if find(device).is_some() {
+        return Err(taken());
     }
+    let id = bond.make(device_name(device)).map_err(|errno| match errno {
+        ENOTSUP => no_device(device, pool),
+        errno => PortProblem::Failed { step: "making the bond", errno },
+    })?;
+    let opened = Device::open(id, members, pool).ok_or_else(|| {
+        close_port(id, true);
+        taken()
+    })?;
+    let control = opened.shared().control();
+    for (&member, name) in opened.members().iter().zip(&bond.members) {
+        add(id, member).map_err(|_| PortProblem::Member(device_name(name).to_string()))?;
+    }
+    keep_mac(id).map_err(failed("giving the bond its MAC address"))?;
+    drop(control);
     let limits = read_info(id).map_err(failed("reading the bond's limits"))?;
-    limits_of_bond(device.members(), &limits)
+    let limits = limits_of_bond(opened.members(), &limits)?;
+    check_limits(config, &limits, pool.data_room())?;
+    Ok((opened, limits))
 }
 
+/// What a bond can do whose members are these.
 pub(super) fn limits_of_bond(
     members: &[u16],
     bond: &rvs_port_info,
@@ -63,10 +71,13 @@ pub(super) fn set_up(
     let _control = device.shared().control();
     let rss = configure(id, config, plan, limits).map_err(failed("configuring the device"))?;
     let tx_descriptors = set_up_queues(id, config, device.pool())?;
-    // SAFETY: the port is open, and configured above.
-    match check(unsafe { dpdk_sys::rvs_port_set_mtu(id, config.mtu + plan.tag) }) {
-        Ok(()) | Err(ENOTSUP) => {}
-        Err(errno) => return Err(PortProblem::Failed { step: "setting the MTU", errno }),
+    // net_bonding configures its members when it starts, with the MTU from above.
+    if config.bond.is_none() {
+        // SAFETY: the port is open, and configured above.
+        match check(unsafe { dpdk_sys::rvs_port_set_mtu(id, config.mtu + plan.tag) }) {
+            Ok(()) | Err(ENOTSUP) => {}
+            Err(errno) => return Err(PortProblem::Failed { step: "setting the MTU", errno }),
+        }
     }
     let queues = u32::from(config.rx_queues);
     let members = if config.bond.is_some() { device.members() } else { &[id][..] };
