@@ -420,6 +420,7 @@ impl Daemon {
                 Outcome::Later => continue,
                 Outcome::Changed => (locals, Response::Done),
                 Outcome::Reloaded(response) => (true, response),
+                Outcome::Begun(response) => (false, response),
             };
             self.answer_in_force(client, settles, locals, response, now);
         }
@@ -531,7 +532,7 @@ impl Daemon {
                 Ok(waiting.response.clone())
             } else if waited > PATIENCE {
                 updates.stalled += 1;
-                let message = "a worker does not answer; the change comes into force when it does";
+                let message = "a worker does not answer; the request comes into force when it does";
                 Err(Error::new(ErrorCode::WorkerStalled, message))
             } else {
                 return true;
@@ -657,6 +658,8 @@ enum Outcome {
     Changed,
     /// The same, with this.
     Reloaded(Response),
+    /// Answer it with this when the workers have taken up what they were sent.
+    Begun(Response),
     /// It is answered elsewhere.
     Later,
 }
