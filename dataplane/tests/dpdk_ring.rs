@@ -53,7 +53,7 @@ fn mbufs_go_round_and_come_back() {
     bond_with_lacp(&pool);
     bond_with_xor(&eal, &pool);
     bond_of_what_is_not_there(&pool);
-    busy.is_reset_later();
+    busy.waits_for_its_reset();
     assert_eq!((pool.in_use(), pool.missing()), (0, 0));
     main_thread_affinity_is_kept();
     drop((pool, eal));
@@ -493,7 +493,7 @@ impl BusyPort {
     }
 
     /// The worker is asked again after a respite, and leaves.
-    fn is_reset_later(mut self) {
+    fn waits_for_its_reset(mut self) {
         let mut burst = RxBurst::new();
         let until = Instant::now() + Duration::from_secs(20);
         let stop = AtomicBool::new(false);
