@@ -688,6 +688,14 @@ int rvs_bond_keep_mac(uint16_t bond)
 	return set == NULL ? -ENOTSUP : bond_result(set(bond, &mac));
 }
 
+int rvs_bond_share_mac(uint16_t bond, uint16_t member)
+{
+	struct rte_ether_addr mac;
+	int ret = rte_eth_macaddr_get(bond, &mac);
+
+	return result(ret != 0 ? ret : rte_eth_dev_default_mac_addr_set(member, &mac));
+}
+
 int rvs_bond_active(uint16_t bond, uint16_t *members, uint16_t *count, uint16_t *primary)
 {
 	int (*get)(uint16_t, uint16_t *, uint16_t) =

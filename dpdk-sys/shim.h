@@ -164,6 +164,8 @@ int rvs_bond_create(const char *name, uint8_t mode, bool spread, uint8_t numa_no
 int rvs_bond_add(uint16_t bond, uint16_t member);
 /* Has a bond keep the MAC address of its first member, also without it. */
 int rvs_bond_keep_mac(uint16_t bond);
+/* Gives a member that is not started the MAC address of its bond. */
+int rvs_bond_share_mac(uint16_t bond, uint16_t member);
 /* The members in use, and the one that sends; at most RVS_MEMBERS_MAX. */
 int rvs_bond_active(uint16_t bond, uint16_t *members, uint16_t *count, uint16_t *primary);
 /* Whether a member sends and receives by what it and the switch agreed on (LACP). */

@@ -46,6 +46,8 @@ impl Links {
                     Change::Member(member, state @ (MemberState::Active | MemberState::Backup)) => {
                         log::info!(port = name; "port {name}: member {member}: {}", state.name());
                     }
+                    // Whoever let go of it has said so, with what is to be done.
+                    Change::Member(_, MemberState::Removed) => {}
                     Change::Member(member, MemberState::Waiting) => log::warn!(
                         port = name;
                         "port {name}: member {member}: waiting for the switch to agree on it by LACP; its port must be in an LACP group there, one for all members"

@@ -73,6 +73,14 @@ pub(super) fn keep_mac(bond: u16) -> Result<(), i32> {
     check(unsafe { dpdk_sys::rvs_bond_keep_mac(bond) })
 }
 
+/// Gives a member the bond's MAC address, where net_bonding leaves that out: with
+/// LACP (seen in DPDK 22.11) members keep their own, and their filters drop what
+/// is sent to the bond by all but the first.
+pub(super) fn share_mac(bond: u16, member: u16) -> Result<(), i32> {
+    // SAFETY: ethdev checks both numbers, and their owner calls.
+    check(unsafe { dpdk_sys::rvs_bond_share_mac(bond, member) })
+}
+
 /// Takes a member out of a bond.
 pub(super) fn take_out(bond: u16, member: u16) -> Result<(), i32> {
     // SAFETY: net_bonding checks both numbers; workers keep off the bond.

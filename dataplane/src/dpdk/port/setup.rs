@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use dpdk_sys::{rvs_port_config, rvs_port_info};
-use nix::libc::ENOTSUP;
+use nix::libc::{ENODEV, ENOTSUP};
 
 use super::{PortConfig, Rss, RssState, failed, find, no_device, read_info};
 use crate::dpdk::args::device_name;
-use crate::dpdk::bond::{Bond, add, keep_mac};
+use crate::dpdk::bond::{Bond, BondMode, add, keep_mac, share_mac};
 use crate::dpdk::capabilities::{Plan, Spread, check_limits, keeps, of_bond};
 use crate::dpdk::check;
 use crate::dpdk::device::{Device, close_port};
@@ -71,6 +71,18 @@ pub(super) fn set_up(
     let _control = device.shared().control();
     let rss = configure(id, config, plan, limits).map_err(failed("configuring the device"))?;
     let tx_descriptors = set_up_queues(id, config, device.pool())?;
+    if config.bond.is_some_and(|bond| bond.mode == BondMode::Lacp) {
+        for &member in device.members() {
+            match share_mac(id, member) {
+                // The second is of a member that is gone.
+                Ok(()) | Err(ENODEV) => {}
+                Err(errno) => log::warn!(
+                    "port {}: a member does not take the bond's MAC address (error {errno}) and may receive nothing; its driver is no good for LACP",
+                    config.name
+                ),
+            }
+        }
+    }
     // net_bonding configures its members when it starts, with the MTU from above.
     if config.bond.is_none() {
         // SAFETY: the port is open, and configured above.
