@@ -122,7 +122,7 @@ need_cargo() {
     package=$(cargo_package)
     # One that is there but old is not taken away: that is for its owner to say.
     if [[ -z $have && -n $package ]] && ((EUID == 0)); then
-        need_packages "$package"
+        need_packages "$package" ca-certificates
         if [[ $package == rustup ]]; then
             step "fetching the Rust compiler (about a minute)" as_user rustup default stable ||
                 fail "rustup could not fetch the compiler: check the network, try: rustup default stable"
