@@ -26,7 +26,11 @@ step() { # TITLE COMMAND...
     shift
     log=$(mktemp "${TMPDIR:-/tmp}/rvs-step.XXXXXX")
     say "$title"
-    "$@" >"$log" 2>&1 || status=$?
+    # Ctrl-C ends the script by that signal, as ever, and takes the log along.
+    (
+        trap 'rm -f "$log"; trap - INT; kill -INT "$BASHPID"' INT
+        "$@" || exit
+    ) >"$log" 2>&1 || status=$?
     if ((status != 0)); then
         tail -n 40 "$log" | sed 's/^/    /' >&2
         printf '   failed after %d s; the whole output is in %s\n' $((SECONDS - began)) "$log" >&2
@@ -71,23 +75,22 @@ need_packages() { # PACKAGE...
 
 # Installed for the lab, nginx must not begin to serve this machine's port 80,
 # and keepalived, ipvsadm and BIRD nothing at all, neither now (policy-rc.d) nor after
-# a reboot.
-install_packages() { # PACKAGE...
-    local policy=/usr/sbin/policy-rc.d own_policy='' status=0 service
+# a reboot. An interrupted one leaves no policy behind: nothing would start any more.
+install_packages() ( # PACKAGE...
+    policy=/usr/sbin/policy-rc.d status=0
     if [[ ! -e $policy ]]; then
+        trap 'rm -f "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod +x "$policy"
-        own_policy=yes
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update || true # a stale list may do; if not, the next line says so
     apt-get install -y --no-install-recommends "$@" || status=$?
-    if [[ -n $own_policy ]]; then rm -f "$policy"; fi
     for service in nginx keepalived ipvsadm bird; do
         if [[ " $* " == *" $service"* && -d /run/systemd/system ]]; then systemctl disable "$service" || true; fi
     done
-    return "$status"
-}
+    exit "$status"
+)
 
 # ------------------------------------------------------------------------- cargo
 

@@ -66,3 +66,16 @@ wait "$pid" || status=$?
 assert_equal "exit status" "$status" 130
 shows "no walk-through" 0 "the operator's session"
 assert_equal "the machine after Ctrl-C" "$(machine)" "$before"
+
+say "so does Ctrl-C in the long steps before"
+mkdir "$work/logs"
+setsid env --default-signal=INT TMPDIR="$work/logs" bash -c \
+    ". '$REPO/scripts/lib.sh'; step 'a long step' sleep 30; echo went on" </dev/null >"$work/out" 2>&1 &
+pid=$!
+wait_for 10 "the step to begin" compgen -G "$work/logs/*" >/dev/null
+kill -INT -- "-$pid"
+status=0
+wait "$pid" || status=$?
+assert_equal "exit status" "$status" 130
+assert_equal "what it said" "$(<"$work/out")" "== a long step"
+assert_equal "logs left" "$(ls "$work/logs")" ''
