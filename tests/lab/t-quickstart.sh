@@ -24,6 +24,22 @@ shows() { # WHAT COUNT REGEX
     assert_equal "lines with $1" "$(grep -cE "$3" "$work/out")" "$2"
 }
 
+say "the compiler that each distribution has"
+mkdir "$work/apt"
+cat >"$work/apt/apt-cache" <<'STUB'
+#!/bin/sh
+# apt-cache policy PACKAGE, of the packages PACKAGE=VERSION in $CANDIDATES
+for candidate in $CANDIDATES; do
+    if [ "${candidate%%=*}" = "$2" ]; then printf '%s:\n  Installed: (none)\n  Candidate: %s\n' "$2" "${candidate#*=}"; fi
+done
+STUB
+chmod +x "$work/apt/apt-cache"
+chosen() { CANDIDATES=$1 PATH=$work/apt:$PATH cargo_package; }
+assert_equal "on Debian 12" "$(chosen 'cargo=0.66.0+ds1-1 cargo-web=1.85.0+dfsg3-1~deb12u3')" cargo-web
+assert_equal "on Debian 13" "$(chosen 'cargo=1.85.1+dfsg1-1+deb13u1 rustup=1.27.1-3+b1')" cargo
+assert_equal "on Ubuntu 24.04" "$(chosen 'cargo=1.75.0+dfsg0ubuntu1-0ubuntu7 rustup=1.26.0-5build1')" rustup
+assert_equal "without any" "$(chosen 'cargo=0.66.0+ds1-1 cargo-web=(none)')" ''
+
 before=$(machine)
 say "from the first line to the last"
 "$REPO/scripts/quickstart" </dev/null >"$work/out" 2>&1 || { cat "$work/out"; fail "quickstart ended with an error"; }
