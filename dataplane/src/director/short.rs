@@ -3,11 +3,13 @@
 //! where they always do. What each function refuses it leaves as it was, for
 //! the long way (`send`, `rewrite`), which does the same to all packets.
 
-use super::{Context, Kind, Staged};
+use super::burst::{Context, IPV4, IPV6, Kind, Staged};
 use crate::conn::{Entry, Entry4, Entry6, Place, Tabled, Tables};
 use crate::fib::Way;
 use crate::forward::tun::Ids;
-use crate::packet::headers::{ETHERNET, PLAIN4, PLAIN6, SHORTEST4};
+use crate::packet::headers::{
+    ETHERNET, PLAIN4, PLAIN6, Plain, SHORTEST4, key4, key6, plain4, plain6,
+};
 use crate::packet::{Frame, Key4, Key6, Protocol, Tuple4, Tuple6, checksum};
 use crate::service::Record;
 use crate::snapshot::Snapshot;
@@ -17,8 +19,28 @@ pub(super) trait Short: Tabled {
     /// What stage 1 says of such packets.
     const SHORT: Kind;
 
+    /// The same of others that are plain.
+    const FIRST: Kind;
+
+    /// The family in a [`Reading`](super::Reading).
+    const READ: u8;
+
     /// The number of the family as the protocol of an outer header.
     const IPIP: u8;
+
+    /// Reads a packet of the family, as [`plain_family`] says, if it is plain.
+    ///
+    /// [`plain_family`]: crate::packet::headers::plain_family
+    fn plain(frame: &Frame<'_>) -> Option<Plain<Self::Key>>;
+
+    /// The key of a plain packet.
+    fn key_of(bytes: &[u8]) -> Option<Self::Key>;
+
+    /// What [`Core::plain_owner`](super::Core::plain_owner) needs of a key.
+    fn owner_words(key: &Self::Key) -> (u16, u32);
+
+    /// Puts the key into a staged packet.
+    fn set_key(staged: &mut Staged, key: Self::Key);
 
     /// The key in a staged packet.
     fn key(staged: &Staged) -> Self::Key;
@@ -60,7 +82,29 @@ pub(super) trait Short: Tabled {
 
 impl Short for Entry4 {
     const SHORT: Kind = Kind::Short4;
+    const FIRST: Kind = Kind::First4;
+    const READ: u8 = IPV4;
     const IPIP: u8 = 4;
+
+    #[inline(always)]
+    fn plain(frame: &Frame<'_>) -> Option<Plain<Key4>> {
+        plain4(frame)
+    }
+
+    #[inline(always)]
+    fn key_of(bytes: &[u8]) -> Option<Key4> {
+        key4(bytes)
+    }
+
+    #[inline(always)]
+    fn owner_words(key: &Key4) -> (u16, u32) {
+        (key.xor(), key.source())
+    }
+
+    #[inline(always)]
+    fn set_key(staged: &mut Staged, key: Key4) {
+        staged.set_key4(key);
+    }
 
     #[inline(always)]
     fn key(staged: &Staged) -> Key4 {
@@ -123,7 +167,29 @@ impl Short for Entry4 {
 
 impl Short for Entry6 {
     const SHORT: Kind = Kind::Short6;
+    const FIRST: Kind = Kind::First6;
+    const READ: u8 = IPV6;
     const IPIP: u8 = 41;
+
+    #[inline(always)]
+    fn plain(frame: &Frame<'_>) -> Option<Plain<Key6>> {
+        plain6(frame)
+    }
+
+    #[inline(always)]
+    fn key_of(bytes: &[u8]) -> Option<Key6> {
+        key6(bytes)
+    }
+
+    #[inline(always)]
+    fn owner_words(key: &Key6) -> (u16, u32) {
+        (key.xor(), key.source_end())
+    }
+
+    #[inline(always)]
+    fn set_key(staged: &mut Staged, key: Key6) {
+        staged.key = key.words();
+    }
 
     #[inline(always)]
     fn key(staged: &Staged) -> Key6 {

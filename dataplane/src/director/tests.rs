@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use etherparse::PacketBuilder;
 
 use super::*;
-use crate::conn::Timeouts;
+use crate::conn::{State, Timeouts};
 use crate::packet::headers::{Addresses, parse, sctp, tcp};
 use crate::packet::{Key4, Tuple, Tuple4};
 use crate::scheduler::{self, Candidate, Candidates, Scheduler};
