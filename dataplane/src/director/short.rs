@@ -284,30 +284,34 @@ pub(super) fn wrap4<E: Short>(
     else {
         return false;
     };
-    let Some((tos, ttl)) = unwrapped::<E>(ip_len, 20, frame) else { return false };
-    let (tos, ttl, df) = (tos.0, ttl, tos.1 && cx.snapshot.settings.pmtu_disc);
+    let Some((tos, ttl, df)) = unwrapped::<E>(ip_len, 20, frame) else { return false };
     let Some((start, inner)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN4>() else {
         return false;
     };
     let Some(inner) = inner.first_chunk_mut() else { return false };
     E::age(inner);
-    let id = if df { 0 } else { ids.take() as u16 };
-    let [a, b, c, d, ..] = record.address;
-    let words = [
-        0x4500_0000 | u32::from(tos) << 16 | u32::from(ip_len + 20),
-        u32::from(id) << 16 | u32::from(df) << 14,
-        u32::from(ttl - 1) << 24 | u32::from(E::IPIP) << 16,
-        source,
-        u32::from_be_bytes([a, b, c, d]),
+    let [a, b] = (ip_len + 20).to_be_bytes();
+    let id_and_flags = if df && cx.snapshot.settings.pmtu_disc {
+        [0, 0, 0x40, 0]
+    } else {
+        let [a, b] = (ids.take() as u16).to_be_bytes();
+        [a, b, 0, 0]
+    };
+    let [c, d, e, f, ..] = record.address;
+    // As they stand there: the sum does not depend on the byte order.
+    let mut words = [
+        u32::from_ne_bytes([0x45, tos, a, b]),
+        u32::from_ne_bytes(id_and_flags),
+        u32::from_ne_bytes([ttl - 1, E::IPIP, 0, 0]),
+        source.to_be(),
+        u32::from_ne_bytes([c, d, e, f]),
     ];
-    let sum = words.iter().map(|word| u64::from(*word)).sum::<u64>();
-    let sum = !checksum::fold((sum >> 32) + (sum & 0xffff_ffff));
+    let sum = words.iter().map(|word| u64::from(*word)).sum();
+    let [a, b] = (!checksum::fold_doubles(sum)).to_ne_bytes();
+    words[2] = u32::from_ne_bytes([ttl - 1, E::IPIP, a, b]);
     start[..12].copy_from_slice(&record.macs);
     start[12..14].copy_from_slice(&[0x08, 0x00]);
-    for (bytes, word) in start[ETHERNET..].chunks_exact_mut(4).zip(words) {
-        bytes.copy_from_slice(&word.to_be_bytes());
-    }
-    start[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    start[ETHERNET..].copy_from_slice(bytemuck::must_cast_ref::<_, [u8; 20]>(&words));
     true
 }
 
@@ -323,7 +327,7 @@ pub(super) fn wrap6<E: Short>(
     else {
         return false;
     };
-    let Some(((tos, _), ttl)) = unwrapped::<E>(ip_len, 40, frame) else { return false };
+    let Some((tos, ttl, _)) = unwrapped::<E>(ip_len, 40, frame) else { return false };
     let Some((start, inner)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN6>() else {
         return false;
     };
@@ -339,23 +343,17 @@ pub(super) fn wrap6<E: Short>(
 }
 
 /// Makes room for an outer header in front of a packet that may be passed on.
-/// The outer TOS, the packet's DF and TTL; `None`, and nothing done, for one
+/// The outer TOS, the packet's TTL and DF; `None`, and nothing done, for one
 /// that may not, or where there is no room.
 #[inline(always)]
-fn unwrapped<E: Short>(
-    ip_len: u16,
-    room: usize,
-    frame: &mut Frame<'_>,
-) -> Option<((u8, bool), u8)> {
-    const CONGESTION_EXPERIENCED: u8 = 0b11;
+fn unwrapped<E: Short>(ip_len: u16, room: usize, frame: &mut Frame<'_>) -> Option<(u8, u8, bool)> {
     let (tos, ttl, df) = E::inner(frame.bytes().first_chunk()?);
-    if ttl <= 1 || !frame.grow_front(room) {
+    if ttl <= 1 || !frame.make_room(room, ETHERNET + room + usize::from(ip_len)) {
         return None;
     }
-    frame.truncate(ETHERNET + room + usize::from(ip_len));
-    // RFC 3168, section 9.1: the outer one says ECT(0) instead.
-    let outer_tos = if tos & 0b11 == CONGESTION_EXPERIENCED { tos & !0b01 } else { tos };
-    Some(((outer_tos, df), ttl))
+    // RFC 3168, section 9.1: of "congestion experienced", both bits, the outer
+    // one says ECT(0), the upper bit, instead.
+    Some((tos & !(tos >> 1 & tos & 1), ttl, df))
 }
 
 /// Writes the MAC addresses, takes one from the TTL, and makes the IPv4

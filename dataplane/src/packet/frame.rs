@@ -107,6 +107,26 @@ impl<'a> Frame<'a> {
         true
     }
 
+    /// [`Frame::grow_front`], and [`Frame::truncate`] to `total_len` bytes with
+    /// what was added.
+    #[must_use]
+    #[inline(always)]
+    pub fn make_room(&mut self, count: usize, total_len: usize) -> bool {
+        if count > self.start() {
+            return false;
+        }
+        self.start -= count as u32;
+        let mut len = self.len + count as u32;
+        if self.total_len == self.len {
+            len = len.min(total_len as u32);
+            self.total_len = len;
+        } else {
+            self.total_len += count as u32;
+        }
+        self.len = len;
+        true
+    }
+
     /// Makes room for `count` bytes behind the packet. False, and nothing
     /// changed, where the buffer has not so many bytes of tailroom, or the
     /// packet goes on in another segment.
@@ -165,6 +185,24 @@ mod tests {
         assert_eq!((frame.start(), frame.total_len()), (0, 5));
         let mut frame = Frame::new(&mut buffer, 0, 4, 9, 0);
         assert!(!frame.grow_back(1), "the packet's end is in another segment");
+    }
+
+    #[test]
+    fn making_room_is_growing_and_cutting() {
+        for (len, total_len) in [(4, 4), (4, 9)] {
+            for (count, wanted) in [(0, 3), (2, 5), (2, 6), (2, 9), (3, 4)] {
+                let (mut one, mut other) = ([7; 6], [7; 6]);
+                let mut one = Frame::new(&mut one, 2, len, total_len, 0);
+                let mut other = Frame::new(&mut other, 2, len, total_len, 0);
+                let grown = other.grow_front(count);
+                if grown {
+                    other.truncate(wanted);
+                }
+                assert_eq!(one.make_room(count, wanted), grown, "{count} {wanted}");
+                let seen = |frame: &Frame<'_>| (frame.start(), frame.len(), frame.total_len());
+                assert_eq!(seen(&one), seen(&other), "{len} {total_len} {count} {wanted}");
+            }
+        }
     }
 
     #[test]
