@@ -10,7 +10,7 @@ use crate::forward::tun::Ids;
 use crate::packet::headers::{
     ETHERNET, PLAIN4, PLAIN6, Plain, SHORTEST4, key4, key6, plain4, plain6,
 };
-use crate::packet::{Frame, Key4, Key6, Protocol, Tuple4, Tuple6, checksum};
+use crate::packet::{Frame, Key4, Key6, Protocol, Tuple6, checksum};
 use crate::service::Record;
 use crate::snapshot::Snapshot;
 
@@ -150,7 +150,7 @@ impl Short for Entry4 {
     }
 
     fn way_to_client(snapshot: &Snapshot, _: &Tables, entry: &Self) -> Option<Way> {
-        Some(snapshot.fib.lookup4(entry.to.dst))
+        Some(snapshot.fib.lookup4(entry.to.tuple().dst))
     }
 
     #[inline(never)]
@@ -385,7 +385,7 @@ fn begin6(start: &mut [u8; PLAIN6], macs: &[u8; 12]) -> bool {
 
 #[inline(always)]
 fn readdress4(macs: &[u8; 12], entry: &Entry4, staged: &Staged, frame: &mut Frame<'_>) -> bool {
-    let Tuple4 { src, dst, src_port, dst_port } = entry.to;
+    let (addresses, ports) = entry.to.bytes();
     let Some(start) = frame.bytes_mut().first_chunk_mut::<SHORTEST4>() else { return false };
     let is_udp = staged.key4().protocol() == Protocol::Udp as u8;
     let at = if is_udp { PLAIN4 + 6 } else { PLAIN4 + 16 };
@@ -401,10 +401,8 @@ fn readdress4(macs: &[u8; 12], entry: &Entry4, staged: &Staged, frame: &mut Fram
     let sum = [start[ETHERNET + 10], start[ETHERNET + 11]];
     let sum = checksum::bytes_after_bytes(sum, entry.hop_delta);
     [start[ETHERNET + 10], start[ETHERNET + 11]] = sum;
-    let addresses = (u64::from(src) << 32) | u64::from(dst);
-    start[ETHERNET + 12..PLAIN4].copy_from_slice(&addresses.to_be_bytes());
-    let ports = (u32::from(src_port) << 16) | u32::from(dst_port);
-    start[PLAIN4..PLAIN4 + 4].copy_from_slice(&ports.to_be_bytes());
+    start[ETHERNET + 12..PLAIN4].copy_from_slice(&addresses);
+    start[PLAIN4..PLAIN4 + 4].copy_from_slice(&ports);
     frame.truncate(ETHERNET + usize::from(staged.ip_len));
     true
 }
