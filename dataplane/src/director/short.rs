@@ -284,12 +284,12 @@ pub(super) fn wrap4<E: Short>(
     else {
         return false;
     };
-    let Some((tos, ttl, df)) = unwrapped::<E>(ip_len, 20, frame) else { return false };
-    let Some((start, inner)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN4>() else {
-        return false;
-    };
-    let Some(inner) = inner.first_chunk_mut() else { return false };
-    E::age(inner);
+    let Some((tos, ttl, df)) = outer::<E>(frame) else { return false };
+    let Some(start) = frame.wrap::<OUTER4>(20, PLAIN4 + usize::from(ip_len)) else { return false };
+    let (start, inner) = start.split_at_mut(PLAIN4);
+    if let Some(inner) = inner.first_chunk_mut() {
+        E::age(inner);
+    }
     let [a, b] = (ip_len + 20).to_be_bytes();
     let id_and_flags = if df && cx.snapshot.settings.pmtu_disc {
         [0, 0, 0x40, 0]
@@ -302,13 +302,13 @@ pub(super) fn wrap4<E: Short>(
     let mut words = [
         u32::from_ne_bytes([0x45, tos, a, b]),
         u32::from_ne_bytes(id_and_flags),
-        u32::from_ne_bytes([ttl - 1, E::IPIP, 0, 0]),
+        u32::from_ne_bytes([ttl, E::IPIP, 0, 0]),
         source.to_be(),
         u32::from_ne_bytes([c, d, e, f]),
     ];
     let sum = words.iter().map(|word| u64::from(*word)).sum();
     let [a, b] = (!checksum::fold_doubles(sum)).to_ne_bytes();
-    words[2] = u32::from_ne_bytes([ttl - 1, E::IPIP, a, b]);
+    words[2] = u32::from_ne_bytes([ttl, E::IPIP, a, b]);
     start[..12].copy_from_slice(&record.macs);
     start[12..14].copy_from_slice(&[0x08, 0x00]);
     start[ETHERNET..].copy_from_slice(bytemuck::must_cast_ref::<_, [u8; 20]>(&words));
@@ -327,33 +327,37 @@ pub(super) fn wrap6<E: Short>(
     else {
         return false;
     };
-    let Some((tos, ttl, _)) = unwrapped::<E>(ip_len, 40, frame) else { return false };
-    let Some((start, inner)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN6>() else {
-        return false;
-    };
-    let Some(inner) = inner.first_chunk_mut() else { return false };
-    E::age(inner);
+    let Some((tos, ttl, _)) = outer::<E>(frame) else { return false };
+    let Some(start) = frame.wrap::<OUTER6>(40, PLAIN6 + usize::from(ip_len)) else { return false };
+    let (start, inner) = start.split_at_mut(PLAIN6);
+    if let Some(inner) = inner.first_chunk_mut() {
+        E::age(inner);
+    }
     start[..12].copy_from_slice(&record.macs);
     start[12..18].copy_from_slice(&[0x86, 0xdd, 0x60 | tos >> 4, tos << 4, 0, 0]);
     start[18..20].copy_from_slice(&ip_len.to_be_bytes());
-    start[20..22].copy_from_slice(&[E::IPIP, ttl - 1]);
+    start[20..22].copy_from_slice(&[E::IPIP, ttl]);
     start[22..38].copy_from_slice(&source);
     start[38..].copy_from_slice(&record.address);
     true
 }
 
-/// Makes room for an outer header in front of a packet that may be passed on.
-/// The outer TOS, the packet's TTL and DF; `None`, and nothing done, for one
-/// that may not, or where there is no room.
+/// The first bytes of a wrapped packet: both Ethernet and IP headers, of the
+/// inner one what forwarding touches.
+const OUTER4: usize = PLAIN4 + 20;
+const OUTER6: usize = PLAIN6 + 20;
+
+/// What an outer header takes from a packet: TOS, the TTL that is left, and DF.
+/// `None` for one whose TTL is used up.
 #[inline(always)]
-fn unwrapped<E: Short>(ip_len: u16, room: usize, frame: &mut Frame<'_>) -> Option<(u8, u8, bool)> {
+fn outer<E: Short>(frame: &Frame<'_>) -> Option<(u8, u8, bool)> {
     let (tos, ttl, df) = E::inner(frame.bytes().first_chunk()?);
-    if ttl <= 1 || !frame.make_room(room, ETHERNET + room + usize::from(ip_len)) {
+    if ttl <= 1 {
         return None;
     }
     // RFC 3168, section 9.1: of "congestion experienced", both bits, the outer
     // one says ECT(0), the upper bit, instead.
-    Some((tos & !(tos >> 1 & tos & 1), ttl, df))
+    Some((tos & !(tos >> 1 & tos & 1), ttl - 1, df))
 }
 
 /// Writes the MAC addresses, takes one from the TTL, and makes the IPv4
@@ -387,15 +391,23 @@ fn begin6(start: &mut [u8; PLAIN6], macs: &[u8; 12]) -> bool {
 fn readdress4(macs: &[u8; 12], entry: &Entry4, staged: &Staged, frame: &mut Frame<'_>) -> bool {
     let (addresses, ports) = entry.to.bytes();
     let Some(start) = frame.bytes_mut().first_chunk_mut::<SHORTEST4>() else { return false };
-    let is_udp = staged.key4().protocol() == Protocol::Udp as u8;
-    let at = if is_udp { PLAIN4 + 6 } else { PLAIN4 + 16 };
-    let sum = [start[at], start[at + 1]];
+    let delta = entry.body().l4_delta;
     let ttl = start[ETHERNET + 8];
-    // To compute a sum that is not there is not for the short way.
-    if ttl <= 1 || (is_udp && sum == [0; 2]) {
+    if ttl <= 1 {
         return false;
     }
-    [start[at], start[at + 1]] = after(sum, entry.body().l4_delta, is_udp);
+    // Each with offsets of its own, not one that is chosen.
+    if staged.key4().protocol() == Protocol::Udp as u8 {
+        let sum = [start[PLAIN4 + 6], start[PLAIN4 + 7]];
+        // To compute a sum that is not there is not for the short way.
+        if sum == [0; 2] {
+            return false;
+        }
+        start[PLAIN4 + 6..PLAIN4 + 8].copy_from_slice(&after(sum, delta, true));
+    } else {
+        let sum = [start[PLAIN4 + 16], start[PLAIN4 + 17]];
+        start[PLAIN4 + 16..PLAIN4 + 18].copy_from_slice(&after(sum, delta, false));
+    }
     start[..12].copy_from_slice(macs);
     start[ETHERNET + 8] = ttl - 1;
     let sum = [start[ETHERNET + 10], start[ETHERNET + 11]];

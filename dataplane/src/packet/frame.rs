@@ -107,24 +107,21 @@ impl<'a> Frame<'a> {
         true
     }
 
-    /// [`Frame::grow_front`], and [`Frame::truncate`] to `total_len` bytes with
-    /// what was added.
+    /// Makes room for `count` bytes in front of a packet of one segment, and cuts
+    /// it to `total_len` bytes with them. Its first bytes then; `None`, and
+    /// nothing changed, for a packet that is shorter, and without so many bytes of
+    /// headroom.
     #[must_use]
     #[inline(always)]
-    pub fn make_room(&mut self, count: usize, total_len: usize) -> bool {
-        if count > self.start() {
-            return false;
+    pub fn wrap<const N: usize>(&mut self, count: usize, total_len: usize) -> Option<&mut [u8; N]> {
+        let start = self.start().checked_sub(count)?;
+        if self.total_len != self.len || !(N..=self.len() + count).contains(&total_len) {
+            return None;
         }
-        self.start -= count as u32;
-        let mut len = self.len + count as u32;
-        if self.total_len == self.len {
-            len = len.min(total_len as u32);
-            self.total_len = len;
-        } else {
-            self.total_len += count as u32;
-        }
-        self.len = len;
-        true
+        let front = self.buffer.get_mut(start..)?.first_chunk_mut()?;
+        self.start = start as u32;
+        (self.len, self.total_len) = (total_len as u32, total_len as u32);
+        Some(front)
     }
 
     /// Makes room for `count` bytes behind the packet. False, and nothing
@@ -188,21 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn making_room_is_growing_and_cutting() {
-        for (len, total_len) in [(4, 4), (4, 9)] {
-            for (count, wanted) in [(0, 3), (2, 5), (2, 6), (2, 9), (3, 4)] {
-                let (mut one, mut other) = ([7; 6], [7; 6]);
-                let mut one = Frame::new(&mut one, 2, len, total_len, 0);
-                let mut other = Frame::new(&mut other, 2, len, total_len, 0);
-                let grown = other.grow_front(count);
-                if grown {
-                    other.truncate(wanted);
-                }
-                assert_eq!(one.make_room(count, wanted), grown, "{count} {wanted}");
-                let seen = |frame: &Frame<'_>| (frame.start(), frame.len(), frame.total_len());
-                assert_eq!(seen(&one), seen(&other), "{len} {total_len} {count} {wanted}");
-            }
+    fn a_wrapped_packet_is_as_long_as_asked_for() {
+        let mut buffer = [0, 1, 2, 3, 4, 5, 6, 7];
+        let seen = |frame: &Frame<'_>| (frame.start(), frame.len(), frame.total_len());
+        let mut frame = Frame::new(&mut buffer, 2, 4, 4, 0);
+        // No headroom; longer than it is; shorter than what is to be written.
+        for (count, total_len) in [(3, 4), (2, 7), (2, 2)] {
+            assert_eq!(frame.wrap::<3>(count, total_len), None);
+            assert_eq!(seen(&frame), (2, 4, 4), "{count} {total_len}");
         }
+        assert_eq!(frame.wrap(2, 5), Some(&mut [0, 1, 2]));
+        assert_eq!((seen(&frame), frame.bytes()), ((0, 5, 5), &[0, 1, 2, 3, 4][..]));
+        let mut frame = Frame::new(&mut buffer, 2, 4, 9, 0);
+        assert_eq!(frame.wrap::<3>(1, 5), None, "it goes on in another segment");
+        assert_eq!(seen(&frame), (2, 4, 9));
     }
 
     #[test]
