@@ -427,32 +427,44 @@ fn readdress6(
     staged: &Staged,
     frame: &mut Frame<'_>,
 ) -> bool {
-    let Some((start, l4)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN6>() else {
-        return false;
-    };
+    // Each with offsets of its own, not one that is chosen.
     let is_udp = <Entry6 as Short>::key(staged).protocol() == Protocol::Udp as u8;
-    let Some(sum) = sum_mut(l4, is_udp) else { return false };
-    let new = after(*sum, delta, is_udp);
-    if !begin6(start, macs) {
-        return false;
+    let readdressed = if is_udp {
+        readdress6_at::<{ PLAIN6 + 8 }, { PLAIN6 + 6 }>(macs, to, delta, is_udp, frame)
+    } else {
+        readdress6_at::<{ PLAIN6 + 20 }, { PLAIN6 + 16 }>(macs, to, delta, is_udp, frame)
+    };
+    if readdressed {
+        frame.truncate(ETHERNET + usize::from(staged.ip_len));
     }
-    *sum = new;
-    start[ETHERNET + 8..ETHERNET + 24].copy_from_slice(&to.src);
-    start[ETHERNET + 24..].copy_from_slice(&to.dst);
-    set_ports(l4, to.src_port, to.dst_port);
-    frame.truncate(ETHERNET + usize::from(staged.ip_len));
-    true
+    readdressed
 }
 
-/// The checksum of a TCP or UDP header. `None` where there is none: of UDP it
-/// is to be computed, which is not done on the short way.
+/// [`readdress6`] of a packet whose headers are so long and whose checksum is
+/// there.
 #[inline(always)]
-fn sum_mut(l4: &mut [u8], is_udp: bool) -> Option<&mut [u8; 2]> {
-    if is_udp {
-        l4.get_mut(6..8)?.first_chunk_mut().filter(|sum| **sum != [0; 2])
-    } else {
-        l4.get_mut(16..18)?.first_chunk_mut()
+fn readdress6_at<const HEADERS: usize, const SUM: usize>(
+    macs: &[u8; 12],
+    to: &Tuple6,
+    delta: u16,
+    is_udp: bool,
+    frame: &mut Frame<'_>,
+) -> bool {
+    let Some(start) = frame.bytes_mut().first_chunk_mut::<HEADERS>() else { return false };
+    let sum = [start[SUM], start[SUM + 1]];
+    let limit = start[ETHERNET + 7];
+    // To compute a sum that is not there is not for the short way.
+    if limit <= 1 || (is_udp && sum == [0; 2]) {
+        return false;
     }
+    start[SUM..SUM + 2].copy_from_slice(&after(sum, delta, is_udp));
+    start[..12].copy_from_slice(macs);
+    start[ETHERNET + 7] = limit - 1;
+    start[ETHERNET + 8..ETHERNET + 24].copy_from_slice(&to.src);
+    start[ETHERNET + 24..PLAIN6].copy_from_slice(&to.dst);
+    let ports = (u32::from(to.src_port) << 16) | u32::from(to.dst_port);
+    start[PLAIN6..PLAIN6 + 4].copy_from_slice(&ports.to_be_bytes());
+    true
 }
 
 /// The checksum after a difference, as it is stored. 0 would say of UDP that
@@ -461,12 +473,4 @@ fn sum_mut(l4: &mut [u8], is_udp: bool) -> Option<&mut [u8; 2]> {
 fn after(sum: [u8; 2], difference: u16, is_udp: bool) -> [u8; 2] {
     let sum = checksum::bytes_after(sum, difference);
     if sum == [0; 2] && is_udp { [0xff; 2] } else { sum }
-}
-
-#[inline(always)]
-fn set_ports(l4: &mut [u8], src: u16, dst: u16) {
-    let ports = (u32::from(src) << 16) | u32::from(dst);
-    if let Some(start) = l4.first_chunk_mut::<4>() {
-        *start = ports.to_be_bytes();
-    }
 }
