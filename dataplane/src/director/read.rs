@@ -116,6 +116,7 @@ impl Core {
     {
         let plain = E::plain(frame)?;
         let Plain { key, tcp_flags, ip_len } = plain;
+        note::<E>(stage, key, tcp_flags, ip_len);
         let hash = E::table(tables).hash(&key);
         if HANDS_OVER {
             let owner = self.plain_owner(cx.snapshot, frame, &plain, E::owner_words(&key));
@@ -125,7 +126,8 @@ impl Core {
                 return Some(());
             }
         }
-        put::<E>(tables, stage, key, Reading { hash, ip_len, tcp_flags, family: E::READ });
+        stage.hash = hash;
+        stage.home = E::table(tables).prefetch_group(hash);
         Some(())
     }
 
@@ -189,19 +191,20 @@ impl Core {
 #[inline(always)]
 fn stage_read<E: Short>(tables: &Tables, stage: &mut Staged, frame: &Frame<'_>) -> Option<()> {
     let key = E::key_of(frame.bytes())?;
-    debug_assert_eq!(frame.read.hash, E::table(tables).hash(&key), "workers share the key");
-    put::<E>(tables, stage, key, frame.read);
+    let Reading { hash, ip_len, tcp_flags, .. } = frame.read;
+    debug_assert_eq!(hash, E::table(tables).hash(&key), "workers share the key");
+    note::<E>(stage, key, tcp_flags, ip_len);
+    stage.hash = hash;
+    stage.home = E::table(tables).prefetch_group(hash);
     Some(())
 }
 
-/// Notes what the next stages need of a plain packet, and asks for its group's
-/// line.
+/// Notes what was read of a plain packet: before its key is hashed, which takes
+/// registers.
 #[inline(always)]
-fn put<E: Short>(tables: &Tables, stage: &mut Staged, key: E::Key, read: Reading) {
-    let Reading { hash, ip_len, tcp_flags, .. } = read;
-    stage.home = E::table(tables).prefetch_group(hash);
-    (stage.hash, stage.ip_len, stage.tcp_flags) = (hash, ip_len, tcp_flags);
+fn note<E: Short>(stage: &mut Staged, key: E::Key, tcp_flags: u8, ip_len: u16) {
     E::set_key(stage, key);
+    (stage.ip_len, stage.tcp_flags) = (ip_len, tcp_flags);
     let is_short = State::keeps_established(tcp_flags);
     stage.kind = if is_short { E::SHORT } else { E::FIRST };
 }
