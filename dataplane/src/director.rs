@@ -68,7 +68,7 @@ use crate::outbox::Outbox;
 use crate::packet::{Family, Frame, Headers};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
-use crate::service::ShortMethod;
+use crate::service::{Record, ShortMethod};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -465,16 +465,7 @@ impl Core {
         let last = body.last();
         let mut port = record.port;
         if body.is_short_alone() {
-            let passed = stage.ip_len <= record.short_mtu
-                && match record.method {
-                    ShortMethod::Dr => E::pass(stage, &record.macs, frame),
-                    _ if record.traffic(self.worker).path_mtu(cx.now).is_some() => false,
-                    ShortMethod::Ipip4 => {
-                        short::wrap4::<E>(cx, record, &mut self.ids, stage.ip_len, frame)
-                    }
-                    ShortMethod::Ipip6 => short::wrap6::<E>(cx, record, stage.ip_len, frame),
-                };
-            if !passed {
+            if !self.pass_alone::<E>(cx, record, stage, frame) {
                 return None;
             }
             record.traffic(self.worker).packet(stage.ip_len.into());
@@ -509,6 +500,27 @@ impl Core {
         }
         self.assert_own(tables, E::place(slot));
         Some(port)
+    }
+
+    /// Passes a packet of a connection with one entry on to the server. False, and
+    /// nothing done, where it needs more.
+    #[inline(always)]
+    fn pass_alone<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        record: &Record,
+        stage: &Staged,
+        frame: &mut Frame<'_>,
+    ) -> bool {
+        stage.ip_len <= record.short_mtu
+            && match record.method {
+                ShortMethod::Dr => E::pass(stage, &record.macs, frame),
+                _ if record.traffic(self.worker).path_mtu(cx.now).is_some() => false,
+                ShortMethod::Ipip4 => {
+                    short::wrap4::<E>(cx, record, &mut self.ids, stage.ip_len, frame)
+                }
+                ShortMethod::Ipip6 => short::wrap6::<E>(cx, record, stage.ip_len, frame),
+            }
     }
 
     /// The way to the client of a server's entry, which is noted there. `None`
