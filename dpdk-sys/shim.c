@@ -12,6 +12,7 @@
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_eth_bond.h>
 #include <rte_eth_bond_8023ad.h>
 #include <rte_ethdev.h>
 #include <rte_launch.h>
@@ -621,11 +622,6 @@ int rvs_device_remove(struct rvs_device *device)
 #define bond_8023ad_info rte_eth_bond_8023ad_slave_info
 #endif
 
-const char *rvs_bond_member_key(void)
-{
-	return BOND_MEMBER;
-}
-
 /*
  * A function of net_bonding. Linking with a driver would have it in this process
  * before EAL loads its plugins, in another order than in DPDK's tools, which then
@@ -648,6 +644,50 @@ static void *bond_function(const char *name)
 	return function;
 }
 
+/* net_bonding says -1 of whatever it has logged, without rte_errno. */
+static int bond_result(int ret)
+{
+	return ret == -1 ? -EIO : result(ret);
+}
+
+/*
+ * Not by arguments of EAL: with them net_bonding takes in its members at each
+ * configuration once more, which fails for good when one of them is gone.
+ */
+int rvs_bond_create(const char *name, uint8_t mode, bool spread, uint8_t numa_node, uint16_t *port)
+{
+	int (*create)(const char *, uint8_t, uint8_t) = bond_function("rte_eth_bond_create");
+	int (*policy)(uint16_t, uint8_t) = bond_function("rte_eth_bond_xmit_policy_set");
+	int ret;
+
+	if (create == NULL || policy == NULL)
+		return -ENOTSUP;
+	ret = create(name, mode, numa_node);
+	if (ret < 0)
+		return bond_result(ret);
+	*port = (uint16_t)ret;
+	return spread ? bond_result(policy(*port, BALANCE_XMIT_POLICY_LAYER34)) : 0;
+}
+
+int rvs_bond_add(uint16_t bond, uint16_t member)
+{
+	int (*add)(uint16_t, uint16_t) = bond_function("rte_eth_bond_" BOND_MEMBER "_add");
+
+	return add == NULL ? -ENOTSUP : bond_result(add(bond, member));
+}
+
+int rvs_bond_keep_mac(uint16_t bond)
+{
+	int (*set)(uint16_t, struct rte_ether_addr *) =
+		bond_function("rte_eth_bond_mac_address_set");
+	struct rte_ether_addr mac;
+	int ret = rte_eth_macaddr_get(bond, &mac);
+
+	if (ret != 0)
+		return result(ret);
+	return set == NULL ? -ENOTSUP : bond_result(set(bond, &mac));
+}
+
 int rvs_bond_active(uint16_t bond, uint16_t *members, uint16_t *count, uint16_t *primary)
 {
 	int (*get)(uint16_t, uint16_t *, uint16_t) =
@@ -664,22 +704,6 @@ int rvs_bond_active(uint16_t bond, uint16_t *members, uint16_t *count, uint16_t 
 	/* -1 without any. */
 	ret = first(bond);
 	*primary = ret < 0 ? UINT16_MAX : (uint16_t)ret;
-	return 0;
-}
-
-int rvs_bond_members(uint16_t bond, uint16_t *count)
-{
-	int (*get)(uint16_t, uint16_t *, uint16_t) =
-		bond_function("rte_eth_bond_" BOND_MEMBER "s_get");
-	uint16_t members[RVS_MEMBERS_MAX];
-	int ret;
-
-	if (get == NULL)
-		return -ENOTSUP;
-	ret = get(bond, members, RVS_MEMBERS_MAX);
-	if (ret < 0)
-		return result(ret);
-	*count = (uint16_t)ret;
 	return 0;
 }
 
@@ -709,5 +733,5 @@ int rvs_bond_remove(uint16_t bond, uint16_t member)
 {
 	int (*out)(uint16_t, uint16_t) = bond_function("rte_eth_bond_" BOND_MEMBER "_remove");
 
-	return out == NULL ? -ENOTSUP : result(out(bond, member));
+	return out == NULL ? -ENOTSUP : bond_result(out(bond, member));
 }

@@ -157,12 +157,15 @@ struct rvs_device *rvs_port_device(uint16_t port);
 
 /* Bonds. DPDK 23.11 renamed their members. */
 #define RVS_MEMBERS_MAX 32
-/* The key of a member in the arguments of net_bonding. */
-const char *rvs_bond_member_key(void);
+/* Makes a bond without members, which is gone when its device is removed. `spread`:
+ * by addresses and ports, in the modes that spread packets over members. */
+int rvs_bond_create(const char *name, uint8_t mode, bool spread, uint8_t numa_node, uint16_t *port);
+/* Gives a bond that is not started a member that is not, either. */
+int rvs_bond_add(uint16_t bond, uint16_t member);
+/* Has a bond keep the MAC address of its first member, also without it. */
+int rvs_bond_keep_mac(uint16_t bond);
 /* The members in use, and the one that sends; at most RVS_MEMBERS_MAX. */
 int rvs_bond_active(uint16_t bond, uint16_t *members, uint16_t *count, uint16_t *primary);
-/* The number of members. */
-int rvs_bond_members(uint16_t bond, uint16_t *count);
 /* Whether a member sends and receives by what it and the switch agreed on (LACP). */
 int rvs_bond_agreed(uint16_t bond, uint16_t member, bool *agreed);
 /* Has a bond look at the link of a member, as when its driver tells of a change. */

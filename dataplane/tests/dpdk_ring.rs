@@ -18,12 +18,10 @@ const MBUFS: u32 = 2047;
 
 #[test]
 fn mbufs_go_round_and_come_back() {
-    let bonds = [bond(BondMode::ActiveBackup, [3, 4]), bond(BondMode::Lacp, [5, 6])];
     let devices: Vec<String> = ["net_ring0", "net_af_packet0,iface=rvsnone"]
         .map(str::to_string)
         .into_iter()
-        .chain((0..7).map(|number| format!("net_null{number}")))
-        .chain([bonds[0].device("net_bonding0", None), bonds[1].device("net_bonding1", None)])
+        .chain((0..10).map(|number| format!("net_null{number}")))
         .collect();
     let prefix = format!("rvstest{}", std::process::id());
     let config = EalConfig {
@@ -41,6 +39,7 @@ fn mbufs_go_round_and_come_back() {
     assert!(!eal.has_huge_pages());
 
     let pool = Pool::new(&eal, "test", MBUFS, 256, Some(0), Pool::DATA_ROOM).unwrap();
+    let busy = BusyPort::open(&pool);
     single_mbuf(&pool);
     pool_runs_empty(&pool);
     spacing_never_aliases(&eal);
@@ -50,8 +49,11 @@ fn mbufs_go_round_and_come_back() {
     threads(&eal, &pool);
     assert_eq!((pool.in_use(), pool.missing()), (0, 0));
     resets_and_removal(&eal, &pool);
-    bond_loses_members(&eal, &pool, &bonds[0]);
-    bond_with_lacp(&pool, &bonds[1]);
+    bond_loses_members(&eal, &pool);
+    bond_with_lacp(&pool);
+    bond_with_xor(&eal, &pool);
+    bond_of_what_is_not_there(&pool);
+    busy.is_reset_later();
     assert_eq!((pool.in_use(), pool.missing()), (0, 0));
     main_thread_affinity_is_kept();
     drop((pool, eal));
@@ -469,8 +471,55 @@ fn resets_and_removal(eal: &Eal, pool: &Pool) {
     assert!(Port::open("net_null2", &config, pool).is_err(), "the device is the system's again");
 }
 
+/// A port with a worker that does not leave it when a reset is asked for.
+struct BusyPort {
+    port: Port,
+    rx: RxQueue,
+}
+
+impl BusyPort {
+    fn open(pool: &Pool) -> Self {
+        let mut port = Port::open("net_null7", &port_config("busy"), pool).unwrap();
+        port.start().unwrap();
+        let rx = port.rx_queue(0).unwrap();
+        port.raise(None, false);
+        let [Recovery::Failed(error)] = &port.recover()[..] else { panic!("nothing was said") };
+        assert_eq!(
+            error.to_string(),
+            "port busy: it waits for its reset or removal, since a worker does not leave it"
+        );
+        assert!(port.stats().is_ok(), "it works on");
+        Self { port, rx }
+    }
+
+    /// The worker is asked again after a respite, and leaves.
+    fn is_reset_later(mut self) {
+        let mut burst = RxBurst::new();
+        let until = Instant::now() + Duration::from_secs(20);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    self.rx.rx(&mut burst);
+                    burst.clear();
+                }
+                self.rx.rx(&mut burst)
+            });
+            let mut recovered = Vec::new();
+            while recovered.is_empty() && Instant::now() < until {
+                recovered = self.port.recover();
+                thread::sleep(Duration::from_millis(1));
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(recovered, [Recovery::Reset]);
+            assert_eq!(worker.join().unwrap(), BURST, "it is in again");
+        });
+    }
+}
+
 fn bond(mode: BondMode, members: [u8; 2]) -> Bond {
-    Bond { mode, members: members.map(|number| format!("net_null{number}")).to_vec() }
+    let members = members.map(|number| format!("net_null{number}")).to_vec();
+    Bond { mode, members, numa_node: None }
 }
 
 /// net_bonding looks at its members' links now and then.
@@ -483,9 +532,11 @@ fn wait_for_states(port: &Port, wanted: [MemberState; 2]) {
     assert_eq!(states(), wanted);
 }
 
-fn bond_loses_members(eal: &Eal, pool: &Pool, bond: &Bond) {
+fn bond_loses_members(eal: &Eal, pool: &Pool) {
     use MemberState::{Active, Backup, Removed};
-    let config = PortConfig { bond: Some(bond), rx_queues: 2, tx_queues: 2, ..port_config("bond") };
+    let bond = bond(BondMode::ActiveBackup, [3, 4]);
+    let config =
+        PortConfig { bond: Some(&bond), rx_queues: 2, tx_queues: 2, ..port_config("bond") };
     let mut port = Port::open("net_bonding0", &config, pool).unwrap();
     port.start().unwrap();
     let member = Port::open("net_null3", &port_config("member"), pool).err().unwrap();
@@ -505,25 +556,94 @@ fn bond_loses_members(eal: &Eal, pool: &Pool, bond: &Bond) {
     assert_eq!(port.recover(), [Recovery::MemberRemoved("net_null3".into())]);
     wait_for_states(&port, [Removed, Active]);
     assert!(traffic.flows(true) && port.link().unwrap().up, "by the other member");
+    let mac = port.info().mac;
+    for _ in 0..2 {
+        port.raise(Some(1), false);
+        assert_eq!(port.recover(), [Recovery::Reset], "what is left of it");
+        wait_for_states(&port, [Removed, Active]);
+        assert!(traffic.flows(true), "after the reset of what is left");
+    }
+    assert_eq!(port.info().mac, mac);
+
+    port.raise(Some(1), true);
+    assert_eq!(port.recover(), [Recovery::Removed], "the bond goes with its last member");
+    assert!(traffic.flows(false), "without members");
+    assert!(!port.link().unwrap().up);
+    assert_eq!(port.stats().unwrap_err().problem, PortProblem::Gone);
+    assert_eq!(port.members().iter().map(|member| member.state).collect::<Vec<_>>(), [Removed; 2]);
+    port.raise(None, false);
+    assert_eq!(port.recover(), [], "it is out");
     traffic.stop();
     port.stop().unwrap();
 }
 
-/// A bond with LACP calls its driver also when there is nothing to send.
-fn bond_with_lacp(pool: &Pool, bond: &Bond) {
-    let config = PortConfig { bond: Some(bond), ..port_config("lacp") };
+/// A bond with LACP calls its driver also when there is nothing to send. Nobody
+/// answers here, so it carries nothing, and says what it waits for.
+fn bond_with_lacp(pool: &Pool) {
+    let bond = bond(BondMode::Lacp, [5, 6]);
+    let config = PortConfig { bond: Some(&bond), ..port_config("lacp") };
     let mut port = Port::open("net_bonding1", &config, pool).unwrap();
     port.start().unwrap();
     let mut tx = port.tx_queue(0).unwrap();
     let until = Instant::now() + Duration::from_secs(5);
-    let sent = || port.stats().unwrap().tx_packets;
-    while sent() == 0 && Instant::now() < until {
+    let sent = |port: &Port| port.stats().unwrap().tx_packets;
+    while sent(&port) == 0 && Instant::now() < until {
         assert_eq!(tx.flush(), TxResult::default());
         thread::sleep(Duration::from_millis(1));
     }
-    assert!(sent() > 0, "no LACP frames");
+    assert!(sent(&port) > 0, "no LACP frames");
+    wait_for_states(&port, [MemberState::Waiting; 2]);
+    assert!(port.link().unwrap().up);
+    tx.push(pool.alloc().unwrap());
+    assert_eq!(tx.flush(), TxResult { sent: 0, dropped: 1 });
+    drop(tx);
+    // Driver and timers of LACP live through a reset.
+    port.raise(Some(0), false);
+    assert_eq!(port.recover(), [Recovery::Reset]);
+    let mut tx = port.tx_queue(0).unwrap();
+    let (before, until) = (sent(&port), Instant::now() + Duration::from_secs(5));
+    while sent(&port) == before && Instant::now() < until {
+        tx.flush();
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_ne!(sent(&port), before, "no LACP frames after a reset");
+    wait_for_states(&port, [MemberState::Waiting; 2]);
     drop(tx);
     port.stop().unwrap();
+}
+
+fn bond_with_xor(eal: &Eal, pool: &Pool) {
+    let bond = bond(BondMode::BalanceXor, [8, 9]);
+    let config = PortConfig { bond: Some(&bond), rx_queues: 2, tx_queues: 2, ..port_config("xor") };
+    let mut port = Port::open("net_bonding2", &config, pool).unwrap();
+    port.start().unwrap();
+    wait_for_states(&port, [MemberState::Active; 2]);
+    let traffic = Traffic::start(eal, &port);
+    assert!(traffic.flows(true));
+    port.raise(Some(0), true);
+    assert_eq!(port.recover(), [Recovery::MemberRemoved("net_null8".into())]);
+    assert!(traffic.flows(true));
+    port.raise(Some(1), false);
+    assert_eq!(port.recover(), [Recovery::Reset]);
+    assert!(traffic.flows(true));
+    traffic.stop();
+    port.stop().unwrap();
+}
+
+fn bond_of_what_is_not_there(pool: &Pool) {
+    let problem = |name: &str, members: [u8; 2]| {
+        let bond = bond(BondMode::ActiveBackup, members);
+        let config = PortConfig { bond: Some(&bond), ..port_config("none") };
+        Port::open(name, &config, pool).err().unwrap().problem
+    };
+    assert!(
+        matches!(problem("net_bonding3", [0, 99]), PortProblem::NoDevice { device, .. } if device == "net_null0"),
+        "closed by its port above"
+    );
+    assert!(
+        matches!(problem("net_bonding3", [7, 7]), PortProblem::AlreadyOpen(device) if device == "net_bonding3"),
+        "a port has this device"
+    );
 }
 
 fn main_thread_affinity_is_kept() {

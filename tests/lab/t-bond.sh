@@ -4,6 +4,11 @@
 # learns the new way from announcements. docs/configuration.md, [port.bond].
 . "$(dirname "$0")/lib.sh"
 . "$LAB_DIR/checks.sh"
+# Its release of a send queue reads the list of receive queues, which ethdev has just
+# freed when a member leaves its bond. Other drivers do not.
+if [[ $(pkg-config --modversion libdpdk 2>/dev/null) == 24.11.* ]]; then
+    skip "net_tap of DPDK 24.11 crashes when a bond of it is closed"
+fi
 lab_up
 real_servers start
 
@@ -12,6 +17,7 @@ real_servers start
 director_config +services.toml
 sed -i '/^device = /d; s/^\[vip\]/[port.bond]\nmembers = ["net_tap0,iface=nic0,mac='"$DIRECTOR_MAC"'", "net_tap1,iface=nic1,mac=00:50:00:00:04:09"]\nmode = "active-backup"\n\n&/' \
     "$LAB_TMP/rvsd.toml"
+sed -i 's/^name = .*/&\nmtu = 1496/' "$LAB_TMP/rvsd.toml"
 in_ns director "$RVSD" --check -c "$LAB_TMP/rvsd.toml"
 director_spawn
 make_cable nic0 br0
@@ -31,6 +37,7 @@ assert_equal "the bond" "$(port_counters | jq -r '.[0].bond.mode')" active-backu
 wait_for 20 "the members' states" members_are "net_tap0 active, net_tap1 backup"
 answers=$(for _ in 1 2 3 4; do get "$VIP" && get "[$VIP6]"; done)
 assert_equal "the answers" "$(sort -u <<<"$answers" | xargs)" "rs1 rs2"
+assert_equal "the members' MTU" "$(in_ns director cat /sys/class/net/nic{0,1}/mtu | xargs)" "1496 1496"
 assert_equal "the port's MAC address" "$(port_counters | jq -r '.[0].mac')" "$DIRECTOR_MAC"
 
 say "it loses its link during a download: the other takes over"

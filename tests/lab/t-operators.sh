@@ -53,7 +53,7 @@ load_stop() {
 # seconds: the change is answered by saying so, and comes into force after that.
 STARVED=0
 starved() {
-    grep -q 'a worker does not answer; the change comes into force when it does' "$LAB_TMP/said" || fail "$(<"$LAB_TMP/said")"
+    grep -q 'a worker does not answer; the request comes into force when it does' "$LAB_TMP/said" || fail "$(<"$LAB_TMP/said")"
     STARVED=$((STARVED + 1))
 }
 rss_kb() { awk '$1 == "VmRSS:" { print $2 }' "/proc/$DIRECTOR_PID/status"; }

@@ -243,8 +243,8 @@ pub enum Request {
     /// Lists the servers that became good or failed, the last one first.
     HealthChanges {},
     /// Begins to observe packets. Shows what is in them, so it needs the
-    /// permission to change things. Answered by [`Response::Observing`];
-    /// [`ErrorCode::TooManyObservations`] beyond [`MAX_OBSERVATIONS`].
+    /// permission to change things. Answered by [`Response::Observing`] when all
+    /// workers observe; [`ErrorCode::TooManyObservations`] beyond [`MAX_OBSERVATIONS`].
     ObserveStart {
         /// Which packets.
         #[serde(default)]

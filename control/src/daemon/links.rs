@@ -46,6 +46,10 @@ impl Links {
                     Change::Member(member, state @ (MemberState::Active | MemberState::Backup)) => {
                         log::info!(port = name; "port {name}: member {member}: {}", state.name());
                     }
+                    Change::Member(member, MemberState::Waiting) => log::warn!(
+                        port = name;
+                        "port {name}: member {member}: waiting for the switch to agree on it by LACP; its port must be in an LACP group there, one for all members"
+                    ),
                     Change::Member(member, state) => log::warn!(
                         port = name;
                         "port {name}: member {member}: {}; look at the cable, the transceiver, the switch",

@@ -262,7 +262,7 @@ impl Daemon {
         };
         daemon.watch_kernel();
         daemon.resolve_all(now);
-        daemon.publish();
+        daemon.publish_changes();
         daemon.saved.begin(now, |from| daemon.registry.saved(from, saved::ROWS));
         Ok(daemon)
     }
@@ -294,25 +294,7 @@ impl Daemon {
     /// One turn of the loop: waits for events or the next thing due, then does
     /// what there is to do.
     fn turn(&mut self, events: &mut Events) -> io::Result<Option<Signal>> {
-        if self.workers.running() >= self.epoch {
-            self.behind = None;
-        }
-        // A worker that is stalled for good is looked at now and then only.
-        let busy = !self.waiting.is_empty()
-            || !self.listings.is_empty()
-            || !self.explanations.is_empty()
-            || self.behind.is_some_and(|since| since.elapsed() < PATIENCE);
-        let at_work = self.resolving.is_busy() || self.saved.is_busy();
-        let timeout = if self.api.has_more() || self.kernel_has_news || at_work {
-            Duration::ZERO
-        } else if busy {
-            if !self.workers_took_it_up() {
-                std::thread::sleep(WORKER_NAP);
-            }
-            Duration::ZERO
-        } else {
-            self.next_due().saturating_duration_since(Instant::now())
-        };
+        let timeout = self.until_next_turn();
         if let Err(error) = self.poll.poll(events, Some(timeout)) {
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
@@ -332,7 +314,36 @@ impl Daemon {
                 client => self.api.ready(client),
             }
         }
-        let now = Instant::now();
+        self.work(Instant::now());
+        Ok(None)
+    }
+
+    /// How long the next turn may wait for events. While workers owe something
+    /// it naps here, and waits no more.
+    fn until_next_turn(&mut self) -> Duration {
+        if self.workers.running() >= self.epoch {
+            self.behind = None;
+        }
+        // A worker that is stalled for good is looked at now and then only.
+        let busy = !self.waiting.is_empty()
+            || !self.listings.is_empty()
+            || !self.explanations.is_empty()
+            || self.behind.is_some_and(|since| since.elapsed() < PATIENCE);
+        let at_work = self.resolving.is_busy() || self.saved.is_busy();
+        if self.api.has_more() || self.kernel_has_news || at_work {
+            Duration::ZERO
+        } else if busy {
+            if !self.workers_took_it_up() {
+                std::thread::sleep(WORKER_NAP);
+            }
+            Duration::ZERO
+        } else {
+            self.next_due().saturating_duration_since(Instant::now())
+        }
+    }
+
+    /// All that there is to do in a turn, in its order.
+    fn work(&mut self, now: Instant) {
         let reset = (self.instruments.recover)();
         self.announce_again(&reset);
         self.read_kernel();
@@ -347,9 +358,7 @@ impl Daemon {
         self.ask_for_missing(now);
         self.resolve(now);
         self.health_follows();
-        if self.dirty {
-            self.publish();
-        }
+        self.publish_changes();
         if let Some((client, reply)) =
             self.listings.advance(&mut self.workers, &self.registry, &self.instruments, now)
         {
@@ -362,10 +371,7 @@ impl Daemon {
         // Replies were queued: write them now rather than after the next event.
         self.carry_out_requests(now);
         self.health_follows();
-        if self.dirty {
-            self.publish();
-        }
-        Ok(None)
+        self.publish_changes();
     }
 
     /// Whether all workers run a change whose client has no answer yet. Watches
@@ -420,6 +426,7 @@ impl Daemon {
                 Outcome::Later => continue,
                 Outcome::Changed => (locals, Response::Done),
                 Outcome::Reloaded(response) => (true, response),
+                Outcome::Begun(response) => (false, response),
             };
             self.answer_in_force(client, settles, locals, response, now);
         }
@@ -493,7 +500,10 @@ impl Daemon {
         self.next_missing = now + start.elapsed() * RESOLVE_SHARE;
     }
 
-    fn publish(&mut self) {
+    fn publish_changes(&mut self) {
+        if !self.dirty {
+            return;
+        }
         let snapshot = self.registry.snapshot();
         self.epoch = snapshot.epoch;
         self.workers.publish(&snapshot);
@@ -531,7 +541,7 @@ impl Daemon {
                 Ok(waiting.response.clone())
             } else if waited > PATIENCE {
                 updates.stalled += 1;
-                let message = "a worker does not answer; the change comes into force when it does";
+                let message = "a worker does not answer; the request comes into force when it does";
                 Err(Error::new(ErrorCode::WorkerStalled, message))
             } else {
                 return true;
@@ -657,6 +667,8 @@ enum Outcome {
     Changed,
     /// The same, with this.
     Reloaded(Response),
+    /// Answer it with this when the workers have taken up what they were sent.
+    Begun(Response),
     /// It is answered elsewhere.
     Later,
 }

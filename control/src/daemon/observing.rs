@@ -280,14 +280,21 @@ impl Order {
 
 impl Daemon {
     /// Answers the requests that are about observations; `None` to others.
+    ///
+    /// A beginning is answered when all workers observe: they get a snapshot
+    /// behind the observer, and run it, so they have taken up the observer.
     pub(super) fn observe(&mut self, client: ClientId, request: &Request) -> Option<Outcome> {
         let clock = &self.instruments.clock;
         Some(Outcome::Answer(match *request {
             Request::ObserveStart { ref filter, count, snaplen, rate, seconds } => {
                 let order = Order::new(filter, count, snaplen, rate, seconds);
-                order.and_then(|order| {
+                let begun = order.and_then(|order| {
                     self.observations.start(client, &order, &mut self.workers, clock)
-                })
+                });
+                match begun {
+                    Ok(response) => return Some(Outcome::Begun(response)),
+                    refused => refused,
+                }
             }
             Request::ObserveNext { id } | Request::ObserveStop { id } => {
                 let stop = matches!(request, Request::ObserveStop { .. });

@@ -35,7 +35,25 @@ impl fmt::Display for Obstacle {
 /// The first port whose device rvsd cannot have, before DPDK tries and says less.
 #[must_use]
 pub fn obstacle(host: &Host, config: &Config) -> Option<Obstacle> {
-    obstacles(host, config).next()
+    obstacles(host, config).next().or_else(|| taken(host, config))
+}
+
+/// The first NIC that another process has, such as an rvsd with another run
+/// directory: vfio-pci refuses a second one, uio_pci_generic does not.
+fn taken(host: &Host, config: &Config) -> Option<Obstacle> {
+    let mut nics = devices(config).filter(|(_, device)| device.bus == Bus::Pci);
+    nics.find_map(|(port, device)| {
+        let folder = format!("{PCI}/{}", device.name);
+        let group = host.link(&format!("{folder}/iommu_group"));
+        let mut files: Vec<_> =
+            group.into_iter().map(|group| format!("/dev/vfio/{group}")).collect();
+        let uio = host.names(&format!("{folder}/uio"));
+        files.extend(uio.into_iter().map(|uio| format!("/dev/{uio}")));
+        let user = files.iter().find_map(|file| host.user_of(file))?;
+        let (port, what) = (port.name.clone(), format!("{} is in use by {user}", device.name));
+        let mend = "stop it first (an rvsd: `systemctl stop rvsd`), or give another NIC".into();
+        Some(Obstacle { port, what, mend, configuration: false })
+    })
 }
 
 /// What is in the way of each device: of a port, or of a member of a bond.
@@ -86,21 +104,23 @@ fn obstacle_of(host: &Host, config: &Config, port: &Port, device: &Device) -> Op
         return found(what, bind, false);
     }
     if driver == "vfio-pci" {
-        return vfio(host, &folder)
+        return vfio(host, name, &folder)
             .and_then(|(what, mend)| found(format!("{name}: {what}"), mend, false));
     }
     None
 }
 
 /// What keeps this process from a device of vfio-pci.
-fn vfio(host: &Host, folder: &str) -> Option<(String, String)> {
+fn vfio(host: &Host, name: &str, folder: &str) -> Option<(String, String)> {
     let Some(group) = host.link(&format!("{folder}/iommu_group")) else {
         let unsafe_mode = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
         if host.text(unsafe_mode).as_deref() == Some("Y") {
             return None;
         }
-        let mend = "switch on VT-d or AMD-Vi in the BIOS and add `intel_iommu=on iommu=pt` to the kernel's command line, or `rvs-bind-nic --driver uio_pci_generic bind NIC`";
-        return Some(("it is behind no IOMMU, which vfio-pci needs".into(), mend.into()));
+        let mend = format!(
+            "switch on VT-d or AMD-Vi in the BIOS and add `intel_iommu=on iommu=pt` to the kernel's command line, or `rvs-bind-nic --driver uio_pci_generic bind {name}`"
+        );
+        return Some(("it is behind no IOMMU, which vfio-pci needs".into(), mend));
     };
     let device = format!("/dev/vfio/{group}");
     if host.may_use(&device) {
@@ -281,10 +301,11 @@ mod tests {
     #[test]
     fn vfio_needs_an_iommu_and_permission() {
         let tree = machine("vfio", "vfio-pci");
-        let without = said(&tree, "0000:01:00.0").unwrap();
-        assert!(
-            without.contains("behind no IOMMU") && without.contains("intel_iommu=on"),
-            "{without}"
+        assert_eq!(
+            said(&tree, "0000:01:00.0").as_deref(),
+            Some(
+                "false port lan: 0000:01:00.0: it is behind no IOMMU, which vfio-pci needs; switch on VT-d or AMD-Vi in the BIOS and add `intel_iommu=on iommu=pt` to the kernel's command line, or `rvs-bind-nic --driver uio_pci_generic bind 0000:01:00.0`"
+            )
         );
         tree.put("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y");
         assert_eq!(said(&tree, "0000:01:00.0"), None);
@@ -293,6 +314,30 @@ mod tests {
         assert!(denied.contains("/dev/vfio/7 cannot be opened"), "{denied}");
         tree.put("/dev/vfio/7", "");
         assert_eq!(said(&tree, "0000:01:00.0"), None);
+    }
+
+    #[test]
+    fn a_nic_of_another_process_is_named_with_it() {
+        let tree = machine("taken", "vfio-pci");
+        tree.link(&format!("{NIC}/iommu_group"), "../../../../kernel/iommu_groups/7")
+            .put("/dev/vfio/7", "")
+            .put("/proc/4711/comm", "rvsd");
+        tree.link("/proc/4711/fd/3", "/dev/vfio/17").link("/proc/4711/fd/4", "socket:[7]");
+        assert_eq!(said(&tree, "0000:01:00.0"), None);
+        tree.link("/proc/4711/fd/9", "/dev/vfio/7");
+        let wanted = Some(
+            "false port lan: 0000:01:00.0 is in use by process 4711 (rvsd); stop it first (an rvsd: `systemctl stop rvsd`), or give another NIC",
+        );
+        assert_eq!(said(&tree, "0000:01:00.0").as_deref(), wanted);
+        // To the doctor it is as it should be.
+        let config = config("cores = [1]", "device = \"0000:01:00.0\"");
+        assert_eq!(lines(&check(&tree.host(), &config)), "");
+
+        let tree = machine("taken-uio", "uio_pci_generic");
+        tree.put(&format!("{NIC}/uio/uio0/name"), "uio_pci_generic")
+            .put("/proc/4711/comm", "rvsd")
+            .link("/proc/4711/fd/9", "/dev/uio0");
+        assert_eq!(said(&tree, "0000:01:00.0").as_deref(), wanted);
     }
 
     #[test]

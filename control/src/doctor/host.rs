@@ -114,6 +114,20 @@ impl Host {
         Some(target.file_name()?.to_str()?.to_owned())
     }
 
+    /// A process that has a file open: its id and name.
+    pub(super) fn user_of(&self, file: &str) -> Option<String> {
+        let processes = self.names("/proc").into_iter();
+        let mut processes = processes.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
+        let has = |pid: &String| {
+            let folder = format!("/proc/{pid}/fd");
+            let target = |fd: &String| fs::read_link(self.path(&format!("{folder}/{fd}"))).ok();
+            self.names(&folder).iter().filter_map(target).any(|target| target.as_os_str() == file)
+        };
+        let pid = processes.find(has)?;
+        let name = self.text(&format!("/proc/{pid}/comm")).unwrap_or_default();
+        Some(format!("process {pid} ({name})"))
+    }
+
     /// A sysctl of an interface: the larger of its own and that of `all`, as the
     /// kernel takes it.
     pub(super) fn ipv4_setting(&self, interface: &str, name: &str) -> i64 {

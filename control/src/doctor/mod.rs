@@ -87,6 +87,7 @@ impl Doctor {
         findings.extend(services::check(&services, &hops));
         let before = traffic::counters(client)?;
         findings.extend(traffic::ports(&before));
+        findings.extend(config.into_iter().flat_map(|config| traffic::queues(&before, config)));
         let links: Vec<_> = before.taps().collect();
         findings.extend(network::check_virtual(host, &services, config, &links));
         if !self.quick {

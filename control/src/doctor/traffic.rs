@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Finding;
 use crate::api::{KernelPathCounters, PortCounters, Request, Response, WorkerCounters};
 use crate::client::{Client, ClientError};
+use crate::config::{Bus, Config};
 
 /// How long counters are watched.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
@@ -53,6 +54,32 @@ pub(super) fn ports(counters: &Counters) -> Vec<Finding> {
         Finding::error("links", format!("port {} ({}) has no link", port.name, port.device))
             .because("nothing comes or goes by it")
             .mend("look at the cable, the transceiver, and the switch's port")
+    })
+    .collect()
+}
+
+/// Devices that have fewer queues than the file has workers: rvsd runs with
+/// another file than it is to be started with.
+pub(super) fn queues(counters: &Counters, config: &Config) -> Vec<Finding> {
+    let workers = config.director.cores.len();
+    let wanted = |port: &&PortCounters| {
+        config.ports.iter().any(|wanted| {
+            let devices: Vec<_> = wanted.devices().iter().map(ToString::to_string).collect();
+            // What virtual devices have is in the file, too (`devices::check`).
+            let nics = wanted.devices().iter().any(|device| device.bus == Bus::Pci);
+            nics && wanted.name == port.name && devices.join(" ") == port.device
+        })
+    };
+    // 0 is of a version that does not tell.
+    let few = |port: &&PortCounters| (1..workers).contains(&port.max_queues.into());
+    let few = counters.ports.iter().filter(wanted).filter(few);
+    few.map(|PortCounters { name, device, max_queues, .. }| {
+        let what = format!(
+            "port {name}: {workers} workers need as many queues, and {device} has {max_queues}"
+        );
+        Finding::error("NICs", what)
+            .because("rvsd does not start with this file when it is restarted")
+            .mend(format!("give director.cores {max_queues} of its cores, or use another NIC"))
     })
     .collect()
 }
@@ -143,6 +170,24 @@ mod tests {
             ports: vec![port],
             kernel_path: KernelPathCounters::default(),
         }
+    }
+
+    #[test]
+    fn more_workers_than_the_running_nic_has_queues() {
+        use super::super::host::tests::config;
+        let said = |max_queues: u16, cores: &str, device: &str| {
+            let mut counters = counters(&[], 0);
+            counters.ports[0].max_queues = max_queues;
+            let port = format!("device = \"{device}\"");
+            lines(&queues(&counters, &config(&format!("cores = [{cores}]"), &port)))
+        };
+        assert_eq!(
+            said(2, "1, 2, 3", "0000:01:00.0"),
+            "Error NICs: port lan: 3 workers need as many queues, and 0000:01:00.0 has 2 | give director.cores 2 of its cores, or use another NIC\n"
+        );
+        assert_eq!(said(2, "1, 2", "0000:01:00.0"), "");
+        assert_eq!(said(0, "1, 2", "0000:01:00.0"), "", "it does not tell");
+        assert_eq!(said(1, "1, 2", "0000:02:00.0"), "", "the file has another NIC");
     }
 
     #[test]

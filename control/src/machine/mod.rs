@@ -56,6 +56,9 @@ pub struct Machine {
 struct OpenPort {
     name: String,
     device: String,
+    bond: Option<config::BondMode>,
+    /// Receive and transmit queues each, one for each worker.
+    queues: u16,
     /// The kernel's interfaces of its devices that are taps.
     taps: Vec<String>,
     vlans: Vec<VlanPort>,
@@ -105,7 +108,7 @@ impl Machine {
     /// What is missing, and whose fault it is.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
         keep_off_worker_cores(&config.director.cores);
-        let devices: Vec<_> = config.ports.iter().flat_map(eal_devices).collect();
+        let devices: Vec<_> = config.ports.iter().flat_map(|port| names(port.devices())).collect();
         let eal = Eal::init(&EalConfig {
             program: "rvsd",
             memory_mb: config.eal.memory_mb,
@@ -294,7 +297,7 @@ impl OpenPort {
             key: shard.rss_key(),
             reta: shard.reta().iter().map(|&worker| u16::from(worker)).collect(),
         };
-        let bond = wanted.bond.as_ref().map(bond);
+        let bond = wanted.bond.as_ref().map(|wanted_bond| bond(wanted_bond, numa_node(wanted)));
         let port_config = PortConfig {
             name: &wanted.name,
             bond: bond.as_ref(),
@@ -326,7 +329,8 @@ impl OpenPort {
         let vlans = wanted.vlans.iter().map(vlan).collect();
         let taps = wanted.devices().iter().filter_map(tap_of).collect();
         let (name, port) = (wanted.name.clone(), RefCell::new(port));
-        Ok(Self { name, device, taps, vlans, port, pool })
+        let bond = wanted.bond.as_ref().map(|bond| bond.mode);
+        Ok(Self { name, device, bond, queues, taps, vlans, port, pool })
     }
 
     /// Does what the driver asks for. Whether the port works again after a reset.
@@ -357,8 +361,8 @@ impl OpenPort {
     fn counters(&self) -> PortCounters {
         let port = self.port.borrow();
         let stats = port.stats().unwrap_or_default();
-        let bond = port.bond_mode().map(|mode| BondCounters {
-            mode: mode_of(mode).name().to_owned(),
+        let bond = self.bond.map(|mode| BondCounters {
+            mode: mode.name().to_owned(),
             members: port.members().into_iter().map(member).collect(),
         });
         PortCounters {
@@ -367,6 +371,8 @@ impl OpenPort {
             mac: mac_text(port.info().mac),
             link_known: self.taps.iter().all(|tap| if_nametoindex(tap.as_str()).is_ok()),
             link_up: port.link().is_ok_and(|link| link.up),
+            queues: self.queues,
+            max_queues: port.info().max_queues,
             rx_packets: stats.rx_packets,
             rx_bytes: stats.rx_bytes,
             rx_missed: stats.rx_missed + stats.rx_no_mbuf,
@@ -484,34 +490,17 @@ fn keep_off_worker_cores(workers: &[u32]) {
     }
 }
 
-/// What EAL is given for a port: its device, or its members and the bond.
-fn eal_devices(port: &config::Port) -> Vec<String> {
-    let mut devices = names(port.devices());
-    if let Some(bonded) = &port.bond {
-        devices.push(bond(bonded).device(&port.device.name, numa_node(port)));
-    }
-    devices
-}
-
 fn names(devices: &[config::Device]) -> Vec<String> {
     devices.iter().map(ToString::to_string).collect()
 }
 
-fn bond(bond: &config::Bond) -> Bond {
+fn bond(bond: &config::Bond, numa_node: Option<u32>) -> Bond {
     let mode = match bond.mode {
         config::BondMode::ActiveBackup => BondMode::ActiveBackup,
         config::BondMode::BalanceXor => BondMode::BalanceXor,
         config::BondMode::Lacp => BondMode::Lacp,
     };
-    Bond { mode, members: names(&bond.members) }
-}
-
-fn mode_of(mode: BondMode) -> config::BondMode {
-    match mode {
-        BondMode::ActiveBackup => config::BondMode::ActiveBackup,
-        BondMode::BalanceXor => config::BondMode::BalanceXor,
-        BondMode::Lacp => config::BondMode::Lacp,
-    }
+    Bond { mode, members: names(&bond.members), numa_node }
 }
 
 fn member(member: Member) -> BondMember {

@@ -62,6 +62,8 @@ fn general() -> General {
         mac: "00:50:00:00:04:00".into(),
         link_up: true,
         link_known: true,
+        queues: 1,
+        max_queues: 16,
         rx_packets: 1,
         rx_bytes: 2,
         rx_missed: 3,

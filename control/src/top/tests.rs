@@ -75,6 +75,8 @@ fn port(times: u64) -> PortCounters {
         mac: "00:50:00:00:04:00".into(),
         link_up: true,
         link_known: true,
+        queues: 1,
+        max_queues: 16,
         rx_packets: 4 * times,
         rx_bytes: 400 * times,
         rx_missed: 2 * times,

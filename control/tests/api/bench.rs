@@ -80,10 +80,32 @@ pub(crate) struct Bench {
 
 /// A handle on a worker's thread.
 pub(crate) struct Worker {
-    /// While set, the worker does nothing: it is stuck in one burst.
-    pub(crate) held: Arc<AtomicBool>,
+    held: Arc<Held>,
     stop: Arc<AtomicBool>,
     frames: Sender<Vec<u8>>,
+}
+
+/// A worker that does nothing: it is stuck in one burst.
+#[derive(Default)]
+struct Held {
+    /// Whether it is to be.
+    wanted: AtomicBool,
+    /// Whether it is.
+    so: AtomicBool,
+}
+
+impl Worker {
+    /// From here on it does nothing.
+    pub(crate) fn hold(&self) {
+        self.held.wanted.store(true, Ordering::Release);
+        while !self.held.so.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    pub(crate) fn release(&self) {
+        self.held.wanted.store(false, Ordering::Release);
+    }
 }
 
 impl Drop for Worker {
@@ -251,7 +273,7 @@ pub(crate) fn start_workers(count: usize, clock: Clock) -> (Vec<ControlEnd>, Vec
     let start = |worker| {
         let (control, link) = update::channel();
         let (frames, received) = channel();
-        let (held, stop) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (held, stop) = (Arc::<Held>::default(), Arc::<AtomicBool>::default());
         let handle = Worker { held: Arc::clone(&held), stop: Arc::clone(&stop), frames };
         let director = director(worker, &shard, link);
         std::thread::spawn(move || work(director, clock, &received, &held, &stop));
@@ -279,11 +301,13 @@ fn work(
     mut director: Director,
     clock: Clock,
     frames: &Receiver<Vec<u8>>,
-    held: &AtomicBool,
+    held: &Held,
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::Relaxed) {
-        if !held.load(Ordering::Relaxed) {
+        let is_held = held.wanted.load(Ordering::Acquire);
+        held.so.store(is_held, Ordering::Release);
+        if !is_held {
             let now = clock.now();
             for mut bytes in frames.try_iter().take(64) {
                 let length = bytes.len();

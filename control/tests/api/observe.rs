@@ -1,6 +1,7 @@
 //! Packets that are observed, and packets that are only thought of.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use control::api::{
     ErrorCode, MAX_OBSERVATIONS, ObserveEnd, ObserveFilter, ObservedPacket, PacketSpec,
@@ -14,6 +15,7 @@ use crate::bench::{ACK, Bench, RS2, SYN, VIP, client_address, counters, eventual
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("packets are observed in their order, to the end", observed),
+    ("an observation has begun when it is answered", begun),
     ("explain says what then happens, and changes nothing", explained),
     ("what cannot be observed or explained is refused", refused),
     ("observations are few, and each is its client's own", limited),
@@ -83,6 +85,31 @@ fn observed() {
     let no_route = PacketVerdict::Dropped { reason: "no_route".into() };
     assert!(packets.iter().all(|p| p.verdict == no_route && p.after.is_none()));
     assert_eq!(refusal(&mut client, &Request::ObserveNext { id }), ErrorCode::NoSuchObservation);
+}
+
+fn begun() {
+    let bench = Bench::with_guide(2);
+    let mut client = bench.client();
+    bench.workers[1].hold();
+    let answered = AtomicBool::new(false);
+    let id = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let id = start(&mut client, ObserveFilter::default(), 9);
+            answered.store(true, Ordering::Relaxed);
+            id
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!answered.load(Ordering::Relaxed), "before a worker observes");
+        bench.workers[1].release();
+        asking.join().unwrap()
+    });
+    // Each worker gets it, and one of them owns its connection.
+    bench.receive([tcp(client_address(1), VIP, SYN)]);
+    let mut seen = 0;
+    eventually("a packet of each worker", || {
+        seen += next(&mut client, id).0.len();
+        seen == 2
+    });
 }
 
 fn explained() {
@@ -214,7 +241,7 @@ fn program() {
                 // Until the program has seen its packet.
                 while !done.load(Ordering::Relaxed) {
                     bench.receive([frame.clone()]);
-                    std::thread::sleep(std::time::Duration::from_millis(10));
+                    std::thread::sleep(Duration::from_millis(10));
                 }
             });
             let output = run(words);

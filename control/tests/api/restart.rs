@@ -136,7 +136,7 @@ fn stopped() {
         process.signal(signal);
         assert_eq!(process.line(), signal.as_str());
         assert!(process.child.wait().unwrap().success());
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert!(!socket.exists());
     }
 }

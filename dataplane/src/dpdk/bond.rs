@@ -1,11 +1,15 @@
 //! Bonds: several devices that are one port, by DPDK's net_bonding.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 
 use super::check;
 
 /// How a bond uses its members. Those of DPDK that keep the packets of a
 /// connection in order and need no trick with ARP, which the kernel does here.
+///
+/// The configuration has the same three under its own names, since it is read
+/// without DPDK as well, and the control API has [`MemberState`], as its clients
+/// know no adapter: `control::machine` converts each once, in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BondMode {
     /// One member sends and receives; another when its link is down.
@@ -36,27 +40,43 @@ pub struct Bond {
     /// Their devices, as EAL was given them. The first one's MAC address is the
     /// bond's, and it is the first to be active.
     pub members: Vec<String>,
+    /// The NUMA node where most of them are.
+    pub numa_node: Option<u32>,
 }
 
 impl Bond {
-    /// What EAL is given to make the bond, under this name. `numa_node` is where
-    /// most of its members are.
-    #[must_use]
-    pub fn device(&self, name: &str, numa_node: Option<u32>) -> String {
-        // SAFETY: a static C string.
-        let key = unsafe { CStr::from_ptr(dpdk_sys::rvs_bond_member_key()) }.to_string_lossy();
-        let mut device = format!("{name},mode={}", self.mode.number());
-        if self.mode != BondMode::ActiveBackup {
-            device += ",xmit_policy=l34";
-        }
-        if let Some(node) = numa_node {
-            device += &format!(",socket_id={node}");
-        }
-        for member in &self.members {
-            device += &format!(",{key}={}", super::args::full_name(member));
-        }
-        device
+    /// Makes it, without members, by the name of a device. DPDK's number of it.
+    pub(super) fn make(&self, name: &str) -> Result<u16, i32> {
+        let name = CString::new(name).map_err(|_| nix::libc::EINVAL)?;
+        let node = self.numa_node.and_then(|node| u8::try_from(node).ok()).unwrap_or(0);
+        let spread = self.mode != BondMode::ActiveBackup;
+        let mut bond = 0;
+        // SAFETY: a C string goes in, and a number comes out; EAL runs, as the
+        // callers' `Pool` arguments show.
+        check(unsafe {
+            dpdk_sys::rvs_bond_create(name.as_ptr(), self.mode.number(), spread, node, &mut bond)
+        })
+        .map(|()| bond)
     }
+}
+
+/// Gives a bond a member, neither of which is started.
+pub(super) fn add(bond: u16, member: u16) -> Result<(), i32> {
+    // SAFETY: net_bonding checks both numbers, and their owner calls.
+    check(unsafe { dpdk_sys::rvs_bond_add(bond, member) })
+}
+
+/// Has a bond keep its MAC address: otherwise net_bonding looks for it, at each
+/// start, at the member that it came from, and does not start without that.
+pub(super) fn keep_mac(bond: u16) -> Result<(), i32> {
+    // SAFETY: net_bonding checks the number, and the bond's owner calls.
+    check(unsafe { dpdk_sys::rvs_bond_keep_mac(bond) })
+}
+
+/// Takes a member out of a bond.
+pub(super) fn take_out(bond: u16, member: u16) -> Result<(), i32> {
+    // SAFETY: net_bonding checks both numbers; workers keep off the bond.
+    check(unsafe { dpdk_sys::rvs_bond_remove(bond, member) })
 }
 
 /// What a member of a bond does.
@@ -145,22 +165,6 @@ pub(super) fn look(member: u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn members_come_by_their_full_names() {
-        let members = ["0000:01:00.0,opt=1", "02:00.1", "net_af_packet0,iface=eth1"];
-        let members = members.map(str::to_owned).to_vec();
-        let bond = Bond { mode: BondMode::ActiveBackup, members };
-        let device = bond.device("net_bonding0", None);
-        // "slave" before DPDK 23.11.
-        assert_eq!(
-            device.replace(",slave=", ",member="),
-            "net_bonding0,mode=1,member=0000:01:00.0,member=0000:02:00.1,member=net_af_packet0"
-        );
-        let bond = Bond { mode: BondMode::Lacp, members: vec!["01:00.0".into()] };
-        let device = bond.device("net_bonding1", Some(1)).replace(",slave=", ",member=");
-        assert_eq!(device, "net_bonding1,mode=4,xmit_policy=l34,socket_id=1,member=0000:01:00.0");
-    }
 
     #[test]
     fn a_member_s_state_is_what_it_does() {

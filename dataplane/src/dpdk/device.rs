@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::bond::take_out;
 use super::check;
 use super::eal::{Shared, lock};
 use super::pool::Pool;
@@ -117,6 +118,11 @@ impl Device {
         Some(Arc::new(Self { id, members, pool: pool.clone(), state: Mutex::default() }))
     }
 
+    /// DPDK's number of the port.
+    pub(super) fn id(&self) -> u16 {
+        self.id
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         self.pool.shared()
     }
@@ -212,11 +218,17 @@ impl Device {
         self.close(true);
     }
 
-    /// The same for a member that was taken out of the bond.
-    pub(super) fn give_back_member(&self, member: u16) {
+    /// The same for a member of a bond, whose users have left, too.
+    pub(super) fn give_back_member(&self, member: u16) -> Result<(), i32> {
         let _control = self.pool.shared().control();
+        // A bond lets its members go started, and then they cannot be closed. A
+        // driver whose device is gone may refuse, which changes nothing.
+        // SAFETY: the port is open, and workers keep off it.
+        let _ = unsafe { dpdk_sys::rvs_port_stop(member) };
+        take_out(self.id, member)?;
         close_port(member, true);
         lock(&self.state).closed.push(member);
+        Ok(())
     }
 
     fn close(&self, give_back: bool) {
@@ -268,7 +280,7 @@ impl Drop for Device {
 }
 
 /// Closes a stopped port that has no user; its owner does so once.
-fn close_port(port: u16, give_back: bool) {
+pub(super) fn close_port(port: u16, give_back: bool) {
     // SAFETY: the port is open.
     let device = unsafe {
         dpdk_sys::rvs_port_unwatch(port);

@@ -1,35 +1,33 @@
-//! Ports: opened by device string, configured, started and stopped, reset when
-//! their drivers say so.
+//! Ports: opened by device string, configured, started and stopped, and what is
+//! known of them.
 
 use std::cell::Cell;
 use std::ffi::CString;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use dpdk_sys::{
-    RVS_EVENT_REMOVE, RVS_EVENT_RESET, RVS_FRAME_RSS, RVS_RSS_KEY_MAX, rvs_link, rvs_port_config,
-    rvs_port_info, rvs_port_stats,
-};
-use nix::libc::ENOTSUP;
+use dpdk_sys::{RVS_FRAME_RSS, RVS_RSS_KEY_MAX, rvs_link, rvs_port_info, rvs_port_stats};
 
 use super::args::{device_name, full_name, is_pci_address};
 use super::bond::{Bond, BondMode, InUse, Member, MemberState, agreed, look};
-use super::capabilities::{Plan, Spread, check_limits, driver, keeps, of_bond, plan};
+use super::capabilities::{check_limits, driver, plan};
 use super::device::{Device, Direction, Refusal};
 use super::pool::Pool;
 use super::port_error::{PortError, PortProblem};
 use super::queue::{RxQueue, TxBuffer};
 use super::{check, error_text};
+use setup::{make_bond, set_up};
+
+mod recovery;
+mod setup;
+
+use recovery::Respite;
+
+pub use recovery::Recovery;
 
 /// The longest RSS key of the NICs in use (i40e, ice). Others take the first 40
 /// bytes, which is all the same for a key with a period of 16 bits.
 pub const RSS_KEY_LEN: usize = RVS_RSS_KEY_MAX as usize;
-/// How long workers may take to leave a port. They do after a round, which is
-/// microseconds, or half a millisecond when they sleep.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// How long they go on if one did not, before they are to leave it again.
-const RESPITE: Duration = Duration::from_secs(2);
 
 /// How the device is to spread frames over queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +90,8 @@ pub struct PortInfo {
     pub driver: String,
     /// The NUMA node of the device, where it has one.
     pub numa_node: Option<u32>,
+    /// The workers that it has receive and transmit queues for.
+    pub max_queues: u16,
 }
 
 /// The state of the link.
@@ -126,19 +126,6 @@ pub struct PortStats {
     pub tx_errors: u64,
 }
 
-/// What became of a port whose driver reported something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recovery {
-    /// It was reset, and works again.
-    Reset,
-    /// It could not be reset, and carries nothing.
-    Failed(PortError),
-    /// Its device is gone, and the port carries nothing.
-    Removed,
-    /// The device of this member is gone, and the bond goes on without it.
-    MemberRemoved(String),
-}
-
 /// An open port.
 ///
 /// A started port hands out each of its queues once; as long as one is out, it
@@ -153,8 +140,7 @@ pub struct Port {
     removed: Vec<bool>,
     /// Whether the port works: it is not gone, and no reset failed.
     works: bool,
-    /// A worker did not leave it, which was said. It is not asked again before.
-    busy: Option<Instant>,
+    respite: Respite,
     /// ethdev's control functions are not made for two threads at a time.
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -227,23 +213,17 @@ impl Port {
     }
 
     fn try_open(device: &str, config: &PortConfig<'_>, pool: &Pool) -> Result<Self, PortProblem> {
-        let members = config.bond.map_or(&[][..], |bond| &bond.members);
-        let members: Vec<u16> = members
-            .iter()
-            .map(|member| find(member).ok_or_else(|| no_device(member, pool)))
-            .collect::<Result<_, _>>()?;
-        let id = find(device).ok_or_else(|| no_device(device, pool))?;
-        let taken = || PortProblem::AlreadyOpen(device_name(device).to_string());
-        let (opened, limits) = if members.is_empty() {
-            let limits = read_info(id).map_err(failed("reading the device's limits"))?;
-            check_limits(config, &limits, pool.data_room())?;
-            (Device::open(id, members, pool).ok_or_else(taken)?, limits)
-        } else {
-            let opened = Device::open(id, members, pool).ok_or_else(taken)?;
-            let limits = take_members(&opened, id, config)?;
-            check_limits(config, &limits, pool.data_room())?;
-            (opened, limits)
+        let (opened, limits) = match config.bond {
+            Some(bond) => make_bond(device, bond, config, pool)?,
+            None => {
+                let id = find(device).ok_or_else(|| no_device(device, pool))?;
+                let limits = read_info(id).map_err(failed("reading the device's limits"))?;
+                check_limits(config, &limits, pool.data_room())?;
+                let taken = || PortProblem::AlreadyOpen(device_name(device).to_string());
+                (Device::open(id, Vec::new(), pool).ok_or_else(taken)?, limits)
+            }
         };
+        let id = opened.id();
         let first = config.bond.and_then(|bond| bond.members.first());
         let is_pci = is_pci_address(device_name(first.map_or(device, |first| first)));
         let plan = plan(config, &limits, is_pci);
@@ -260,11 +240,12 @@ impl Port {
             mtu: now.mtu.min(config.mtu),
             driver: driver(&now),
             numa_node: u32::try_from(now.numa_node).ok(),
+            max_queues: limits.max_rx_queues.min(limits.max_tx_queues),
         };
         Ok(Self {
             removed: vec![false; opened.members().len()],
             works: true,
-            busy: None,
+            respite: Respite::default(),
             device: opened,
             settings: Settings::new(config, is_pci),
             info,
@@ -340,7 +321,7 @@ impl Port {
             .device
             .claim(Direction::Tx, queue)
             .map_err(|why| self.refused(why, Direction::Tx, queue))?;
-        let lacp = self.bond_mode() == Some(BondMode::Lacp);
+        let lacp = self.settings.bond.as_ref().is_some_and(|bond| bond.mode == BondMode::Lacp);
         Ok(TxBuffer::new(claim, lacp && queue == 0))
     }
 
@@ -394,11 +375,6 @@ impl Port {
         in_use.state(bond.mode, id, up, agreed)
     }
 
-    /// How the members of a bond are used.
-    pub fn bond_mode(&self) -> Option<BondMode> {
-        self.settings.bond.as_ref().map(|bond| bond.mode)
-    }
-
     /// The driver's counters.
     ///
     /// # Errors
@@ -422,128 +398,6 @@ impl Port {
             rx_no_mbuf: stats.rx_no_mbuf,
             tx_errors: stats.tx_errors,
         })
-    }
-
-    /// Does what the driver asked for since the last call: resets the port, or
-    /// lets go of a device that is gone. Workers keep off the port meanwhile, and
-    /// what they send by it is refused. To be called often: mostly it looks at
-    /// some numbers only.
-    pub fn recover(&mut self) -> Vec<Recovery> {
-        if self.busy.is_some_and(|until| Instant::now() < until) {
-            return Vec::new();
-        }
-        let ids = self.device.members().iter().copied().chain([self.info.id]);
-        let reported = ids.map(|id| (id, events(id))).filter(|&(_, events)| events != 0);
-        let reported: Vec<_> = reported.collect();
-        let mut all = Vec::new();
-        if reported.is_empty() || !self.works {
-            return all;
-        }
-        if !self.device.clear(PATIENCE) {
-            // Once more later. Until then those who left it go on.
-            reported.iter().for_each(|&(id, events)| note(id, events));
-            if self.busy.replace(Instant::now() + RESPITE).is_none() {
-                all.push(Recovery::Failed(self.error(PortProblem::Busy)));
-            }
-            return all;
-        }
-        self.busy = None;
-        for (id, events) in reported {
-            let gone = events & RVS_EVENT_REMOVE != 0;
-            let member = self.device.members().iter().position(|&member| member == id);
-            if !self.works || member.is_some_and(|index| self.removed[index]) {
-                continue;
-            }
-            all.push(match member {
-                Some(index) if gone => self.remove_member(index, id),
-                // net_bonding has no way to reset one: all of it is set up anew.
-                Some(_) => self.reset(Some(id)),
-                None if gone => self.remove(),
-                None => self.reset(None),
-            });
-        }
-        if self.works {
-            self.device.let_in();
-        }
-        all
-    }
-
-    /// Has the driver of the device, or of one of its members, report an event, as
-    /// when it asks for a reset, or the device goes. For tests.
-    pub fn raise(&self, member: Option<usize>, removal: bool) {
-        let event = if removal { RVS_EVENT_REMOVE } else { RVS_EVENT_RESET };
-        let id = member.and_then(|index| self.device.members().get(index));
-        // SAFETY: the port is open.
-        let _ = unsafe { dpdk_sys::rvs_port_raise(*id.unwrap_or(&self.info.id), event) };
-    }
-
-    /// Resets the port, or one of its members and with it the bond.
-    fn reset(&mut self, member: Option<u16>) -> Recovery {
-        match self.try_reset(member) {
-            Ok(()) => Recovery::Reset,
-            Err(problem) => {
-                self.works = false;
-                Recovery::Failed(self.error(problem))
-            }
-        }
-    }
-
-    fn try_reset(&mut self, member: Option<u16>) -> Result<(), PortProblem> {
-        self.stop().map_err(|error| error.problem)?;
-        let id = self.info.id;
-        // SAFETY: the port is stopped, and workers keep off it.
-        match check(unsafe { dpdk_sys::rvs_port_reset(member.unwrap_or(id)) }) {
-            // A driver without such a function has all done by a new start.
-            Ok(()) | Err(ENOTSUP) => {}
-            Err(errno) => return Err(PortProblem::Failed { step: "resetting", errno }),
-        }
-        let config = self.settings.config();
-        let mut limits = read_info(id).map_err(failed("reading the device's limits"))?;
-        if !self.removed.is_empty() {
-            let members = self.device.members().iter().zip(&self.removed);
-            let left: Vec<_> = members.filter(|(_, gone)| !**gone).map(|(id, _)| *id).collect();
-            limits = limits_of_bond(&left, &limits)?;
-        }
-        let plan = plan(&config, &limits, self.settings.is_pci);
-        let rss = set_up(&self.device, id, &config, &plan, &limits)?;
-        let before = std::mem::replace(&mut self.rss, rss);
-        self.start().map_err(|error| error.problem)?;
-        let after = read_info(id).map_err(failed("reading the device's limits"))?;
-        if after.mac != self.info.mac {
-            let _ = self.stop();
-            return Err(PortProblem::OtherMac(after.mac));
-        }
-        // The queues that are out were told whether to believe in its hashes.
-        if self.rss.state != before.state {
-            let _ = self.stop();
-            return Err(PortProblem::OtherRss);
-        }
-        Ok(())
-    }
-
-    /// Lets go of the device, so that the system can take it.
-    fn remove(&mut self) -> Recovery {
-        self.works = false;
-        // A driver whose device is gone may fail, which changes nothing.
-        let _ = self.stop();
-        self.device.give_back();
-        Recovery::Removed
-    }
-
-    /// Takes a member whose device goes out of the bond.
-    fn remove_member(&mut self, index: usize, member: u16) -> Recovery {
-        let device = self.settings.bond.as_ref().and_then(|bond| bond.members.get(index));
-        let name = device.map_or("", |device| device_name(device)).to_owned();
-        self.removed[index] = true;
-        // SAFETY: both ports are open, and workers keep off them.
-        let out = check(unsafe { dpdk_sys::rvs_bond_remove(self.info.id, member) });
-        if let Err(errno) = out {
-            self.works = false;
-            let problem = PortProblem::Failed { step: "taking out a member", errno };
-            return Recovery::Failed(self.error(problem));
-        }
-        self.device.give_back_member(member);
-        Recovery::MemberRemoved(name)
     }
 
     /// Neighbour discovery asks at multicast addresses made from the wanted one
@@ -588,18 +442,6 @@ fn failed(step: &'static str) -> impl Fn(i32) -> PortProblem {
     move |errno| PortProblem::Failed { step, errno }
 }
 
-/// What was reported of a port since the last call.
-fn events(id: u16) -> u32 {
-    // SAFETY: the shim checks the number.
-    unsafe { dpdk_sys::rvs_port_events(id) }
-}
-
-/// Has it reported once more.
-fn note(id: u16, events: u32) {
-    // SAFETY: the shim checks the number.
-    unsafe { dpdk_sys::rvs_port_note(id, events) }
-}
-
 fn link(id: u16) -> Result<Link, i32> {
     let mut link = rvs_link { speed_mbps: 0, up: false, full_duplex: false };
     // SAFETY: ethdev checks the number; the call fills in `link`.
@@ -621,134 +463,4 @@ fn read_info(id: u16) -> Result<rvs_port_info, i32> {
     let mut info = rvs_port_info::default();
     // SAFETY: ethdev checks the number; the call fills in `info`.
     check(unsafe { rvs_port_info(id, &mut info) }).map(|()| info)
-}
-
-/// A bond takes its members while it is configured for the first time. What it
-/// can do with them.
-fn take_members(
-    device: &Device,
-    id: u16,
-    config: &PortConfig<'_>,
-) -> Result<rvs_port_info, PortProblem> {
-    let _control = device.shared().control();
-    let nothing = rvs_port_config {
-        rx_queues: 1,
-        tx_queues: 1,
-        mtu: config.mtu,
-        ipv4_checksum: false,
-        multi_segments: false,
-        rss: false,
-        rss_key: std::ptr::null(),
-        rss_key_len: 0,
-    };
-    // SAFETY: the port is open and not started.
-    check(unsafe { dpdk_sys::rvs_port_configure(id, &nothing) })
-        .map_err(failed("giving the bond its members"))?;
-    let mut taken = 0;
-    // SAFETY: the port is a bond.
-    check(unsafe { dpdk_sys::rvs_bond_members(id, &mut taken) })
-        .map_err(failed("reading the bond's members"))?;
-    if usize::from(taken) != device.members().len() {
-        return Err(PortProblem::Members { wanted: device.members().len(), taken });
-    }
-    let limits = read_info(id).map_err(failed("reading the bond's limits"))?;
-    limits_of_bond(device.members(), &limits)
-}
-
-fn limits_of_bond(members: &[u16], bond: &rvs_port_info) -> Result<rvs_port_info, PortProblem> {
-    let members = members.iter().map(|&member| read_info(member));
-    let members: Vec<_> =
-        members.collect::<Result<_, _>>().map_err(failed("reading a member's limits"))?;
-    Ok(of_bond(bond, &members))
-}
-
-/// Configures the device and its queues.
-fn set_up(
-    device: &Device,
-    id: u16,
-    config: &PortConfig<'_>,
-    plan: &Plan,
-    limits: &rvs_port_info,
-) -> Result<Rss, PortProblem> {
-    let _control = device.shared().control();
-    let rss = configure(id, config, plan, limits).map_err(failed("configuring the device"))?;
-    let tx_descriptors = set_up_queues(id, config, device.pool())?;
-    // SAFETY: the port is open, and configured above.
-    match check(unsafe { dpdk_sys::rvs_port_set_mtu(id, config.mtu + plan.tag) }) {
-        Ok(()) | Err(ENOTSUP) => {}
-        Err(errno) => return Err(PortProblem::Failed { step: "setting the MTU", errno }),
-    }
-    let queues = u32::from(config.rx_queues);
-    let members = if config.bond.is_some() { device.members() } else { &[id][..] };
-    let members = members.iter().filter_map(|&member| read_info(member).ok());
-    let kept = members.map(|info| keeps(&info, tx_descriptors) * queues).sum();
-    device.set_queues(config.rx_queues, config.tx_queues, kept);
-    Ok(rss)
-}
-
-/// Configures the device with our RSS where it takes that, else with its own.
-fn configure(
-    id: u16,
-    config: &PortConfig<'_>,
-    plan: &Plan,
-    limits: &rvs_port_info,
-) -> Result<Rss, i32> {
-    let mut conf = rvs_port_config {
-        rx_queues: config.rx_queues,
-        tx_queues: config.tx_queues,
-        mtu: config.mtu + plan.tag,
-        ipv4_checksum: plan.ipv4_checksum,
-        multi_segments: plan.multi_segments,
-        rss: false,
-        rss_key: std::ptr::null(),
-        rss_key_len: 0,
-    };
-    let several = config.rx_queues > 1;
-    if let (Spread::Ours(reta), Some(rss)) = (&plan.spread, config.rss) {
-        conf.rss = true;
-        conf.rss_key = rss.key.as_ptr();
-        conf.rss_key_len = limits.hash_key_size;
-        // SAFETY: the port is known to ethdev and not started; the key has
-        // RSS_KEY_LEN bytes, and the plan saw that the device wants no more.
-        if check(unsafe { dpdk_sys::rvs_port_configure(id, &conf) }).is_ok() {
-            let state = RssState::Programmed { reta_size: limits.reta_size };
-            return Ok(Rss { state, reta: Some(reta.clone()) });
-        }
-        log::warn!(
-            "port {}: the device refuses the RSS key; workers hand packets over in software",
-            config.name
-        );
-        conf.rss_key = std::ptr::null();
-        conf.rss_key_len = 0;
-    }
-    conf.rss = several && limits.rss;
-    // SAFETY: as above, without a key.
-    check(unsafe { dpdk_sys::rvs_port_configure(id, &conf) })?;
-    Ok(Rss { state: if several { RssState::Fixed } else { RssState::None }, reta: None })
-}
-
-/// Sets up all queues. The descriptors of a transmit queue.
-fn set_up_queues(id: u16, config: &PortConfig<'_>, pool: &Pool) -> Result<u16, PortProblem> {
-    let (mut rx, mut tx) = (config.rx_descriptors, config.tx_descriptors);
-    // SAFETY: the port is configured; both numbers are adjusted in place.
-    check(unsafe { dpdk_sys::rvs_port_adjust_descriptors(id, &mut rx, &mut tx) })
-        .map_err(failed("choosing descriptors"))?;
-    if (rx, tx) != (config.rx_descriptors, config.tx_descriptors) {
-        log::info!(
-            "port {}: {rx} receive and {tx} transmit descriptors, as the device wants",
-            config.name
-        );
-    }
-    for queue in 0..config.rx_queues {
-        // SAFETY: the port is configured and not started; the pool outlives it,
-        // because the device holds a handle.
-        check(unsafe { dpdk_sys::rvs_port_rx_queue(id, queue, rx, pool.raw()) })
-            .map_err(failed("setting up a receive queue"))?;
-    }
-    for queue in 0..config.tx_queues {
-        // SAFETY: the port is configured and not started.
-        check(unsafe { dpdk_sys::rvs_port_tx_queue(id, queue, tx) })
-            .map_err(failed("setting up a transmit queue"))?;
-    }
-    Ok(tx)
 }

@@ -56,13 +56,8 @@ pub enum PortProblem {
         /// The pool's.
         room: u16,
     },
-    /// A bond did not take all of its members.
-    Members {
-        /// As configured.
-        wanted: usize,
-        /// How many it took.
-        taken: u16,
-    },
+    /// A bond does not take this device as its member.
+    Member(String),
     /// The redirection table is empty, or names a queue that is not there.
     BadReta,
     /// The port is not started.
@@ -118,7 +113,7 @@ impl fmt::Display for PortProblem {
             Self::TooManyQueues { direction, wanted, offered } => {
                 write!(
                     f,
-                    "{wanted} {direction} queues wanted, the device offers {offered}; use fewer workers"
+                    "{wanted} workers need as many {direction} queues, and the device has {offered}; give director.cores {offered} of its cores, or use another NIC"
                 )
             }
             Self::UnequalQueues(driver) => {
@@ -133,9 +128,9 @@ impl fmt::Display for PortProblem {
                     "mtu {mtu} needs mbufs with a data room of {needed} bytes, the pool's have {room}"
                 )
             }
-            Self::Members { wanted, taken } => write!(
+            Self::Member(device) => write!(
                 f,
-                "the bond took {taken} of its {wanted} members; the driver's own messages are in the log"
+                "the bond does not take {device} as a member; the driver's own messages are in the log"
             ),
             Self::BadReta => {
                 write!(f, "the redirection table must name existing receive queues only")
@@ -179,7 +174,7 @@ impl fmt::Display for PortProblem {
 /// What a device takes that DPDK could not find or make.
 fn device_remedy(device: &str) -> &'static str {
     if is_pci_address(device) {
-        "a NIC must be bound to vfio-pci (`dpdk-devbind.py --status` shows it)"
+        "a NIC must be bound to vfio-pci (`rvs-bind-nic status` shows it), and no other process may have it"
     } else if device.starts_with("net_tap") {
         "it takes root or CAP_NET_ADMIN, and no interface may have the name in iface= yet (`ip link` shows it)"
     } else if device.starts_with("net_af_packet") {
@@ -196,9 +191,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_mends_it_is_said() {
+        let said = |problem| PortError { port: "lan".into(), problem }.to_string();
+        assert_eq!(
+            said(PortProblem::TooManyQueues { direction: Direction::Rx, wanted: 4, offered: 2 }),
+            "port lan: 4 workers need as many receive queues, and the device has 2; give director.cores 2 of its cores, or use another NIC"
+        );
+        assert_eq!(
+            said(PortProblem::OtherMac([0x52, 0x54, 0, 0, 0x0a, 1])),
+            "port lan: since its reset, the device's MAC address is 52:54:00:00:0a:01; restart rvsd"
+        );
+    }
+
+    #[test]
     fn a_missing_device_comes_with_what_it_takes() {
         for (device, remedy) in [
-            ("0000:01:00.0", "vfio-pci"),
+            ("0000:01:00.0", "no other process may have it"),
             ("net_tap0", "CAP_NET_ADMIN"),
             ("net_af_packet0", "must exist"),
             ("net_bonding0", "librte_net_bond"),

@@ -6,6 +6,7 @@
 mod bed;
 mod beside;
 mod connect;
+mod cores;
 mod daemon;
 mod directory;
 mod latency;

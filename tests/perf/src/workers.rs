@@ -107,7 +107,8 @@ pub(crate) fn run(scale: &Scale, cores: &[usize], report: &mut Report) -> Result
     report.row(&row.with_note(format!("{:.0} % were", share * 100.0)))?;
     let limit = median(passed);
     let row = Row::value(PART, "a line across cores", limit, "ns a packet handed over");
-    report.row(&row.with_note("without a director: what the rings and the caches take of it"))
+    report.row(&row.with_note("without a director: what the rings and the caches take of it"))?;
+    crate::cores::run(PART, cores, scale.rounds, 10 * scale.packets, report)
 }
 
 /// What workers do with their packets.

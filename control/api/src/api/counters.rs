@@ -89,6 +89,12 @@ pub struct PortCounters {
     /// the other end is moved to another network namespace.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub link_known: bool,
+    /// Receive and transmit queues each, one for each worker.
+    #[serde(default)]
+    pub queues: u16,
+    /// How many the device has of both: the most workers that it serves.
+    #[serde(default)]
+    pub max_queues: u16,
     /// Packets received.
     pub rx_packets: u64,
     /// Bytes received.
