@@ -26,7 +26,11 @@ step() { # TITLE COMMAND...
     shift
     log=$(mktemp "${TMPDIR:-/tmp}/rvs-step.XXXXXX")
     say "$title"
-    "$@" >"$log" 2>&1 || status=$?
+    # Ctrl-C ends the script by that signal, as ever, and takes the log along.
+    (
+        trap 'rm -f "$log"; trap - INT; kill -INT "$BASHPID"' INT
+        "$@" || exit
+    ) >"$log" 2>&1 || status=$?
     if ((status != 0)); then
         tail -n 40 "$log" | sed 's/^/    /' >&2
         printf '   failed after %d s; the whole output is in %s\n' $((SECONDS - began)) "$log" >&2
@@ -71,23 +75,22 @@ need_packages() { # PACKAGE...
 
 # Installed for the lab, nginx must not begin to serve this machine's port 80,
 # and keepalived, ipvsadm and BIRD nothing at all, neither now (policy-rc.d) nor after
-# a reboot.
-install_packages() { # PACKAGE...
-    local policy=/usr/sbin/policy-rc.d own_policy='' status=0 service
+# a reboot. An interrupted one leaves no policy behind: nothing would start any more.
+install_packages() ( # PACKAGE...
+    policy=/usr/sbin/policy-rc.d status=0
     if [[ ! -e $policy ]]; then
+        trap 'rm -f "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod +x "$policy"
-        own_policy=yes
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update || true # a stale list may do; if not, the next line says so
     apt-get install -y --no-install-recommends "$@" || status=$?
-    if [[ -n $own_policy ]]; then rm -f "$policy"; fi
     for service in nginx keepalived ipvsadm bird; do
         if [[ " $* " == *" $service"* && -d /run/systemd/system ]]; then systemctl disable "$service" || true; fi
     done
-    return "$status"
-}
+    exit "$status"
+)
 
 # ------------------------------------------------------------------------- cargo
 
@@ -97,18 +100,41 @@ version_at_least() { # VERSION MINIMUM
 
 cargo_version() { as_user cargo --version 2>/dev/null | awk '{ print $2 }'; }
 
+# The package of the distribution that has a new enough cargo: its own (Debian 13),
+# the one that it keeps new for its browsers (Debian 12), or rustup, which fetches
+# one (Ubuntu 24.04). Nothing when there is none.
+cargo_package() {
+    local package
+    for package in cargo cargo-web; do
+        if version_at_least "$(candidate_of "$package")" "$RUST_MINIMUM"; then
+            echo "$package"
+            return
+        fi
+    done
+    if [[ -n $(candidate_of rustup) ]]; then echo rustup; fi
+}
+
+candidate_of() { # PACKAGE
+    LC_ALL=C apt-cache policy "$1" 2>/dev/null | awk '$1 == "Candidate:" && $2 != "(none)" { print $2 }'
+}
+
 need_cargo() {
-    local have
+    local have package line
     have=$(cargo_version || true)
     if version_at_least "$have" "$RUST_MINIMUM"; then return; fi
-    # The package rustup (Ubuntu 24.04, Debian 13) replaces the package cargo.
-    if [[ -z $have ]] && ((EUID == 0)) && [[ $(apt-cache policy rustup 2>/dev/null) == *"Candidate: "[0-9]* ]]; then
-        need_packages rustup
-        step "fetching the Rust compiler (about a minute)" as_user rustup default stable ||
-            fail "rustup could not fetch the compiler: check the network, try: rustup default stable"
+    package=$(cargo_package)
+    # One that is there but old is not taken away: that is for its owner to say.
+    if [[ -z $have && -n $package ]] && ((EUID == 0)); then
+        need_packages "$package" ca-certificates
+        if [[ $package == rustup ]]; then
+            step "fetching the Rust compiler (about a minute)" as_user rustup default stable ||
+                fail "rustup could not fetch the compiler: check the network, try: rustup default stable"
+        fi
         have=$(cargo_version || true)
     fi
+    line="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+    if [[ -n $package && $package != rustup && -z $(missing_packages cargo) ]]; then line="sudo apt-get install $package"; fi
     version_at_least "$have" "$RUST_MINIMUM" ||
         fail "cargo $RUST_MINIMUM or newer is needed; there is ${have:-none}. Type this line as ${SUDO_USER:-$(id -un)}, then start again:
-  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+  $line"
 }

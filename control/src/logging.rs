@@ -134,10 +134,12 @@ impl Log for Logger {
                 Take::Refused => return,
                 Take::Granted { left_out: 0 } => {}
                 Take::Granted { left_out } => {
-                    let args = format_args!("{left_out} more messages were left out");
-                    let (level, target) = (Level::Warn, DPDK);
-                    let note = Record::builder().level(level).target(target).args(args).build();
-                    self.output.log(&note);
+                    let mut note = Record::builder();
+                    note.level(Level::Warn).target(DPDK);
+                    // In one expression: before Rust 1.89, arguments end with theirs.
+                    self.output.log(
+                        &note.args(format_args!("{left_out} more messages were left out")).build(),
+                    );
                 }
             }
         }

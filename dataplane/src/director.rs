@@ -17,7 +17,7 @@
 //! that does what the long one would. What the stages pass on is in `burst`;
 //! `ownership` says whose a packet is, and `sharing` does so ahead of the
 //! stages where packets arrive at any worker. The long way has files of its own:
-//! `rare` reads what is not plain, `long` finds the connection and its state,
+//! `read` is stage 1, `rare` that of what is not plain, `long` finds the connection and its state,
 //! `send` is the way out by forwarding method, `rewrite` what that does to the
 //! bytes. So has what happens seldom: `open` the first packet of a connection,
 //! `take_up` one in the middle of another director's, `icmp` errors made and
@@ -38,6 +38,7 @@ mod observed;
 mod open;
 mod ownership;
 mod rare;
+mod read;
 pub mod rehearsal;
 mod rewrite;
 mod send;
@@ -49,25 +50,25 @@ mod ways;
 use std::sync::Arc;
 
 pub use self::burst::{BURST, Handed, Reading, Source, Verdict};
-use self::burst::{Burst, Context, IPV4, IPV6, Kind, NOT_PLAIN, Staged};
+use self::burst::{Burst, Context, Kind, NOT_PLAIN, Staged};
 use self::observed::Observers;
 use self::rare::{Key, key, punt_kind};
+use self::read::ask_again;
 pub use self::sharing::Sharing;
 use self::short::Short;
 use self::ways::{Hop, Ways};
 use crate::conn::ageing::SweepPaces;
 use crate::conn::persistence::Templates;
-use crate::conn::{Entry, Entry4, Entry6, HashKey, Place, Slot, State, Tabled, Tables};
+use crate::conn::{Entry, Entry4, Entry6, HashKey, Place, Slot, Tabled, Tables};
 use crate::counters::{Counters, DropReason};
 use crate::forward::tun::Ids;
 use crate::fragment::Fragments;
 use crate::icmp::{IcmpLimiter, IcmpLimits};
 use crate::outbox::Outbox;
-use crate::packet::headers::{Mac48, Plain, key4, key6, plain_family, plain4, plain6};
-use crate::packet::{Family, Frame, Headers, Protocol};
+use crate::packet::{Family, Frame, Headers};
 use crate::pending::Pending;
 use crate::punt::{PuntKind, PuntLimiter, PuntLimits};
-use crate::service::ShortMethod;
+use crate::service::{Record, ShortMethod};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -278,170 +279,40 @@ impl Director {
     }
 }
 
-impl Core {
-    /// Stage 1: what is it, is it ours, and where would its connection be?
-    #[inline(never)]
-    fn read(
-        &mut self,
-        cx: Context<'_>,
-        tables: &mut Tables,
-        fragments: &mut Fragments,
-        burst: &mut Burst<'_, '_>,
-    ) {
-        let Burst { source, frames, verdicts, staged, headers } = burst;
-        let hands_over = *source == Source::Port && self.shard.workers() > 1;
-        let mac = |port: u8| {
-            let port = cx.snapshot.ports.get(usize::from(port));
-            port.map_or(Mac48::NONE, |port| port.mac.into())
-        };
-        // Most bursts come by one port.
-        let mut known = (0, mac(0));
-        for (i, (stage, frame)) in staged.iter_mut().zip(frames.iter_mut()).enumerate() {
-            if frame.port != known.0 {
-                known = (frame.port, mac(frame.port));
-            }
-            match plain_family(frame.bytes(), known.1) {
-                Some(Family::V4) => {
-                    if let Some(plain) = plain4(frame) {
-                        let Plain { key, tcp_flags, ip_len } = plain;
-                        if hands_over {
-                            let of = (key.xor(), key.source());
-                            let owner = self.plain_owner(cx.snapshot, frame, &plain, of);
-                            if let Some(handoff) = self.unless_own(owner) {
-                                (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
-                                let hash = tables.v4.hash(&key);
-                                frame.read = Reading { hash, ip_len, tcp_flags, family: IPV4 };
-                                continue;
-                            }
-                        }
-                        stage.hash = tables.v4.hash(&key);
-                        stage.home = tables.v4.prefetch_group(stage.hash);
-                        stage.set_key4(key);
-                        (stage.ip_len, stage.tcp_flags) = (ip_len, tcp_flags);
-                        let is_short = is_short(key.protocol(), tcp_flags);
-                        stage.kind = if is_short { Kind::Short4 } else { Kind::First4 };
-                        continue;
-                    }
-                }
-                Some(Family::V6) => {
-                    if let Some(plain) = plain6(frame) {
-                        let Plain { key, tcp_flags, ip_len } = plain;
-                        if hands_over {
-                            let of = (key.xor(), key.source_end());
-                            let owner = self.plain_owner(cx.snapshot, frame, &plain, of);
-                            if let Some(handoff) = self.unless_own(owner) {
-                                (stage.kind, verdicts[i]) = (Kind::Decided, handoff);
-                                let hash = tables.v6.hash(&key);
-                                frame.read = Reading { hash, ip_len, tcp_flags, family: IPV6 };
-                                continue;
-                            }
-                        }
-                        stage.hash = tables.v6.hash(&key);
-                        stage.home = tables.v6.prefetch_group(stage.hash);
-                        stage.key = key.words();
-                        (stage.ip_len, stage.tcp_flags) = (ip_len, tcp_flags);
-                        let is_short = is_short(key.protocol(), tcp_flags);
-                        stage.kind = if is_short { Kind::Short6 } else { Kind::First6 };
-                        continue;
-                    }
-                }
-                None => {}
-            }
-            self.read_rare(cx, tables, fragments, frame, &mut headers[i], stage, &mut verdicts[i]);
-            if hands_over {
-                self.hand_over(cx, frame, &headers[i], stage, &mut verdicts[i]);
-            }
-        }
-    }
-
-    /// Stage 1 of a burst whose plain packets were read before, by this worker
-    /// ([`Sharing`]) or the one that handed them over: they are this worker's, and
-    /// what is left to do is to ask for their groups' lines. Others go the long
-    /// way.
-    #[inline(never)]
-    fn read_on(
-        &mut self,
-        cx: Context<'_>,
-        tables: &mut Tables,
-        fragments: &mut Fragments,
-        burst: &mut Burst<'_, '_>,
-    ) {
-        let Burst { source, frames, verdicts, staged, headers } = burst;
-        for (i, (stage, frame)) in staged.iter_mut().zip(frames.iter_mut()).enumerate() {
-            let Reading { hash, ip_len, tcp_flags, family } = frame.read;
-            (stage.hash, stage.ip_len, stage.tcp_flags) = (hash, ip_len, tcp_flags);
-            // Those that went round between workers are not for the short way,
-            // which renews no hints.
-            let went_round = frame.handed.candidate != 0;
-            let plain = match (family, frame.bytes()) {
-                (IPV4, bytes) if !went_round => key4(bytes).map(|key| {
-                    debug_assert_eq!(hash, tables.v4.hash(&key), "workers share the key");
-                    stage.home = tables.v4.prefetch_group(hash);
-                    stage.set_key4(key);
-                    let is_short = is_short(key.protocol(), tcp_flags);
-                    stage.kind = if is_short { Kind::Short4 } else { Kind::First4 };
-                }),
-                (IPV6, bytes) if !went_round => key6(bytes).map(|key| {
-                    debug_assert_eq!(hash, tables.v6.hash(&key), "workers share the key");
-                    stage.home = tables.v6.prefetch_group(hash);
-                    stage.key = key.words();
-                    let is_short = is_short(key.protocol(), tcp_flags);
-                    stage.kind = if is_short { Kind::Short6 } else { Kind::First6 };
-                }),
-                _ => None,
-            };
-            if plain.is_some() {
-                continue;
-            }
-            let (headers, verdict) = (&mut headers[i], &mut verdicts[i]);
-            self.read_rare(cx, tables, fragments, frame, headers, stage, verdict);
-            if *source == Source::Port {
-                self.hand_over(cx, frame, headers, stage, verdict);
-            }
-        }
-    }
-}
-
-/// Whether a plain packet can leave an established connection as it is.
-#[inline(always)]
-fn is_short(protocol: u8, tcp_flags: u8) -> bool {
-    protocol == Protocol::Udp as u8 || State::keeps_established(tcp_flags)
-}
-
-/// Still stage 1: a fragment may have opened a connection, and the table have
-/// grown for it. Then packets before it have other home groups.
-#[inline(never)]
-fn ask_again(tables: &Tables, staged: &mut [Staged]) {
-    for stage in staged {
-        stage.home = match stage.family() {
-            Some(Family::V4) => tables.v4.prefetch_group(stage.hash),
-            Some(Family::V6) => tables.v6.prefetch_group(stage.hash),
-            None => continue,
-        };
-    }
-}
-
 /// Stage 2: which entry is it, by its tag?
-#[inline(never)]
 fn find_entries(tables: &Tables, burst: &mut Burst<'_, '_>) {
-    let mut open = 0u64;
-    for (index, stage) in burst.staged.iter_mut().enumerate() {
-        // One after the other: a jump table would be slower.
-        let slot = if let Kind::Short4 | Kind::Flow4 | Kind::First4 = stage.kind {
-            tables.v4.prefetch_entry(stage.home, stage.hash)
-        } else if let Kind::Short6 | Kind::Flow6 | Kind::First6 = stage.kind {
-            tables.v6.prefetch_entry(stage.home, stage.hash)
+    let (mut open, mut index) = (0, 0);
+    while let Some(stage) = burst.staged.get(index) {
+        let (count, of_these) = if stage.kind.is_flow_of::<Entry4>() {
+            find_run::<Entry4>(tables, &mut burst.staged[index..])
+        } else if stage.kind.is_flow_of::<Entry6>() {
+            find_run::<Entry6>(tables, &mut burst.staged[index..])
         } else {
-            continue;
+            (1, 0)
         };
-        match slot {
-            Some(slot) => stage.slot = slot,
-            None => open |= 1 << index,
-        }
+        open |= of_these << index;
+        index += count;
     }
     if open != 0 {
         find_rest(tables, burst, open);
     }
+}
+
+/// Stage 2 of the first packets of a burst, as far as they are of this family.
+/// How many that are, and a bit for each whose tag leaves it open.
+#[inline(never)]
+fn find_run<E: Short>(tables: &Tables, staged: &mut [Staged]) -> (usize, u64) {
+    let mut open = 0;
+    for (index, stage) in staged.iter_mut().enumerate() {
+        if !stage.kind.is_flow_of::<E>() {
+            return (index, open);
+        }
+        match E::table(tables).prefetch_entry(stage.home, stage.hash) {
+            Some(slot) => stage.slot = slot,
+            None => open |= 1 << index,
+        }
+    }
+    (staged.len(), open)
 }
 
 /// Stage 2 of packets, a bit each, whose tag several entries have, or none in
@@ -594,16 +465,7 @@ impl Core {
         let last = body.last();
         let mut port = record.port;
         if body.is_short_alone() {
-            let passed = stage.ip_len <= record.short_mtu
-                && match record.method {
-                    ShortMethod::Dr => E::pass(stage, &record.macs, frame),
-                    _ if record.traffic(self.worker).path_mtu(cx.now).is_some() => false,
-                    ShortMethod::Ipip4 => {
-                        short::wrap4::<E>(cx, record, &mut self.ids, stage.ip_len, frame)
-                    }
-                    ShortMethod::Ipip6 => short::wrap6::<E>(cx, record, stage.ip_len, frame),
-                };
-            if !passed {
+            if !self.pass_alone::<E>(cx, record, stage, frame) {
                 return None;
             }
             record.traffic(self.worker).packet(stage.ip_len.into());
@@ -638,6 +500,27 @@ impl Core {
         }
         self.assert_own(tables, E::place(slot));
         Some(port)
+    }
+
+    /// Passes a packet of a connection with one entry on to the server. False, and
+    /// nothing done, where it needs more.
+    #[inline(always)]
+    fn pass_alone<E: Short>(
+        &mut self,
+        cx: Context<'_>,
+        record: &Record,
+        stage: &Staged,
+        frame: &mut Frame<'_>,
+    ) -> bool {
+        stage.ip_len <= record.short_mtu
+            && match record.method {
+                ShortMethod::Dr => E::pass(stage, &record.macs, frame),
+                _ if record.traffic(self.worker).path_mtu(cx.now).is_some() => false,
+                ShortMethod::Ipip4 => {
+                    short::wrap4::<E>(cx, record, &mut self.ids, stage.ip_len, frame)
+                }
+                ShortMethod::Ipip6 => short::wrap6::<E>(cx, record, stage.ip_len, frame),
+            }
     }
 
     /// The way to the client of a server's entry, which is noted there. `None`

@@ -4,6 +4,11 @@
 # learns the new way from announcements. docs/configuration.md, [port.bond].
 . "$(dirname "$0")/lib.sh"
 . "$LAB_DIR/checks.sh"
+# Its release of a send queue reads the list of receive queues, which ethdev has just
+# freed when a member leaves its bond. Other drivers do not.
+if [[ $(pkg-config --modversion libdpdk 2>/dev/null) == 24.11.* ]]; then
+    skip "net_tap of DPDK 24.11 crashes when a bond of it is closed"
+fi
 lab_up
 real_servers start
 

@@ -57,3 +57,9 @@ for address in "$VIP" "[$VIP6]"; do
     assert_match "UDP port 5999 of $address" "$out" 'Connection refused'
 done
 wait_for 10 "the packets to add up: $(worker_counters | jq -c .)" packets_add_up
+
+say "a port with an MTU of its own: its tap has it, too"
+director_stop TERM
+director_start "device = \"net_tap0,iface=rvswire0,mac=$DIRECTOR_MAC\"\nmtu = 1400"
+assert_match "lan" "$(ip -n rvs-director link show lan)" " mtu 1400 "
+in_ns client ping -n -q -c 1 -W 2 "$DIRECTOR"

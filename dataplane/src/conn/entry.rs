@@ -13,7 +13,7 @@ use super::state::State;
 use super::table::Slot;
 use super::tables::Place;
 use crate::forward::nat::{self, Deltas};
-use crate::packet::{Family, Key4, Key6, Tuple, Tuple4, checksum};
+use crate::packet::{Family, Key4, Key6, Tuple, checksum};
 use crate::service::ClientAddress;
 use crate::time::Tick;
 
@@ -317,13 +317,14 @@ impl Body {
 pub struct Entry4 {
     key: Key4,
     body: Body,
-    /// What NAT and FULLNAT make of addresses and ports, in the same family.
-    pub to: Tuple4,
+    /// What NAT and FULLNAT make of addresses and ports, in the same family: as
+    /// they stand in the packet.
+    pub to: Key4,
     /// Difference that this makes to the IPv4 header checksum.
     pub ip_delta: u16,
     /// The same with one less of TTL, as [`checksum::bytes_after_bytes`] takes it.
     pub hop_delta: u16,
-    reserved: [u16; 4],
+    reserved: [u16; 2],
 }
 
 impl Entry for Entry4 {
@@ -356,7 +357,7 @@ impl Entry for Entry4 {
     }
 
     fn new(key: Key4, body: Body) -> Self {
-        Self { key, body, to: Tuple4::zeroed(), ip_delta: 0, hop_delta: 0, reserved: [0; 4] }
+        Self { key, body, to: Key4::zeroed(), ip_delta: 0, hop_delta: 0, reserved: [0; 2] }
     }
 
     #[inline]
@@ -364,6 +365,7 @@ impl Entry for Entry4 {
         let Tuple::V4(to) = *to else { return self };
         let Deltas { ip, l4: l4_delta } = nat::delta4(&self.key.tuple(), &to);
         let body = Body { l4_delta, ..self.body };
+        let to = self.key.with(to);
         Self { to, ip_delta: ip, hop_delta: hop_delta(ip), body, ..self }
     }
 
@@ -375,9 +377,8 @@ impl Entry for Entry4 {
     #[inline(always)]
     fn paired(key: Key4, answer: &Key4, body: Body, deltas: Deltas) -> Self {
         let body = Body { l4_delta: deltas.l4, ..body };
-        let to = answer.tuple().reversed();
-        let ip_delta = deltas.ip;
-        Self { key, body, to, ip_delta, hop_delta: hop_delta(ip_delta), reserved: [0; 4] }
+        let (to, ip_delta) = (answer.reversed(), deltas.ip);
+        Self { key, body, to, ip_delta, hop_delta: hop_delta(ip_delta), reserved: [0; 2] }
     }
 
     #[inline]

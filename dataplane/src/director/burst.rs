@@ -1,6 +1,7 @@
 //! What the stages of [`Director::process`](super::Director::process) pass on:
 //! a burst, what is known of each packet, and what becomes of it.
 
+use super::short::Short;
 use crate::conn::Slot;
 use crate::counters::DropReason;
 use crate::packet::headers::Plain;
@@ -54,7 +55,7 @@ pub struct Reading {
     pub(super) hash: u64,
     /// Length of the IP packet.
     pub(super) ip_len: u16,
-    /// The flag byte of TCP, 0 of UDP.
+    /// As [`Plain::tcp_flags`].
     pub(super) tcp_flags: u8,
     /// [`IPV4`] or [`IPV6`]; 0 where nothing was read.
     pub(super) family: u8,
@@ -115,20 +116,21 @@ pub(super) const NOT_PLAIN: u16 = u16::MAX;
 const _: () = assert!(size_of::<Staged>() == 64);
 
 /// What stage 1 makes of a packet.
+/// The first three of a family stand together: one comparison tells them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Plain IPv4, for which the short way may do.
     Short4,
+    /// Plain IPv4 that may open a connection.
+    First4,
     /// IPv4 that may belong to a connection of this worker.
     Flow4,
     /// As `Short4`, of IPv6.
     Short6,
+    /// As `First4`, of IPv6.
+    First6,
     /// As `Flow4`, of IPv6.
     Flow6,
-    /// Plain IPv4 that may open a connection.
-    First4,
-    /// The same of IPv6.
-    First6,
     /// Of no connection, as stage 2 found out.
     New,
     /// The same of plain IPv4, whose headers are not put together.
@@ -139,6 +141,14 @@ pub(super) enum Kind {
     IcmpError,
     /// It is decided.
     Decided,
+}
+
+impl Kind {
+    /// Whether packets of this kind may have an entry in the table of a family.
+    #[inline(always)]
+    pub(super) fn is_flow_of<E: Short>(self) -> bool {
+        (E::SHORT as u8..E::SHORT as u8 + 3).contains(&(self as u8))
+    }
 }
 
 impl Staged {

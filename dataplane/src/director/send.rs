@@ -249,7 +249,7 @@ impl Core {
         let twin = body.twin(place.family())?;
         if twin.family() == Family::V4 {
             if let Place::V4(slot) = place {
-                return Some(Tuple::V4(tables.v4.entry(slot).to));
+                return Some(Tuple::V4(tables.v4.entry(slot).to.tuple()));
             }
         }
         if body.is_reply() {

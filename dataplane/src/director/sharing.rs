@@ -7,11 +7,11 @@
 //! is, it goes to the end of its owner's queue, be that the worker's own, and
 //! what was read of it goes along ([`Reading`]).
 
-use super::burst::{IPV4, IPV6};
+use super::short::Short;
 use super::{Core, Director, Reading};
-use crate::conn::Tables;
-use crate::packet::headers::{Mac48, Plain, plain_family, plain4, plain6};
-use crate::packet::{Family, Frame};
+use crate::conn::{Entry4, Entry6, Tables};
+use crate::packet::headers::{Mac48, Plain, plain_family};
+use crate::packet::{Family, Frame, Headers};
 use crate::snapshot::Snapshot;
 
 /// Tells whose the packets are that come in by a device.
@@ -45,23 +45,23 @@ impl Sharing<'_> {
     #[inline(always)]
     pub fn owner(&self, frame: &Frame<'_>) -> (u8, Reading) {
         let owner = match plain_family(frame.bytes(), self.mac) {
-            Some(Family::V4) => plain4(frame).map(|plain| {
-                let Plain { key, tcp_flags, ip_len } = plain;
-                let of = (key.xor(), key.source());
-                let hash = self.tables.v4.hash(&key);
-                let owner = self.core.plain_owner(self.snapshot, frame, &plain, of);
-                (owner, Reading { hash, ip_len, tcp_flags, family: IPV4 })
-            }),
-            Some(Family::V6) => plain6(frame).map(|plain| {
-                let Plain { key, tcp_flags, ip_len } = plain;
-                let of = (key.xor(), key.source_end());
-                let hash = self.tables.v6.hash(&key);
-                let owner = self.core.plain_owner(self.snapshot, frame, &plain, of);
-                (owner, Reading { hash, ip_len, tcp_flags, family: IPV6 })
-            }),
+            Some(Family::V4) => self.read::<Entry4>(frame),
+            Some(Family::V6) => self.read::<Entry6>(frame),
             None => None,
         };
         let (owner, read) = owner.unwrap_or((self.core.worker, Reading::default()));
         (owner as u8, read)
+    }
+
+    #[inline(always)]
+    fn read<E: Short>(&self, frame: &Frame<'_>) -> Option<(usize, Reading)>
+    where
+        Headers: From<Plain<E::Key>>,
+    {
+        let plain = E::plain(frame)?;
+        let Plain { key, tcp_flags, ip_len } = plain;
+        let hash = E::table(self.tables).hash(&key);
+        let owner = self.core.plain_owner(self.snapshot, frame, &plain, E::owner_words(&key));
+        Some((owner, Reading { hash, ip_len, tcp_flags, family: E::READ }))
     }
 }

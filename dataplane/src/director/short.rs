@@ -3,12 +3,14 @@
 //! where they always do. What each function refuses it leaves as it was, for
 //! the long way (`send`, `rewrite`), which does the same to all packets.
 
-use super::{Context, Kind, Staged};
+use super::burst::{Context, IPV4, IPV6, Kind, Staged};
 use crate::conn::{Entry, Entry4, Entry6, Place, Tabled, Tables};
 use crate::fib::Way;
 use crate::forward::tun::Ids;
-use crate::packet::headers::{ETHERNET, PLAIN4, PLAIN6, SHORTEST4};
-use crate::packet::{Frame, Key4, Key6, Protocol, Tuple4, Tuple6, checksum};
+use crate::packet::headers::{
+    ETHERNET, PLAIN4, PLAIN6, Plain, SHORTEST4, key4, key6, plain4, plain6,
+};
+use crate::packet::{Frame, Key4, Key6, Protocol, Tuple6, checksum};
 use crate::service::Record;
 use crate::snapshot::Snapshot;
 
@@ -17,8 +19,28 @@ pub(super) trait Short: Tabled {
     /// What stage 1 says of such packets.
     const SHORT: Kind;
 
+    /// The same of others that are plain.
+    const FIRST: Kind;
+
+    /// The family in a [`Reading`](super::Reading).
+    const READ: u8;
+
     /// The number of the family as the protocol of an outer header.
     const IPIP: u8;
+
+    /// Reads a packet of the family, as [`plain_family`] says, if it is plain.
+    ///
+    /// [`plain_family`]: crate::packet::headers::plain_family
+    fn plain(frame: &Frame<'_>) -> Option<Plain<Self::Key>>;
+
+    /// The key of a plain packet.
+    fn key_of(bytes: &[u8]) -> Option<Self::Key>;
+
+    /// What [`Core::plain_owner`](super::Core::plain_owner) needs of a key.
+    fn owner_words(key: &Self::Key) -> (u16, u32);
+
+    /// Puts the key into a staged packet.
+    fn set_key(staged: &mut Staged, key: Self::Key);
 
     /// The key in a staged packet.
     fn key(staged: &Staged) -> Self::Key;
@@ -60,7 +82,29 @@ pub(super) trait Short: Tabled {
 
 impl Short for Entry4 {
     const SHORT: Kind = Kind::Short4;
+    const FIRST: Kind = Kind::First4;
+    const READ: u8 = IPV4;
     const IPIP: u8 = 4;
+
+    #[inline(always)]
+    fn plain(frame: &Frame<'_>) -> Option<Plain<Key4>> {
+        plain4(frame)
+    }
+
+    #[inline(always)]
+    fn key_of(bytes: &[u8]) -> Option<Key4> {
+        key4(bytes)
+    }
+
+    #[inline(always)]
+    fn owner_words(key: &Key4) -> (u16, u32) {
+        (key.xor(), key.source())
+    }
+
+    #[inline(always)]
+    fn set_key(staged: &mut Staged, key: Key4) {
+        staged.set_key4(key);
+    }
 
     #[inline(always)]
     fn key(staged: &Staged) -> Key4 {
@@ -106,7 +150,7 @@ impl Short for Entry4 {
     }
 
     fn way_to_client(snapshot: &Snapshot, _: &Tables, entry: &Self) -> Option<Way> {
-        Some(snapshot.fib.lookup4(entry.to.dst))
+        Some(snapshot.fib.lookup4(entry.to.tuple().dst))
     }
 
     #[inline(never)]
@@ -123,7 +167,29 @@ impl Short for Entry4 {
 
 impl Short for Entry6 {
     const SHORT: Kind = Kind::Short6;
+    const FIRST: Kind = Kind::First6;
+    const READ: u8 = IPV6;
     const IPIP: u8 = 41;
+
+    #[inline(always)]
+    fn plain(frame: &Frame<'_>) -> Option<Plain<Key6>> {
+        plain6(frame)
+    }
+
+    #[inline(always)]
+    fn key_of(bytes: &[u8]) -> Option<Key6> {
+        key6(bytes)
+    }
+
+    #[inline(always)]
+    fn owner_words(key: &Key6) -> (u16, u32) {
+        (key.xor(), key.source_end())
+    }
+
+    #[inline(always)]
+    fn set_key(staged: &mut Staged, key: Key6) {
+        staged.key = key.words();
+    }
 
     #[inline(always)]
     fn key(staged: &Staged) -> Key6 {
@@ -218,30 +284,34 @@ pub(super) fn wrap4<E: Short>(
     else {
         return false;
     };
-    let Some((tos, ttl)) = unwrapped::<E>(ip_len, 20, frame) else { return false };
-    let (tos, ttl, df) = (tos.0, ttl, tos.1 && cx.snapshot.settings.pmtu_disc);
-    let Some((start, inner)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN4>() else {
-        return false;
+    let Some((tos, ttl, df)) = outer::<E>(frame) else { return false };
+    let Some(start) = frame.wrap::<OUTER4>(20, PLAIN4 + usize::from(ip_len)) else { return false };
+    let (start, inner) = start.split_at_mut(PLAIN4);
+    if let Some(inner) = inner.first_chunk_mut() {
+        E::age(inner);
+    }
+    let [a, b] = (ip_len + 20).to_be_bytes();
+    let id_and_flags = if df && cx.snapshot.settings.pmtu_disc {
+        [0, 0, 0x40, 0]
+    } else {
+        let [a, b] = (ids.take() as u16).to_be_bytes();
+        [a, b, 0, 0]
     };
-    let Some(inner) = inner.first_chunk_mut() else { return false };
-    E::age(inner);
-    let id = if df { 0 } else { ids.take() as u16 };
-    let [a, b, c, d, ..] = record.address;
-    let words = [
-        0x4500_0000 | u32::from(tos) << 16 | u32::from(ip_len + 20),
-        u32::from(id) << 16 | u32::from(df) << 14,
-        u32::from(ttl - 1) << 24 | u32::from(E::IPIP) << 16,
-        source,
-        u32::from_be_bytes([a, b, c, d]),
+    let [c, d, e, f, ..] = record.address;
+    // As they stand there: the sum does not depend on the byte order.
+    let mut words = [
+        u32::from_ne_bytes([0x45, tos, a, b]),
+        u32::from_ne_bytes(id_and_flags),
+        u32::from_ne_bytes([ttl, E::IPIP, 0, 0]),
+        source.to_be(),
+        u32::from_ne_bytes([c, d, e, f]),
     ];
-    let sum = words.iter().map(|word| u64::from(*word)).sum::<u64>();
-    let sum = !checksum::fold((sum >> 32) + (sum & 0xffff_ffff));
+    let sum = words.iter().map(|word| u64::from(*word)).sum();
+    let [a, b] = (!checksum::fold_doubles(sum)).to_ne_bytes();
+    words[2] = u32::from_ne_bytes([ttl, E::IPIP, a, b]);
     start[..12].copy_from_slice(&record.macs);
     start[12..14].copy_from_slice(&[0x08, 0x00]);
-    for (bytes, word) in start[ETHERNET..].chunks_exact_mut(4).zip(words) {
-        bytes.copy_from_slice(&word.to_be_bytes());
-    }
-    start[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    start[ETHERNET..].copy_from_slice(bytemuck::must_cast_ref::<_, [u8; 20]>(&words));
     true
 }
 
@@ -257,39 +327,37 @@ pub(super) fn wrap6<E: Short>(
     else {
         return false;
     };
-    let Some(((tos, _), ttl)) = unwrapped::<E>(ip_len, 40, frame) else { return false };
-    let Some((start, inner)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN6>() else {
-        return false;
-    };
-    let Some(inner) = inner.first_chunk_mut() else { return false };
-    E::age(inner);
+    let Some((tos, ttl, _)) = outer::<E>(frame) else { return false };
+    let Some(start) = frame.wrap::<OUTER6>(40, PLAIN6 + usize::from(ip_len)) else { return false };
+    let (start, inner) = start.split_at_mut(PLAIN6);
+    if let Some(inner) = inner.first_chunk_mut() {
+        E::age(inner);
+    }
     start[..12].copy_from_slice(&record.macs);
     start[12..18].copy_from_slice(&[0x86, 0xdd, 0x60 | tos >> 4, tos << 4, 0, 0]);
     start[18..20].copy_from_slice(&ip_len.to_be_bytes());
-    start[20..22].copy_from_slice(&[E::IPIP, ttl - 1]);
+    start[20..22].copy_from_slice(&[E::IPIP, ttl]);
     start[22..38].copy_from_slice(&source);
     start[38..].copy_from_slice(&record.address);
     true
 }
 
-/// Makes room for an outer header in front of a packet that may be passed on.
-/// The outer TOS, the packet's DF and TTL; `None`, and nothing done, for one
-/// that may not, or where there is no room.
+/// The first bytes of a wrapped packet: both Ethernet and IP headers, of the
+/// inner one what forwarding touches.
+const OUTER4: usize = PLAIN4 + 20;
+const OUTER6: usize = PLAIN6 + 20;
+
+/// What an outer header takes from a packet: TOS, the TTL that is left, and DF.
+/// `None` for one whose TTL is used up.
 #[inline(always)]
-fn unwrapped<E: Short>(
-    ip_len: u16,
-    room: usize,
-    frame: &mut Frame<'_>,
-) -> Option<((u8, bool), u8)> {
-    const CONGESTION_EXPERIENCED: u8 = 0b11;
+fn outer<E: Short>(frame: &Frame<'_>) -> Option<(u8, u8, bool)> {
     let (tos, ttl, df) = E::inner(frame.bytes().first_chunk()?);
-    if ttl <= 1 || !frame.grow_front(room) {
+    if ttl <= 1 {
         return None;
     }
-    frame.truncate(ETHERNET + room + usize::from(ip_len));
-    // RFC 3168, section 9.1: the outer one says ECT(0) instead.
-    let outer_tos = if tos & 0b11 == CONGESTION_EXPERIENCED { tos & !0b01 } else { tos };
-    Some(((outer_tos, df), ttl))
+    // RFC 3168, section 9.1: of "congestion experienced", both bits, the outer
+    // one says ECT(0), the upper bit, instead.
+    Some((tos & !(tos >> 1 & tos & 1), ttl - 1, df))
 }
 
 /// Writes the MAC addresses, takes one from the TTL, and makes the IPv4
@@ -321,26 +389,32 @@ fn begin6(start: &mut [u8; PLAIN6], macs: &[u8; 12]) -> bool {
 
 #[inline(always)]
 fn readdress4(macs: &[u8; 12], entry: &Entry4, staged: &Staged, frame: &mut Frame<'_>) -> bool {
-    let Tuple4 { src, dst, src_port, dst_port } = entry.to;
+    let (addresses, ports) = entry.to.bytes();
     let Some(start) = frame.bytes_mut().first_chunk_mut::<SHORTEST4>() else { return false };
-    let is_udp = staged.key4().protocol() == Protocol::Udp as u8;
-    let at = if is_udp { PLAIN4 + 6 } else { PLAIN4 + 16 };
-    let sum = [start[at], start[at + 1]];
+    let delta = entry.body().l4_delta;
     let ttl = start[ETHERNET + 8];
-    // To compute a sum that is not there is not for the short way.
-    if ttl <= 1 || (is_udp && sum == [0; 2]) {
+    if ttl <= 1 {
         return false;
     }
-    [start[at], start[at + 1]] = after(sum, entry.body().l4_delta, is_udp);
+    // Each with offsets of its own, not one that is chosen.
+    if staged.key4().protocol() == Protocol::Udp as u8 {
+        let sum = [start[PLAIN4 + 6], start[PLAIN4 + 7]];
+        // To compute a sum that is not there is not for the short way.
+        if sum == [0; 2] {
+            return false;
+        }
+        start[PLAIN4 + 6..PLAIN4 + 8].copy_from_slice(&after(sum, delta, true));
+    } else {
+        let sum = [start[PLAIN4 + 16], start[PLAIN4 + 17]];
+        start[PLAIN4 + 16..PLAIN4 + 18].copy_from_slice(&after(sum, delta, false));
+    }
     start[..12].copy_from_slice(macs);
     start[ETHERNET + 8] = ttl - 1;
     let sum = [start[ETHERNET + 10], start[ETHERNET + 11]];
     let sum = checksum::bytes_after_bytes(sum, entry.hop_delta);
     [start[ETHERNET + 10], start[ETHERNET + 11]] = sum;
-    let addresses = (u64::from(src) << 32) | u64::from(dst);
-    start[ETHERNET + 12..PLAIN4].copy_from_slice(&addresses.to_be_bytes());
-    let ports = (u32::from(src_port) << 16) | u32::from(dst_port);
-    start[PLAIN4..PLAIN4 + 4].copy_from_slice(&ports.to_be_bytes());
+    start[ETHERNET + 12..PLAIN4].copy_from_slice(&addresses);
+    start[PLAIN4..PLAIN4 + 4].copy_from_slice(&ports);
     frame.truncate(ETHERNET + usize::from(staged.ip_len));
     true
 }
@@ -353,32 +427,44 @@ fn readdress6(
     staged: &Staged,
     frame: &mut Frame<'_>,
 ) -> bool {
-    let Some((start, l4)) = frame.bytes_mut().split_first_chunk_mut::<PLAIN6>() else {
-        return false;
-    };
+    // Each with offsets of its own, not one that is chosen.
     let is_udp = <Entry6 as Short>::key(staged).protocol() == Protocol::Udp as u8;
-    let Some(sum) = sum_mut(l4, is_udp) else { return false };
-    let new = after(*sum, delta, is_udp);
-    if !begin6(start, macs) {
-        return false;
+    let readdressed = if is_udp {
+        readdress6_at::<{ PLAIN6 + 8 }, { PLAIN6 + 6 }>(macs, to, delta, is_udp, frame)
+    } else {
+        readdress6_at::<{ PLAIN6 + 20 }, { PLAIN6 + 16 }>(macs, to, delta, is_udp, frame)
+    };
+    if readdressed {
+        frame.truncate(ETHERNET + usize::from(staged.ip_len));
     }
-    *sum = new;
-    start[ETHERNET + 8..ETHERNET + 24].copy_from_slice(&to.src);
-    start[ETHERNET + 24..].copy_from_slice(&to.dst);
-    set_ports(l4, to.src_port, to.dst_port);
-    frame.truncate(ETHERNET + usize::from(staged.ip_len));
-    true
+    readdressed
 }
 
-/// The checksum of a TCP or UDP header. `None` where there is none: of UDP it
-/// is to be computed, which is not done on the short way.
+/// [`readdress6`] of a packet whose headers are so long and whose checksum is
+/// there.
 #[inline(always)]
-fn sum_mut(l4: &mut [u8], is_udp: bool) -> Option<&mut [u8; 2]> {
-    if is_udp {
-        l4.get_mut(6..8)?.first_chunk_mut().filter(|sum| **sum != [0; 2])
-    } else {
-        l4.get_mut(16..18)?.first_chunk_mut()
+fn readdress6_at<const HEADERS: usize, const SUM: usize>(
+    macs: &[u8; 12],
+    to: &Tuple6,
+    delta: u16,
+    is_udp: bool,
+    frame: &mut Frame<'_>,
+) -> bool {
+    let Some(start) = frame.bytes_mut().first_chunk_mut::<HEADERS>() else { return false };
+    let sum = [start[SUM], start[SUM + 1]];
+    let limit = start[ETHERNET + 7];
+    // To compute a sum that is not there is not for the short way.
+    if limit <= 1 || (is_udp && sum == [0; 2]) {
+        return false;
     }
+    start[SUM..SUM + 2].copy_from_slice(&after(sum, delta, is_udp));
+    start[..12].copy_from_slice(macs);
+    start[ETHERNET + 7] = limit - 1;
+    start[ETHERNET + 8..ETHERNET + 24].copy_from_slice(&to.src);
+    start[ETHERNET + 24..PLAIN6].copy_from_slice(&to.dst);
+    let ports = (u32::from(to.src_port) << 16) | u32::from(to.dst_port);
+    start[PLAIN6..PLAIN6 + 4].copy_from_slice(&ports.to_be_bytes());
+    true
 }
 
 /// The checksum after a difference, as it is stored. 0 would say of UDP that
@@ -387,12 +473,4 @@ fn sum_mut(l4: &mut [u8], is_udp: bool) -> Option<&mut [u8; 2]> {
 fn after(sum: [u8; 2], difference: u16, is_udp: bool) -> [u8; 2] {
     let sum = checksum::bytes_after(sum, difference);
     if sum == [0; 2] && is_udp { [0xff; 2] } else { sum }
-}
-
-#[inline(always)]
-fn set_ports(l4: &mut [u8], src: u16, dst: u16) {
-    let ports = (u32::from(src) << 16) | u32::from(dst);
-    if let Some(start) = l4.first_chunk_mut::<4>() {
-        *start = ports.to_be_bytes();
-    }
 }

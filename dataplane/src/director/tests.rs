@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use etherparse::PacketBuilder;
 
 use super::*;
-use crate::conn::Timeouts;
+use crate::conn::{State, Timeouts};
 use crate::packet::headers::{Addresses, parse, sctp, tcp};
-use crate::packet::{Key4, Tuple, Tuple4};
+use crate::packet::{Key4, Protocol, Tuple, Tuple4};
 use crate::scheduler::{self, Candidate, Candidates, Scheduler};
 use crate::service::{
     ClientAddress, Hop, Method, PortHop, Server, ServerCounts, Service, ServiceKey, Services,

@@ -63,13 +63,7 @@ pub fn delta4(from: &Tuple4, to: &Tuple4) -> Deltas {
     let ports = |tuple: &Tuple4| u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port);
     let ip = difference(from.src, to.src) + difference(from.dst, to.dst);
     let l4 = ip + difference(ports(from), ports(to));
-    Deltas { ip: fold_double(ip), l4: fold_double(l4) }
-}
-
-/// A sum of double words as one of words.
-#[inline]
-fn fold_double(sum: u64) -> u16 {
-    checksum::fold((sum >> 32) + (sum & 0xffff_ffff))
+    Deltas { ip: checksum::fold_doubles(ip), l4: checksum::fold_doubles(l4) }
 }
 
 /// The difference of the layer 4 checksum for packets that come as `from` and

@@ -107,6 +107,23 @@ impl<'a> Frame<'a> {
         true
     }
 
+    /// Makes room for `count` bytes in front of a packet of one segment, and cuts
+    /// it to `total_len` bytes with them. Its first bytes then; `None`, and
+    /// nothing changed, for a packet that is shorter, and without so many bytes of
+    /// headroom.
+    #[must_use]
+    #[inline(always)]
+    pub fn wrap<const N: usize>(&mut self, count: usize, total_len: usize) -> Option<&mut [u8; N]> {
+        let start = self.start().checked_sub(count)?;
+        if self.total_len != self.len || !(N..=self.len() + count).contains(&total_len) {
+            return None;
+        }
+        let front = self.buffer.get_mut(start..)?.first_chunk_mut()?;
+        self.start = start as u32;
+        (self.len, self.total_len) = (total_len as u32, total_len as u32);
+        Some(front)
+    }
+
     /// Makes room for `count` bytes behind the packet. False, and nothing
     /// changed, where the buffer has not so many bytes of tailroom, or the
     /// packet goes on in another segment.
@@ -165,6 +182,23 @@ mod tests {
         assert_eq!((frame.start(), frame.total_len()), (0, 5));
         let mut frame = Frame::new(&mut buffer, 0, 4, 9, 0);
         assert!(!frame.grow_back(1), "the packet's end is in another segment");
+    }
+
+    #[test]
+    fn a_wrapped_packet_is_as_long_as_asked_for() {
+        let mut buffer = [0, 1, 2, 3, 4, 5, 6, 7];
+        let seen = |frame: &Frame<'_>| (frame.start(), frame.len(), frame.total_len());
+        let mut frame = Frame::new(&mut buffer, 2, 4, 4, 0);
+        // No headroom; longer than it is; shorter than what is to be written.
+        for (count, total_len) in [(3, 4), (2, 7), (2, 2)] {
+            assert_eq!(frame.wrap::<3>(count, total_len), None);
+            assert_eq!(seen(&frame), (2, 4, 4), "{count} {total_len}");
+        }
+        assert_eq!(frame.wrap(2, 5), Some(&mut [0, 1, 2]));
+        assert_eq!((seen(&frame), frame.bytes()), ((0, 5, 5), &[0, 1, 2, 3, 4][..]));
+        let mut frame = Frame::new(&mut buffer, 2, 4, 9, 0);
+        assert_eq!(frame.wrap::<3>(1, 5), None, "it goes on in another segment");
+        assert_eq!(seen(&frame), (2, 4, 9));
     }
 
     #[test]

@@ -68,6 +68,22 @@ impl Key4 {
         Self::of_packet(self.protocol(), addresses.to_be_bytes(), ports(src_port, dst_port))
     }
 
+    /// The key of packets of the same protocol the other way.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) const fn reversed(&self) -> Self {
+        let [addresses, last] = self.0;
+        let ports = (last as u32).rotate_left(16) as u64;
+        Self([addresses.rotate_left(32), last & !PORTS | ports])
+    }
+
+    /// Addresses and ports as they stand in a packet.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) const fn bytes(&self) -> ([u8; 8], [u8; 4]) {
+        (self.0[0].to_ne_bytes(), (self.0[1] as u32).to_ne_bytes())
+    }
+
     /// Numbers that all packets to an address and port have, and no others.
     #[must_use]
     #[inline(always)]
@@ -277,6 +293,8 @@ mod tests {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let one = Key4::new(protocol, four).with(four.reversed());
             assert_eq!(one, Key4::new(protocol, four.reversed()));
+            assert_eq!(one, Key4::new(protocol, four).reversed());
+            assert_eq!(one.bytes(), ([0, 0, 0, 2, 0, 0, 0, 1], [0, 4, 0, 3]));
             let one = Key6::new(protocol, six).with(six.reversed());
             assert_eq!(one, Key6::new(protocol, six.reversed()));
         }

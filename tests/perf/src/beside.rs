@@ -210,6 +210,6 @@ impl Forwarder {
             (wall, cpu, epoch) = (now, cpu_now, epoch_now);
         }
         stretch.sample = watch.stop(packets);
-        refused.map_or(Ok(stretch), |verdict| Err(not_sent(verdict)))
+        refused.map_or(Ok(stretch), |verdict| Err(not_sent(verdict, [&mut self.director])))
     }
 }

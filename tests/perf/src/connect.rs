@@ -183,7 +183,7 @@ impl Opener {
             }
         }
         let sample = watch.stop(packets.div_ceil(BURST) * BURST);
-        refused.map_or(Ok(sample), |verdict| Err(not_sent(verdict)))
+        refused.map_or(Ok(sample), |verdict| Err(not_sent(verdict, [&mut bed.director])))
     }
 }
 

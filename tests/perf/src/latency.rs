@@ -100,7 +100,7 @@ fn half_loaded(bed: &mut Bed, frames: &Frames, full: f64, packets: usize) -> Res
         times.extend(came.iter().map(|arrived| now - arrived));
     }
     if let Some(verdict) = refused {
-        return Err(not_sent(verdict));
+        return Err(not_sent(verdict, [director]));
     }
     times.sort_by(f64::total_cmp);
     Ok(Round {

@@ -10,6 +10,7 @@ mod cores;
 mod daemon;
 mod directory;
 mod latency;
+mod machine;
 mod measure;
 mod memory;
 mod operators;
@@ -68,6 +69,8 @@ struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
+    /// What a line of memory costs; also before the part process.
+    Machine,
     /// Packets of open connections, by method, family, protocol and flows.
     Process,
     /// New TCP connections, and their end.
@@ -137,6 +140,9 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
         scale.servers
     ))?;
     let wanted = |part| arguments.part.is_empty() || arguments.part.contains(&part);
+    if wanted(Part::Machine) || wanted(Part::Process) {
+        machine::run(&scale, &mut report)?;
+    }
     if wanted(Part::Process) {
         process::harness(&scale, &mut report)?;
         process::run(&scale, &mut report)?;

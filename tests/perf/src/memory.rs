@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use dataplane::conn::HashKey;
 
+use crate::bed::flows::random_order;
 use crate::bed::setup::{Setup, director};
 use crate::bed::{Bed, Family, Method, Protocol};
 use crate::report::{Report, Row};
@@ -38,7 +39,8 @@ fn connections(
 ) -> Result<(), String> {
     // The flows themselves and the first touch of buffers are not the table's.
     let setup = Setup { servers: 10, ..Setup::new(method, family, Protocol::Udp) };
-    let mut bed = Bed::new(setup, count)?;
+    let mut bed = Bed::unprepared(setup, count)?;
+    bed.flows = random_order(count, setup.services);
     bed.warm_up();
     let before = resident()?;
     bed.open_all()?;

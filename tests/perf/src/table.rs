@@ -156,7 +156,7 @@ struct Grower {
 
 impl Grower {
     fn new(setup: Setup, to: usize) -> Result<Self, String> {
-        let mut bed = Bed::with_room(setup, to)?;
+        let mut bed = Bed::unprepared(setup, to)?;
         bed.warm_up();
         let (syn, ack) = (bed.frames(Side::ToServer, SYN), bed.frames(Side::ToServer, ACK));
         Ok(Self { bed, syn, ack, ring: Ring::new(), opened: 0, clock: SimulatedClock::new() })
@@ -181,7 +181,7 @@ impl Grower {
         let sample = watch.stop(BURST);
         let during = Interruptions::so_far().since(before);
         let timed = Timed { cpu: sample.cpu, wall: sample.wall, during };
-        refused.map_or(Ok(timed), |verdict| Err(not_sent(verdict)))
+        refused.map_or(Ok(timed), |verdict| Err(not_sent(verdict, [director])))
     }
 }
 

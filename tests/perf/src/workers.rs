@@ -170,6 +170,7 @@ impl Team {
         let mut team = Vec::new();
         for (index, ring) in (0..workers).zip([first, second]) {
             let (mut director, mut control) = director(index, &shard, key, flows)?;
+            director.prepare();
             let sent = control.send(Update::Snapshot(Arc::clone(&snapshot)));
             sent.map_err(|_| "the worker's queue is full")?;
             director.housekeeping(NOW);
@@ -221,7 +222,7 @@ impl Team {
         });
         let handed_off: u64 = self.0.iter_mut().map(|w| std::mem::take(&mut w.handed_off)).sum();
         if let Some(verdict) = self.0.iter().find_map(|worker| worker.refused) {
-            return Err(not_sent(verdict));
+            return Err(not_sent(verdict, self.0.iter_mut().map(|worker| &mut worker.director)));
         }
         let handed_off = handed_off as f64 / (packets * workers) as f64;
         Ok(Round { samples, handed_off })

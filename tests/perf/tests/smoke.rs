@@ -25,6 +25,8 @@ fn all_rows_are_there() {
         .map(|row| format!("{} {}", row["part"], row["method"]).replace('"', ""))
         .collect();
     for name in [
+        "machine a random line of 64 KiB, read",
+        "machine a random line of 6 MiB, written",
         "process none",
         "process DR",
         "process TUN",

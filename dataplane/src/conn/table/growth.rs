@@ -12,9 +12,12 @@
 //! ```text
 //!  6  the memory for the next doubling is asked for
 //!  8  doubling begins, or later, when that is there
-//! 12  doubling begins in any case, unless the machine has no memory
-//! 13  it is to be done
+//! 11  doubling begins in any case, unless the machine has no memory
+//! 12  it is to be done
 //! ```
+//!
+//! The last groups to be split are the fullest: the later it is done, the longer
+//! the chains of full groups among them (`MAX_PROBES`).
 //!
 //! Without memory the table fills up: then it refuses connections, as at its
 //! limit, until there is some.
@@ -25,8 +28,8 @@ use crate::conn::memory::prefetch_l2;
 /// Sixteenths of the slots.
 const ASK: usize = 6;
 const BEGIN: usize = 8;
-const LATE: usize = 12;
-pub(super) const DONE: usize = 13;
+const LATE: usize = 11;
+pub(super) const DONE: usize = 12;
 
 /// What a table does about its growth.
 #[derive(Debug)]

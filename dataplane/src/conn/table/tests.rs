@@ -65,7 +65,7 @@ fn check_invariants(table: &Table<Entry4>) {
 
 #[test]
 fn grows_to_its_limit_and_refuses_beyond() {
-    for (limit, first) in [(300, 32), (20_000, 32), (20_000, 1300), (20_000, 5000)] {
+    for (limit, first) in [(300, 64), (20_000, 64), (20_000, 1300), (20_000, 5000)] {
         let mut table = Table::beginning_with(first, limit, KEY).unwrap();
         let smallest = table.homes.count();
         assert!(smallest <= 2 * first && smallest <= limit * 7 / 5 / SLOTS + 2);
@@ -85,6 +85,65 @@ fn grows_to_its_limit_and_refuses_beyond() {
         let slots = table.homes.count() * SLOTS;
         assert!(slots >= limit * 7 / 5 && slots <= limit * 7 / 5 * 33 / 32 + 2 * SLOTS, "{slots}");
     }
+}
+
+/// A connection is refused below the limit only where 64 groups in a row are full.
+#[test]
+fn a_connection_finds_room_behind_many_full_groups() {
+    for full in [32, 63, 64] {
+        let mut table = Table::new(1_350, KEY).unwrap();
+        let first = 10;
+        assert!(!table.is_growth_due() && table.homes.count() > first + 64);
+        // Each group is full of connections that are at home there.
+        let mut free = vec![SLOTS; full];
+        let mut at_home = |table: &Table<Entry4>, i: u32| {
+            let home = table.home(table.hash(&key(i)));
+            let free = home.checked_sub(first).and_then(|group| free.get_mut(group));
+            free.filter(|free| **free > 0).is_some_and(|free| {
+                *free -= 1;
+                true
+            })
+        };
+        for i in 0..20_000 {
+            if at_home(&table, i) {
+                insert(&mut table, i, Tick(0), Tick(9)).expect("room at home");
+            }
+        }
+        assert_eq!(table.len(), full * SLOTS);
+        let late = (20_000..).find(|&i| table.home(table.hash(&key(i))) == first).unwrap();
+        let slot = insert(&mut table, late, Tick(0), Tick(9));
+        if full < 64 {
+            assert_eq!(slot.map(Slot::group), Ok(first + full));
+            assert_eq!(find(&table, late), Some(late));
+            table.remove(slot.unwrap());
+        } else {
+            assert_eq!((slot, find(&table, late)), (Err(TableFull), None));
+        }
+        check_invariants(&table);
+    }
+}
+
+/// A doubling that began as late as can be is over before the groups that are
+/// split last are full.
+#[test]
+fn a_doubling_that_begins_late_is_over_soon() {
+    let mut table = Table::beginning_with(64, 5_000, KEY).unwrap();
+    let (homes, slots) = (table.homes.count(), table.homes.count() * SLOTS);
+    for i in 0.. {
+        if table.len() < slots * 11 / 16 {
+            // The memory is not there yet.
+            let hash = table.hash(&key(i));
+            table.insert(hash, Tick(0), Tick(9), || entry(i, Tick(0))).expect("room");
+            continue;
+        }
+        insert(&mut table, i, Tick(0), Tick(9)).expect("room");
+        if table.homes.count() > homes && !table.is_doubling() {
+            break;
+        }
+    }
+    assert_eq!(table.homes.count(), 2 * homes);
+    assert!(table.len() <= slots * 11 / 16 + homes + 1, "{} in {slots}", table.len());
+    check_invariants(&table);
 }
 
 /// Without memory a table refuses connections when it is full, and keeps those
@@ -126,7 +185,7 @@ fn a_table_waits_for_memory() {
 /// found, and nothing else; at every single step of a split group.
 #[test]
 fn nothing_is_lost_while_a_table_grows() {
-    let mut table = Table::beginning_with(32, 20_000, KEY).unwrap();
+    let mut table = Table::beginning_with(64, 20_000, KEY).unwrap();
     let mut there = std::collections::BTreeSet::new();
     let mut random = 1u32;
     let mut next = 0;
@@ -160,7 +219,7 @@ fn nothing_is_lost_while_a_table_grows() {
 
 /// A table on its way from one size to the next, with this many groups split.
 fn doubling(split: usize) -> Table<Entry4> {
-    let mut table = Table::beginning_with(32, 5_000, KEY).unwrap();
+    let mut table = Table::beginning_with(64, 5_000, KEY).unwrap();
     for i in 0.. {
         insert(&mut table, i, Tick(0), Tick::from_secs(500)).unwrap();
         if table.is_doubling() && table.homes.count() > 100 {

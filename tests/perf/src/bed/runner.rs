@@ -111,6 +111,18 @@ impl Bed {
         registry: &mut Registry,
         flows: usize,
     ) -> Result<Self, String> {
+        let bed = Self::made(setup, registry, flows)?;
+        // As a worker does before its first burst.
+        bed.director.prepare();
+        Ok(bed)
+    }
+
+    /// As [`Bed::with_room`], but none of the tables' memory is there yet.
+    pub(crate) fn unprepared(setup: Setup, flows: usize) -> Result<Self, String> {
+        Self::made(setup, &mut setup.registry()?, flows)
+    }
+
+    fn made(setup: Setup, registry: &mut Registry, flows: usize) -> Result<Self, String> {
         let entries = flows * setup.method.entries();
         let (director, control) = setup::director(0, &setup.shard(), HashKey::random(), entries)?;
         let mut bed = Self {
@@ -170,7 +182,7 @@ impl Bed {
                 }
             }
         }
-        refused.map_or(Ok(()), |verdict| Err(not_sent(verdict)))
+        refused.map_or(Ok(()), |verdict| Err(not_sent(verdict, [director])))
     }
 
     /// Runs packets of the flows in turn.
@@ -201,7 +213,7 @@ impl Bed {
             }
         }
         let sample = watch.stop(job.packets / job.burst * job.burst);
-        refused.map_or(Ok(sample), |verdict| Err(not_sent(verdict)))
+        refused.map_or(Ok(sample), |verdict| Err(not_sent(verdict, [director])))
     }
 
     /// The figures of one kind of packets: rounds with and without the director
@@ -270,10 +282,15 @@ pub(crate) fn burst<'a>(
     clock.after(frames.len());
 }
 
-/// Why a run says nothing.
-pub(crate) fn not_sent(verdict: Verdict) -> String {
+/// Why a run says nothing: what became of a packet, and whether connections gave
+/// others their place in the tables.
+pub(crate) fn not_sent<'a>(
+    verdict: Verdict,
+    directors: impl IntoIterator<Item = &'a mut Director>,
+) -> String {
+    let recycled: u64 = directors.into_iter().map(|d| d.counters_mut().recycled).sum();
     format!(
-        "a packet that should be forwarded ended as {verdict:?}: this figure would mean nothing"
+        "a packet that should be forwarded ended as {verdict:?} (recycled {recycled}): this figure would mean nothing"
     )
 }
 
@@ -326,7 +343,7 @@ mod tests {
         // No connection, and no SYN.
         let job = Job { packets: 64, burst: 32, harness: Harness::Recirculate, process: true };
         let frames = bed.frames(Side::ToServer, ACK);
-        assert!(bed.run(&frames, job).unwrap_err().contains("Punt"));
+        assert!(bed.run(&frames, job).unwrap_err().contains("Punt (recycled 0)"));
         let alone = bed.run(&frames, Job { process: false, ..job });
         assert_eq!(alone.unwrap().packets, 64);
     }
