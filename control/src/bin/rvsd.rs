@@ -39,12 +39,7 @@ fn main() -> ExitCode {
     for remark in devices::remarks(&Host::this(), &config) {
         log::warn!("{}: {}; mend it with: {}", remark.what, remark.why, remark.mend);
     }
-    // DPDK would say less.
-    let obstacle = devices::obstacle(&Host::this(), &config).map(|obstacle| OpenError {
-        message: obstacle.to_string(),
-        configuration: obstacle.configuration,
-    });
-    match obstacle.map_or_else(|| run(&config, &arguments.config), Err) {
+    match run(&config, &arguments.config) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(OpenError { message, configuration }) => {
@@ -61,7 +56,13 @@ fn read_config(arguments: &DaemonArguments) -> Result<Config, String> {
 
 /// Runs until a signal. Whether everything came down as it should.
 fn run(config: &Config, file: &Path) -> Result<bool, OpenError> {
+    // First: another rvsd of this box is also what has the NICs.
     let _lock = Lock::take(&config.director.run_dir)?;
+    // DPDK would say less.
+    if let Some(obstacle) = devices::obstacle(&Host::this(), config) {
+        let (message, configuration) = (obstacle.to_string(), obstacle.configuration);
+        return Err(OpenError { message, configuration });
+    }
     let access = Access::new(config.control.group.as_deref(), config.control.anyone_may_look)?;
     Daemon::block_signals();
     raise_descriptor_limit();
